@@ -1,0 +1,1 @@
+"""Talking to Qwen: requests and replies, wire formats, transport, the embedded server."""

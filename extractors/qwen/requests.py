@@ -1,0 +1,180 @@
+"""What the pure core asks for and what it gets back, free of any wire format.
+
+``ChatRequest`` -> a dialect encodes it, a transport sends it, the dialect decodes -> ``ChatReply``
+or ``CallError``. Neither side of this border knows the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+import orjson
+
+from schemas.usage import Usage
+
+
+class Purpose(StrEnum):
+    """Why a call is made."""
+
+    EXTRACT = "extract"
+    CORRECT = "correct"
+    """Only the failing paths are asked again."""
+    REASK = "reask"
+    """The whole answer is asked again: the last one was not JSON, or was cut off."""
+
+
+class Mode(StrEnum):
+    """How the answer's structure is asked for."""
+
+    JSON_SCHEMA = "json_schema"
+    JSON_OBJECT = "json_object"
+    TOOLS = "tools"
+    PROMPTED = "prompted"
+    GRAMMAR = "grammar"
+    """llama.cpp: a GBNF grammar compiled from the schema that leaves no room for whitespace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerShape:
+    """The structure that an answer must have, compiled once per recipe (and once per set of
+    corrected paths). ``schema`` is plain JSON Schema with no ``$ref``; ``wire`` holds the request
+    keys that express it in ``mode`` (``response_format``, ``tools``, ``grammar``), ready to send."""
+
+    name: str
+    schema: Mapping[str, Any]
+    mode: Mode
+    wire: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One question to a model."""
+
+    model: str
+    messages: tuple[Message, ...]
+    shape: AnswerShape
+    purpose: Purpose = Purpose.EXTRACT
+    attempt: int = 1
+    max_output_tokens: int = 2048
+    temperature: float = 0.0
+    seed: int | None = None
+    thinking: bool | None = None
+    """None: the model has no such switch, send nothing."""
+
+    def digest(self) -> str:
+        """32 hex digits that name this question: equal requests have equal digests in any process.
+
+        ``attempt`` takes part, so asking the same words a second time is another question."""
+        head = orjson.dumps(
+            [
+                self.model,
+                self.purpose,
+                self.attempt,
+                self.max_output_tokens,
+                self.temperature,
+                self.seed,
+                self.thinking,
+                self.shape.mode,
+            ]
+        )
+        digest = hashlib.sha256(head)
+        for message in self.messages:
+            digest.update(f"\x00{message.role}\x00".encode())
+            digest.update(message.content.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """A model's answer. ``text`` is the answer alone: thinking text, which providers send apart,
+    is in ``thinking``. ``latency`` is in seconds, of the successful HTTP call only; ``started_at`` is
+    that call's start in Unix seconds."""
+
+    text: str
+    finish_reason: str
+    usage: Usage
+    model: str
+    latency: float = 0.0
+    thinking: str = ""
+    started_at: float = 0.0
+    earlier: tuple[CallError, ...] = ()
+    """The tries of the same call that failed before this one, oldest first."""
+
+
+class ErrorKind(StrEnum):
+    """What went wrong with a call, by what must happen next."""
+
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    """5xx: the provider is busy or broken."""
+    TIMED_OUT = "timed_out"
+    CONNECTION = "connection"
+    """Refused, reset, cut off in the middle of the body."""
+    GARBLED = "garbled"
+    """A reply that is not the protocol: HTML, invalid UTF-8, JSON of another shape."""
+    REFUSED = "refused"
+    """The provider's moderation, or the model, will not answer this record."""
+    TOO_LONG = "too_long"
+    BAD_REQUEST = "bad_request"
+    """4xx about this request."""
+    KEY = "key"
+    """401/403, or an account in arrears: the whole run must stop."""
+    MODEL = "model"
+    """The model does not exist there: the whole run must stop."""
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class CallError:
+    """A call that gave no answer. ``message`` never holds a key. ``retry_after`` is in seconds.
+    ``body`` is at most the first 2,000 characters of what came back."""
+
+    kind: ErrorKind
+    message: str
+    model: str
+    http_status: int | None = None
+    code: str | None = None
+    retry_after: float | None = None
+    body: str = ""
+    latency: float = 0.0
+    usage: Usage = field(default_factory=Usage)
+    started_at: float = 0.0
+    earlier: tuple[CallError, ...] = ()
+    """The tries of the same call that failed before this one, oldest first."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may succeed if it is made again."""
+        return self.kind in _RETRYABLE
+
+    @property
+    def fatal(self) -> bool:
+        """Whether every other call of the run would fail in the same way."""
+        return self.kind in (ErrorKind.KEY, ErrorKind.MODEL)
+
+
+_RETRYABLE = frozenset(
+    {
+        ErrorKind.RATE_LIMITED,
+        ErrorKind.OVERLOADED,
+        ErrorKind.TIMED_OUT,
+        ErrorKind.CONNECTION,
+        ErrorKind.GARBLED,
+    }
+)
+
+
+Call = Callable[[ChatRequest], Awaitable[ChatReply | CallError]]
+"""One question asked: what a transport is, and what every policy (limit, budget, retry) wraps and is."""

@@ -1,0 +1,38 @@
+"""Where in the source a value was found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Match(StrEnum):
+    """How a value was found in the record's text."""
+
+    EXACT = "exact"
+    """The value's characters stand in the text as they are."""
+    NORMALISED = "normalised"
+    """Equal after folding case, runs of whitespace, and Unicode width or compatibility forms."""
+    FUZZY = "fuzzy"
+    """Similar; ``score`` says how much (0 to 1)."""
+    VALUE = "value"
+    """A number, date, time or boolean whose printed form in the text means the same value."""
+    UNGROUNDED = "ungrounded"
+    """No place in the text supports the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The evidence of one leaf of an extracted object.
+
+    ``path`` is a JSON Pointer without its leading slash (``line_items/0/price``). ``start`` and
+    ``end`` are code-point offsets into the record's text with ``text[start:end] == quote``; all
+    three are None when ``match`` is ungrounded.
+    """
+
+    path: str
+    match: Match
+    quote: str | None = None
+    start: int | None = None
+    end: int | None = None
+    score: float = 1.0

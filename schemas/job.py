@@ -1,0 +1,112 @@
+"""``ExtractionJob``: one model that is the TOML file, the command line's options and the Prefect form."""
+
+from __future__ import annotations
+
+import tomllib
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class ExtractionJob(BaseModel):
+    """What to extract, from where, with which model, into which folder, under which ceilings."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, frozen=True)
+
+    source: str | None = Field(
+        default=None,
+        description="A CSV, TSV, JSON, JSONL or Parquet file, a folder of text files, or a glob.",
+        examples=["examples/data/products.csv", "mail/*.txt"],
+    )
+    duckdb: str | None = Field(
+        default=None, description="A DuckDB database file to read from, with `sql` or a table name in `source`."
+    )
+    sql: str | None = Field(
+        default=None, description="A SQL query whose rows are the records.", examples=["select * from tickets"]
+    )
+    schema_spec: str = Field(
+        alias="schema",
+        description="What to extract: `package.module:Model`, a JSON Schema file, or a one-line spec.",
+        examples=["schemas.product:Product", "name, price: float, tags: list[str]"],
+    )
+    out: str = Field(description="The output folder.")
+    id: str | None = Field(
+        default=None, description="The column that names a record. Default: a hash of its content."
+    )
+    text: str | None = Field(
+        default=None,
+        description="The column with the text, or a template such as `{title}\\n{body}`. "
+        "Default: `text`, or the only text column.",
+    )
+    keep: tuple[str, ...] = Field(
+        default=(), description="Source columns carried into the rows; `column:name` renames one."
+    )
+    instructions: str = Field(default="", description="Extra instructions for the model, part of the recipe.")
+    model: str | None = Field(
+        default=None, description="The model. Default: QWEN_DEFAULT_MODEL, else the embedded one."
+    )
+    base_url: str | None = Field(
+        default=None, description="The root of an OpenAI-compatible API. Default: QWEN_BASE_URL_COMPAT, else embedded."
+    )
+    dialect: Literal["auto", "chat"] = Field(default="auto", description="The wire format.")
+    lane: Literal["live"] = Field(default="live", description="How calls travel.")
+    mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"] = Field(
+        default="auto", description="How structured output is asked for; auto takes it from the model's profile."
+    )
+    concurrency: int | None = Field(
+        default=None, ge=1, description="Most calls in flight. Default: 64, embedded: its slots."
+    )
+    rpm: int | None = Field(default=None, ge=1, description="Requests a minute at most.")
+    tpm: int | None = Field(default=None, ge=1, description="Tokens a minute at most.")
+    max_cost: Decimal | None = Field(default=None, ge=0, description="Money at most, in the price table's currency.")
+    max_tokens: int | None = Field(default=None, ge=1, description="Input and output tokens at most, together.")
+    max_records: int | None = Field(default=None, ge=1, description="Records asked at most in this run.")
+    max_attempts: int = Field(
+        default=3, ge=1, le=10, description="Answers asked of the model for a record at most, corrections included."
+    )
+    max_output_tokens: int = Field(default=2048, ge=16, description="Output tokens of one call at most.")
+    max_record_tokens: int | None = Field(
+        default=None, ge=1, description="Tokens that one record may use over all its calls."
+    )
+    require_evidence: tuple[str, ...] = Field(
+        default=(), description="Fields whose values must be found in the record's text."
+    )
+    evidence_policy: Literal["null", "fail"] = Field(
+        default="null",
+        description="What happens to a required-evidence value that stays ungrounded after correction: "
+        "null where the field allows it (else fail), or fail the record.",
+    )
+    ledger_text: Literal["none", "hash", "full"] = Field(
+        default="full", description="How much of a failed record's text the ledger keeps."
+    )
+    max_failure_rate: float = Field(
+        default=0.5, ge=0, le=1, description="Share of failures above which the flow run counts as failed."
+    )
+    chunk_size: int = Field(default=200, ge=1, le=10_000, description="Distinct records in a chunk.")
+    temperature: float = Field(default=0.0, ge=0, lt=2, description="Sampling temperature.")
+    seed: int | None = Field(default=None, ge=0, lt=2**31, description="Sampling seed.")
+    timeout: float = Field(default=300.0, gt=0, description="Seconds for one call.")
+    transport_attempts: int = Field(
+        default=4, ge=1, le=20, description="Tries of one call on 429, 5xx, time-outs and resets."
+    )
+    transport_seconds: float = Field(
+        default=900.0, gt=0, description="Total seconds for one call's tries, waits included."
+    )
+    engine: Literal["direct", "prefect"] = Field(
+        default="direct", description="Run in this process, or as a Prefect flow."
+    )
+
+    @model_validator(mode="after")
+    def _source_is_one(self) -> ExtractionJob:
+        if self.sql is not None and self.source is not None:
+            raise ValueError("give `source` or `sql`, not both")
+        if self.source is None and self.sql is None:
+            raise ValueError("give `source` (a file, a folder, a glob, or a table of `duckdb`) or `sql`")
+        return self
+
+    @classmethod
+    def from_toml(cls, path: Path) -> ExtractionJob:
+        """Read a job file. Raises ``OSError``, ``tomllib.TOMLDecodeError`` or pydantic's ``ValidationError``."""
+        return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))

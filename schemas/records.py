@@ -1,0 +1,37 @@
+"""One input record, as the source hands it to the extraction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+FINGERPRINT_LENGTH = 32
+
+
+def content_fingerprint(text: str) -> str:
+    """The first 32 hex digits of SHA-256 over the text's UTF-8 bytes.
+
+    Sources compute the same value in SQL (``sha256(text)[:32]``), so it must stay exactly this.
+    Lone surrogates, which UTF-8 cannot encode, are encoded with ``surrogatepass``.
+    """
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:FINGERPRINT_LENGTH]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a source.
+
+    ``occurrence`` counts records of the same id from 0 in source order: two records may share an id,
+    and (id, occurrence) tells them apart. ``kept`` holds the source columns that were asked for.
+    ``problem`` says why the record cannot be asked at all (a broken line, a null text); such a record
+    becomes a ``bad_input`` failure and its ``text`` is whatever could be read, often empty.
+    """
+
+    record_id: str
+    text: str
+    fingerprint: str
+    occurrence: int = 0
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
