@@ -19,6 +19,21 @@ $(VENV)/.ready: requirements.lock requirements-dev.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+demo: venv  ## Extract the bundled examples with the embedded Qwen, through the Prefect flow
+	$(BIN)/python -m flows.demo
+
+lint: venv  ## Style, types and one-way imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint  ## Everything a landing needs
+	$(BIN)/python -m pytest -m "not slow"
+
+test-full: lint  ## The same, and the slow tests
+	$(BIN)/python -m pytest
+
 lock:  ## Resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements-dev.lock

@@ -1,0 +1,22 @@
+"""How to extract: sources, the recipe, the pure core, talking to Qwen, the store, the main path.
+
+``from extractors import extract`` is the door for notebooks and scripts. It is imported on first use,
+so that importing one light module of this package does not load everything.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extractors.api import Extraction, extract
+
+__all__ = ["Extraction", "extract"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from extractors import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'extractors' has no attribute {name!r}")

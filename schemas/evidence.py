@@ -12,7 +12,8 @@ class Match(StrEnum):
     EXACT = "exact"
     """The value's characters stand in the text as they are."""
     NORMALISED = "normalised"
-    """Equal after folding case, runs of whitespace, and Unicode width or compatibility forms."""
+    """Equal after folding case, runs of whitespace, separating punctuation, and Unicode width or
+    compatibility forms."""
     FUZZY = "fuzzy"
     """Similar; ``score`` says how much (0 to 1)."""
     VALUE = "value"

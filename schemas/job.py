@@ -32,9 +32,7 @@ class ExtractionJob(BaseModel):
         examples=["schemas.product:Product", "name, price: float, tags: list[str]"],
     )
     out: str = Field(description="The output folder.")
-    id: str | None = Field(
-        default=None, description="The column that names a record. Default: a hash of its content."
-    )
+    id: str | None = Field(default=None, description="The column that names a record. Default: a hash of its content.")
     text: str | None = Field(
         default=None,
         description="The column with the text, or a template such as `{title}\\n{body}`. "

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+import pyarrow as pa
+
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
@@ -41,3 +43,100 @@ class CallRecord:
     finish_reason: str | None
     raw: str | None
     error: str | None
+
+
+def _not_null(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+MONEY = pa.decimal128(20, 10)
+EVIDENCE = pa.list_(
+    pa.struct(
+        [
+            pa.field("path", pa.string()),
+            pa.field("match", pa.string()),
+            pa.field("quote", pa.string()),
+            pa.field("start", pa.int32()),
+            pa.field("end", pa.int32()),
+            pa.field("score", pa.float64()),
+        ]
+    )
+)
+META = pa.struct(
+    [
+        pa.field("model", pa.string()),
+        pa.field("occurrence", pa.int32()),
+        pa.field("attempts", pa.int32()),
+        pa.field("input_tokens", pa.int64()),
+        pa.field("output_tokens", pa.int64()),
+        pa.field("cost", MONEY),
+        pa.field("corrected", pa.list_(pa.string())),
+        pa.field("nulled", pa.list_(pa.string())),
+        pa.field("repaired", pa.bool_()),
+        pa.field("merged", pa.bool_()),
+    ]
+)
+ROWS_TAIL = (
+    pa.field("_evidence", EVIDENCE),
+    pa.field("_confidence", pa.map_(pa.string(), pa.float64())),
+    pa.field("_meta", META),
+)
+PROBLEMS = pa.list_(pa.struct([pa.field(name, pa.string()) for name in ("path", "error", "message", "value")]))
+ATTEMPTS = pa.list_(
+    pa.struct(
+        [
+            pa.field("number", pa.int32()),
+            pa.field("purpose", pa.string()),
+            pa.field("model", pa.string()),
+            pa.field("raw", pa.string()),
+            pa.field("finish_reason", pa.string()),
+            pa.field("input_tokens", pa.int64()),
+            pa.field("output_tokens", pa.int64()),
+            pa.field("error", pa.string()),
+        ]
+    )
+)
+FAILURES_FIXED = (
+    _not_null("record_id", pa.string()),
+    _not_null("fingerprint", pa.string()),
+    _not_null("occurrence", pa.int32()),
+    _not_null("reason", pa.string()),
+    _not_null("retryable", pa.bool_()),
+    _not_null("message", pa.string()),
+    pa.field("model", pa.string()),
+    pa.field("problems", PROBLEMS),
+    pa.field("attempts", ATTEMPTS),
+    _not_null("input_tokens", pa.int64()),
+    _not_null("output_tokens", pa.int64()),
+    pa.field("cost", MONEY),
+    pa.field("partial", pa.string()),
+    pa.field("text", pa.string()),
+    _not_null("merged", pa.bool_()),
+)
+CALLS = pa.schema(
+    [
+        _not_null("record_id", pa.string()),
+        _not_null("fingerprint", pa.string()),
+        _not_null("request", pa.string()),
+        _not_null("model", pa.string()),
+        _not_null("dialect", pa.string()),
+        _not_null("mode", pa.string()),
+        _not_null("purpose", pa.string()),
+        _not_null("attempt", pa.int32()),
+        _not_null("try_number", pa.int32()),
+        _not_null("status", pa.string()),
+        pa.field("http_status", pa.int32()),
+        _not_null("started_at", pa.float64()),
+        _not_null("latency", pa.float64()),
+        _not_null("input_tokens", pa.int64()),
+        _not_null("cached_tokens", pa.int64()),
+        _not_null("output_tokens", pa.int64()),
+        _not_null("reasoning_tokens", pa.int64()),
+        pa.field("cost", MONEY),
+        pa.field("finish_reason", pa.string()),
+        pa.field("raw", pa.string()),
+        pa.field("error", pa.string()),
+        _not_null("chunk", pa.string()),
+        _not_null("run_id", pa.string()),
+    ]
+)

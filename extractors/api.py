@@ -1,0 +1,126 @@
+"""The Python door: ``extract(source, schema, out=...)`` and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
+
+import pyarrow as pa
+from pydantic import BaseModel, ValidationError
+
+from extractors.endpoint import Settings
+from extractors.errors import JobError
+from extractors.pipeline import Watcher, run
+from extractors.report import RunReport
+from extractors.sources import open_dataframe
+from extractors.store.catalog import current_rows, open_failures
+from schemas.job import ExtractionJob
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Options(TypedDict, total=False):
+    """The optional fields of ``ExtractionJob``; its descriptions say what each does."""
+
+    duckdb: str
+    sql: str
+    id: str
+    text: str
+    keep: Sequence[str]
+    instructions: str
+    model: str
+    base_url: str
+    mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"]
+    concurrency: int
+    rpm: int
+    tpm: int
+    max_cost: Decimal | str
+    max_tokens: int
+    max_records: int
+    max_attempts: int
+    max_output_tokens: int
+    max_record_tokens: int
+    require_evidence: Sequence[str]
+    evidence_policy: Literal["null", "fail"]
+    ledger_text: Literal["none", "hash", "full"]
+    chunk_size: int
+    temperature: float
+    seed: int
+    timeout: float
+    transport_attempts: int
+    transport_seconds: float
+
+
+class Extraction:
+    """What a run left behind. ``report`` holds its counts; the tables are read from the output folder."""
+
+    def __init__(self, report: RunReport) -> None:
+        self.report = report
+
+    def rows(self) -> pa.Table:
+        """The current rows of the run's recipe, one for each record that has one."""
+        return current_rows(self.report.out, name=self.report.name, recipe=self.report.recipe)
+
+    def df(self) -> pd.DataFrame:
+        """``rows()`` as a pandas DataFrame with Arrow-backed types, so that nothing is widened."""
+        import pandas as pd
+
+        return self.rows().to_pandas(types_mapper=pd.ArrowDtype)
+
+    def failures(self) -> pa.Table:
+        """The open ledger entries of the run's recipe."""
+        return open_failures(self.report.out, name=self.report.name, recipe=self.report.recipe)
+
+    def __repr__(self) -> str:
+        report = self.report
+        return (
+            f"<Extraction {report.name} recipe={report.recipe}: {report.records} records = {report.rows} rows "
+            f"+ {report.failures} failures + {report.skipped} skipped + {report.undone} undone>"
+        )
+
+
+def extract(
+    source: str | Path | pa.Table | pd.DataFrame | None,
+    schema: str | type[BaseModel],
+    out: str | Path = "quarry-out",
+    *,
+    settings: Settings | None = None,
+    watch: Watcher | None = None,
+    **options: Unpack[Options],
+) -> Extraction:
+    """Extract ``schema`` from every record of ``source`` into ``out``.
+
+    ``source`` is a path or glob, a pandas DataFrame or Arrow table, or None with ``sql=``. ``schema``
+    is a model class or anything that ``--schema`` takes. Works inside a running event loop (a
+    notebook). Raises ``JobError`` for wrong options and the errors of ``extractors.errors``.
+    """
+    named = schema if isinstance(schema, str) else f"{schema.__module__}:{schema.__qualname__}"
+    in_memory = not isinstance(source, str | Path | None)
+    try:
+        job = ExtractionJob.model_validate(
+            {
+                **options,
+                "source": "<in memory>" if in_memory else None if source is None else str(source),
+                "schema": named,
+                "out": str(out),
+            }
+        )
+    except ValidationError as error:
+        raise JobError(explain(error)) from error
+    frame = open_dataframe(source, id=job.id, text=job.text, keep=job.keep) if in_memory else None
+    model = None if isinstance(schema, str) else schema
+    return Extraction(run(job, settings=settings, schema=model, source=frame, watch=watch))
+
+
+def explain(error: ValidationError) -> str:
+    """A job's validation errors in one line: which option, what is wrong, what was given."""
+    parts = []
+    for detail in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(step) for step in detail["loc"]) or "job"
+        given = detail.get("input")
+        shown = f" (given {given!r})" if detail["loc"] and not isinstance(given, dict) else ""
+        parts.append(f"{where}: {detail['msg'].removeprefix('Value error, ')}{shown}")
+    return "; ".join(parts)

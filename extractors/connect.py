@@ -1,0 +1,72 @@
+"""Opens the way to a model: the transport, and the policies around it, in one order.
+
+``Retrying(Limited(Budgeted(HttpTransport)))``: a retry waits outside of the limiter, so that it holds no
+slot; money is reserved for each HTTP try, so that a try that the provider may charge is counted; and the
+limiter sees every try, because that is what a provider's rate limit counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+from extractors.budget import Budget, Budgeted
+from extractors.endpoint import Endpoint
+from extractors.limits import Limited, LimitStats
+from extractors.qwen.requests import Call
+from extractors.qwen.transport import HttpTransport
+from extractors.retry import Retrying
+from schemas.job import ExtractionJob
+
+
+async def connect(
+    job: ExtractionJob,
+    endpoint: Endpoint,
+    address: str,
+    stack: AsyncExitStack,
+    *,
+    on_limits: Callable[[LimitStats], None],
+) -> Call:
+    """The call that the engine asks through. Raises ``JobError`` for a ceiling that cannot be held."""
+    transport = await stack.enter_async_context(
+        HttpTransport(
+            address,
+            api_key=endpoint.api_key,
+            pricing=endpoint.pricing,
+            profile=endpoint.profile,
+            timeout=job.timeout,
+            connections=endpoint.concurrency,
+        )
+    )
+    call: Call = transport
+    if job.max_cost is not None or job.max_tokens is not None:
+        call = Budgeted(call, Budget(job.max_cost, job.max_tokens), pricing=endpoint.pricing)
+    limited = Limited(call, concurrency=endpoint.concurrency, rpm=job.rpm, tpm=job.tpm)
+    on_limits(limited.stats)
+    return Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds)
+
+
+def liveness(address: str) -> Callable[[], Coroutine[Any, Any, str | None]]:
+    """A probe that says, in one sentence, when nothing listens at the address any more; else None."""
+    parts = urlsplit(address)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+
+    async def probe() -> str | None:
+        for attempt in range(3):
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout=5)
+            except (OSError, TimeoutError) as error:
+                trouble = error
+                await asyncio.sleep(0.2 * (attempt + 1))
+                continue
+            writer.close()
+            return None
+        return (
+            f"nothing answers at {host}:{port} ({type(trouble).__name__}); start the server or mend --base-url, "
+            "then run the same command again: only what is missing is asked"
+        )
+
+    return probe

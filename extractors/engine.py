@@ -1,0 +1,309 @@
+"""The live lane: drives thousands of extractions over one event loop, chunk by chunk.
+
+The loop runs in a thread of its own, so that the command line, a notebook cell and the tasks of a
+Prefect flow all hand their chunks to the same limits and the same budget.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
+from extractors.extraction import Extraction
+from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.recipe import Recipe
+from extractors.report import Progress
+from extractors.store.journal import Journal, Replay, entry_result, result_entry
+from extractors.store.parts import Item
+from extractors.store.plan import Chunk, Group, chunk_name
+from extractors.store.store import Commit, Store
+from schemas.ledger import CallRecord
+from schemas.outcomes import Extracted, Failed, Outcome, Reason
+from schemas.usage import Usage
+
+logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDone:
+    """What became of a chunk: its commit (None when nothing of it was finished) and what is left."""
+
+    chunk: str
+    commit: Commit | None
+    undone: int
+    failures_by_reason: dict[str, int] = field(default_factory=dict)
+    latencies: tuple[float, ...] = ()
+    tries: int = 0
+    replayed: int = 0
+
+
+class Undone(Exception):
+    """Inside the engine: this record was not finished, and nothing is wrong with it."""
+
+
+class Engine:
+    """Answers chunks. ``connect`` opens the stack of policies over a transport and gives the ``Call``.
+
+    Use it as a context manager; ``submit`` may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        store: Store,
+        *,
+        connect: Callable[[AsyncExitStack], Coroutine[Any, Any, Call]],
+        dialect: str,
+        run_id: str,
+        replay: Replay,
+        alive: Callable[[], Coroutine[Any, Any, str | None]],
+    ) -> None:
+        self._recipe = recipe
+        self._store = store
+        self._connect = connect
+        self._dialect = dialect
+        self._run_id = run_id
+        self._replay = replay
+        self._alive = alive
+        self.progress = Progress()
+        self.stopped: str | None = None
+        self.fatal: QuarryError | None = None
+        self._call: Call | None = None
+        self._stack = AsyncExitStack()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="quarry-engine", daemon=True)
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="quarry-store")
+        self._asking: set[asyncio.Task[Any]] = set()
+
+    def __enter__(self) -> Engine:
+        self._thread.start()
+        try:
+            self._call = self._run(self._connect(self._stack))
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._run(self._stack.aclose())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._writer.shutdown()
+        self._loop.close()
+
+    def submit(self, chunk: Chunk) -> concurrent.futures.Future[ChunkDone]:
+        """Hand over a chunk. The future's exception is set only for errors that end the run."""
+        return asyncio.run_coroutine_threadsafe(self._process(chunk), self._loop)
+
+    def stop(self, why: str) -> None:
+        """Ask nothing new: calls in flight are finished and what is done is committed."""
+        self.stopped = self.stopped or why
+
+    def abort(self) -> None:
+        """Do not wait for the calls in flight either; what is done is still committed."""
+        self.stop("aborted")
+        self._loop.call_soon_threadsafe(lambda: [task.cancel() for task in self._asking])
+
+    # Inside the loop ----------------------------------------------------------------------------
+
+    async def _process(self, chunk: Chunk) -> ChunkDone:
+        journal = self._store.journal(chunk.chunk_id)
+        work = _ChunkWork()
+        try:
+            await asyncio.gather(*(self._answer(group, journal, work) for group in chunk.groups))
+            undone = sum(len(group.records) for group in chunk.groups) - len(work.items)
+            commit = await self._commit(chunk, work, undone)
+        finally:
+            journal.close()
+        if not undone:
+            journal.discard()
+        reasons: dict[str, int] = {}
+        for item in work.items:
+            if isinstance(item.outcome, Failed):
+                reasons[item.outcome.reason.value] = reasons.get(item.outcome.reason.value, 0) + 1
+        return ChunkDone(
+            chunk.chunk_id,
+            commit,
+            undone,
+            reasons,
+            tuple(call.latency for call in work.calls if call.status == "ok"),
+            len(work.calls),
+            work.replayed,
+        )
+
+    async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
+        if not work.items:
+            return None
+        name = chunk.chunk_id if not undone else chunk_name([item.record for item in work.items])
+        return await self._loop.run_in_executor(
+            self._writer,
+            lambda: self._store.commit(name, work.items, work.calls, run_id=self._run_id, at=datetime.now(UTC)),
+        )
+
+    async def _answer(self, group: Group, journal: Journal, work: _ChunkWork) -> None:
+        """Bring one fingerprint's records to their outcome, or leave them undone."""
+        first = group.records[0]
+        try:
+            if group.donor is not None:
+                outcome = self._store.read_outcome(group.donor, first.fingerprint)
+                items = [Item(record, outcome, merged=True) for record in group.records]
+                calls: list[CallRecord] = []
+            else:
+                outcome, calls = await self._extract(group, journal, work)
+                items = [Item(record, outcome, merged=i > 0) for i, record in enumerate(group.records)]
+        except Undone:
+            return
+        work.items.extend(items)
+        work.calls.extend(calls)
+        if isinstance(outcome, Extracted):
+            self.progress.rows += len(items)
+        else:
+            self.progress.failures += len(items)
+
+    async def _extract(self, group: Group, journal: Journal, work: _ChunkWork) -> tuple[Outcome, list[CallRecord]]:
+        record = group.records[0]
+        calls: list[CallRecord] = []
+        try:
+            extraction = Extraction(self._recipe, record)
+            while (request := extraction.next_request()) is not None:
+                digest = request.digest()
+                entry = self._replay.get(digest)
+                if entry is not None:
+                    result = entry_result(entry)
+                    work.replayed += 1
+                else:
+                    result = await self._ask(request)
+                    journal.append(digest, result_entry(result))
+                    self._count(result)
+                calls.extend(
+                    _call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect)
+                )
+                extraction.receive(result)
+        except Undone:
+            raise
+        except Exception as error:
+            # A bug or an odd record must cost that record only; its trace goes to the log.
+            logger.exception("record %s: internal error", record.record_id)
+            return _internal(error, self._recipe, calls), calls
+        outcome = extraction.outcome
+        if outcome is None:
+            return _internal(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
+        return outcome, calls
+
+    async def _ask(self, request: ChatRequest) -> ChatReply | CallError:
+        """One question through the policies. Raises ``Undone`` when the run is ending."""
+        if self.stopped is not None or self._call is None:
+            raise Undone
+        task = asyncio.current_task()
+        if task is not None:
+            self._asking.add(task)
+        self.progress.in_flight += 1
+        try:
+            result = await self._call(request)
+        except BudgetReached as reached:
+            self.stop(f"budget: {reached}")
+            raise Undone from None
+        except asyncio.CancelledError:
+            if self.stopped is None:
+                raise
+            raise Undone from None
+        finally:
+            self.progress.in_flight -= 1
+            if task is not None:
+                self._asking.discard(task)
+        if isinstance(result, CallError):
+            await self._judge(result)
+        return result
+
+    async def _judge(self, error: CallError) -> None:
+        """Is it this call's trouble, or the whole run's? Raises ``Undone`` when the run must end."""
+        if error.kind is ErrorKind.CANCELLED:
+            raise Undone
+        if error.kind is ErrorKind.KEY:
+            self.fatal = self.fatal or KeyRejected(error.message)
+        elif error.kind is ErrorKind.MODEL:
+            self.fatal = self.fatal or ModelMissing(error.message)
+        elif error.kind is ErrorKind.CONNECTION:
+            trouble = await self._alive()
+            if trouble is None:
+                return
+            self.fatal = self.fatal or ServerUnreachable(trouble)
+        else:
+            return
+        self.stop(str(self.fatal))
+        raise Undone
+
+    def _count(self, result: ChatReply | CallError) -> None:
+        progress, usage = self.progress, result.usage
+        progress.calls += 1
+        progress.input_tokens += usage.input_tokens
+        progress.output_tokens += usage.output_tokens
+        if progress.cost is not None:
+            progress.cost = None if usage.cost is None else progress.cost + usage.cost
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+
+@dataclass(slots=True)
+class _ChunkWork:
+    items: list[Item] = field(default_factory=list)
+    calls: list[CallRecord] = field(default_factory=list)
+    replayed: int = 0
+
+
+def _internal(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
+    usage = sum(
+        (Usage(1, call.input_tokens, call.output_tokens, cost=call.cost) for call in calls if call.status == "ok"),
+        Usage(),
+    )
+    return Failed(Reason.INTERNAL, f"{type(error).__name__}: {error}"[:500], model=recipe.policy.name, usage=usage)
+
+
+def _call_records(
+    record_id: str, fingerprint: str, digest: str, request: ChatRequest, result: ChatReply | CallError, dialect: str
+) -> list[CallRecord]:
+    """One row for each HTTP try of a call, the failed ones first."""
+    rows = []
+    for number, one in enumerate((*result.earlier, result), start=1):
+        usage = one.usage
+        if isinstance(one, ChatReply):
+            status, http_status, finish_reason, raw, error = "ok", 200, one.finish_reason, one.text, None
+        else:
+            status, http_status, finish_reason = one.kind.value, one.http_status, None
+            raw, error = one.body or None, one.message
+        rows.append(
+            CallRecord(
+                record_id=record_id,
+                fingerprint=fingerprint,
+                request=digest,
+                model=one.model or request.model,
+                dialect=dialect,
+                mode=request.shape.mode.value,
+                purpose=request.purpose.value,
+                attempt=request.attempt,
+                try_number=number,
+                status=status,
+                http_status=http_status,
+                started_at=one.started_at,
+                latency=one.latency,
+                input_tokens=usage.input_tokens,
+                cached_tokens=usage.cached_tokens,
+                output_tokens=usage.output_tokens,
+                reasoning_tokens=usage.reasoning_tokens,
+                cost=usage.cost,
+                finish_reason=finish_reason,
+                raw=raw,
+                error=error,
+            )
+        )
+    return rows

@@ -1,0 +1,410 @@
+"""The pure core: one record's extraction as a state machine.
+
+It never touches a socket, a file or a clock. Whoever drives it asks ``next_request`` and hands back
+what came, until there is an ``outcome``::
+
+    extraction = Extraction(recipe, record)
+    while (request := extraction.next_request()) is not None:
+        extraction.receive(ask(request))
+    extraction.outcome
+
+The way of an answer: parse -> validate -> correct (only the failing paths) -> ground -> outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from extractors.corrections import (
+    fold_keys,
+    merge,
+    outermost,
+    problems_of,
+    signature,
+    value_at,
+    with_value,
+    without,
+)
+from extractors.grounding import Haystack, ground, ungrounded_paths
+from extractors.parsing import dumps_exact, loads_exact, read_answer
+from extractors.prompting import correctable
+from extractors.qwen.modes import nullable
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Purpose
+from extractors.recipe import Recipe
+from extractors.tokens import estimate_tokens
+from schemas.evidence import Evidence
+from schemas.jsonschema import subschema
+from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
+from schemas.records import Record
+from schemas.usage import Usage
+
+_CALL_REASONS = {
+    ErrorKind.RATE_LIMITED: Reason.UNAVAILABLE,
+    ErrorKind.OVERLOADED: Reason.UNAVAILABLE,
+    ErrorKind.CONNECTION: Reason.UNAVAILABLE,
+    ErrorKind.GARBLED: Reason.UNAVAILABLE,
+    ErrorKind.TIMED_OUT: Reason.TIMED_OUT,
+    ErrorKind.REFUSED: Reason.REFUSED,
+    ErrorKind.TOO_LONG: Reason.TOO_LONG,
+    ErrorKind.BAD_REQUEST: Reason.REJECTED,
+    ErrorKind.KEY: Reason.REJECTED,
+    ErrorKind.MODEL: Reason.REJECTED,
+    ErrorKind.CANCELLED: Reason.INTERNAL,
+}
+_UNGROUNDED = "ungrounded"
+
+
+class Extraction:
+    """One record on its way to an outcome."""
+
+    __slots__ = (
+        "_attempts",
+        "_corrected",
+        "_data",
+        "_haystack",
+        "_last_problems",
+        "_last_unreadable",
+        "_recipe",
+        "_record",
+        "_repaired",
+        "_request",
+        "_usage",
+        "outcome",
+    )
+
+    def __init__(self, recipe: Recipe, record: Record) -> None:
+        self._recipe = recipe
+        self._record = record
+        self._attempts: list[Attempt] = []
+        self._usage = Usage()
+        self._data: Any = None
+        """The last answer that was JSON, when a correction works on it."""
+        self._corrected: list[str] = []
+        self._repaired = False
+        self._last_problems: frozenset[tuple[str, str, str]] | None = None
+        self._last_unreadable = False
+        self._haystack: Haystack | None = None
+        self._request: ChatRequest | None = None
+        self.outcome: Outcome | None = None
+        if record.problem is not None:
+            self._fail(Reason.BAD_INPUT, record.problem)
+            return
+        length = estimate_tokens(record.text) if len(record.text) > 1000 else 0
+        # The estimate may be 15 % off: only what is surely too long is turned away unasked.
+        if length * 0.8 > recipe.policy.max_input_tokens:
+            self._fail(
+                Reason.TOO_LONG,
+                f"the record is about {length} tokens long ({len(record.text)} characters); "
+                f"{recipe.policy.name} reads at most {recipe.policy.max_input_tokens}. "
+                "Split it, or use a model with a longer context",
+            )
+            return
+        self._request = ChatRequest(
+            model=recipe.policy.name,
+            messages=recipe.prompter.extract(record.text, code=recipe.id + record.fingerprint),
+            shape=recipe.shape,
+            max_output_tokens=recipe.max_output_tokens,
+            temperature=recipe.temperature,
+            seed=recipe.seed,
+            thinking=recipe.policy.thinking,
+        )
+
+    def next_request(self) -> ChatRequest | None:
+        """The question to ask now, the same until it is answered; None once there is an outcome."""
+        return self._request
+
+    def receive(self, reply: ChatReply | CallError) -> None:
+        """Take the answer to ``next_request()``. Raises ``RuntimeError`` when nothing was asked."""
+        request = self._request
+        if request is None:
+            raise RuntimeError("receive() without an open request")
+        self._request = None
+        self._usage += reply.usage
+        if isinstance(reply, CallError):
+            self._note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
+            self._fail(_CALL_REASONS[reply.kind], reply.message)
+            return
+        if reply.finish_reason in ("content_filter", "refusal"):
+            self._note(request, reply, raw=reply.text, error="refused by the provider's filter")
+            self._fail(Reason.REFUSED, "the provider's content filter stopped the answer")
+            return
+        if request.purpose is Purpose.CORRECT and "" not in self._asked(request):
+            self._receive_correction(request, reply)
+        else:
+            self._receive_whole(request, reply)
+
+    # What came back -----------------------------------------------------------------------------
+
+    def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
+        text = reply.text
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
+                self._receive_invalid(request, reply, error)
+                return
+        else:
+            self._note(request, reply, raw=text, error=None)
+            self._judge(request, value, text)
+            return
+        answer = read_answer(text, finish_reason=reply.finish_reason)
+        if answer.json is None:
+            self._note(request, reply, raw=text, error=answer.problem)
+            self._unreadable(request, answer.problem, truncated=answer.truncated, refusal=answer.refusal)
+            return
+        self._repaired = self._repaired or answer.unwrapped
+        self._note(request, reply, raw=text, error=None)
+        self._data = loads_exact(answer.json)
+        self._validate(request)
+
+    def _receive_invalid(self, request: ChatRequest, reply: ChatReply, error: ValidationError) -> None:
+        try:
+            self._data = loads_exact(reply.text)
+        except (ValueError, RecursionError) as problem:
+            # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
+            self._note(request, reply, raw=reply.text, error=str(problem))
+            self._unreadable(request, f"it was not valid JSON ({problem})", truncated=False, refusal=False)
+            return
+        self._note(request, reply, raw=reply.text, error="invalid")
+        self._judge_invalid(request, error)
+
+    def _receive_correction(self, request: ChatRequest, reply: ChatReply) -> None:
+        answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+        if answer.json is None:
+            self._note(request, reply, raw=reply.text, error=answer.problem)
+            self._unreadable(request, answer.problem, truncated=answer.truncated, refusal=answer.refusal)
+            return
+        self._note(request, reply, raw=reply.text, error=None)
+        self._data, changed = merge(self._data, loads_exact(answer.json), self._asked(request))
+        self._corrected.extend(path for path in changed if path not in self._corrected)
+        self._validate(request)
+
+    # What it is worth ---------------------------------------------------------------------------
+
+    def _validate(self, request: ChatRequest) -> None:
+        """Validate ``_data``, the answer as Python values."""
+        text = dumps_exact(self._data)
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as error:
+            self._judge_invalid(request, error)
+        else:
+            self._judge(request, value, text)
+
+    def _judge_invalid(self, request: ChatRequest, error: ValidationError) -> None:
+        """Mend what needs no model (drifted keys, a null where a default stands), else ask again."""
+        folded, renamed = fold_keys(self._data, self._recipe.model)
+        mended = self._drop_nulls(folded, problems_of(error, folded)) if not renamed else folded
+        if renamed or mended is not None:
+            self._data = folded if renamed else mended
+            self._repaired = self._repaired or renamed
+            try:
+                value = self._recipe.model.model_validate_json(dumps_exact(self._data))
+            except ValidationError as second:
+                error = second
+            else:
+                self._judge(request, value, dumps_exact(self._data))
+                return
+        self._ask_again(request, problems_of(error, self._data), Reason.INVALID)
+
+    def _judge(self, request: ChatRequest, value: BaseModel, text: str) -> None:
+        """A valid answer: can Parquet hold it, is it in the record, is it done?"""
+        unfit = self._recipe.codec.check(value)
+        if unfit:
+            self._data = loads_exact(text)
+            self._ask_again(request, outermost(unfit), Reason.INVALID)
+            return
+        evidence = self._ground(value)
+        required = self._recipe.require_evidence
+        missing = ungrounded_paths(evidence, required) if required else []
+        if missing:
+            self._data = loads_exact(text)
+            problems = [
+                FieldProblem(
+                    path,
+                    _UNGROUNDED,
+                    "this value does not stand in the record; copy it as written, or null",
+                    self._shown(path),
+                )
+                for path in missing
+            ]
+            self._ask_again(request, problems, Reason.UNGROUNDED)
+            return
+        self._succeed(value, evidence)
+
+    def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
+        """Correct the failing paths, unless that was tried in vain."""
+        seen = signature(problems)
+        if seen == self._last_problems:
+            self._give_up(problems, reason, "the same error came back after a correction")
+            return
+        self._last_problems = seen
+        if not self._may_ask(request, problems, reason):
+            return
+        asked = correctable(problems)
+        paths = tuple(dict.fromkeys(problem.path for problem in asked))
+        shape = self._recipe.correction_shape(paths)
+        if shape is self._recipe.shape:
+            paths = ("",)
+            asked = [
+                FieldProblem("", p.error, f"{p.path}: {p.message}" if p.path else p.message, p.value) for p in asked
+            ]
+        self._request = self._next(
+            request,
+            Purpose.CORRECT,
+            self._recipe.prompter.correct(self._record.text, asked, code=self._code),
+            shape=shape,
+        )
+
+    def _unreadable(self, request: ChatRequest, problem: str, *, truncated: bool, refusal: bool) -> None:
+        """The answer was no JSON object: ask for the whole again, once with more room if it was cut."""
+        if refusal:
+            self._fail(Reason.REFUSED, "the model declined to answer; its words are in the attempts")
+            return
+        reason = Reason.TRUNCATED if truncated else Reason.NOT_JSON
+        room = request.max_output_tokens
+        if truncated:
+            room = min(room * 2, self._recipe.policy.max_output_tokens)
+            if room == request.max_output_tokens:
+                self._fail(reason, f"the answer was cut off at the model's output limit of {room} tokens")
+                return
+        elif self._last_unreadable:
+            self._fail(reason, f"the answer could not be read twice in a row: {problem}")
+            return
+        self._last_unreadable = True
+        if self._may_ask(request, (), reason, problem):
+            messages = (
+                request.messages
+                if truncated
+                else self._recipe.prompter.reask(self._record.text, problem, code=self._code)
+            )
+            self._data, self._last_problems = None, None
+            self._request = self._next(request, Purpose.REASK, messages, shape=self._recipe.shape, room=room)
+
+    def _may_ask(
+        self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason, problem: str = ""
+    ) -> bool:
+        """Whether attempts and tokens allow one more call; settles the outcome when they do not."""
+        if request.attempt >= self._recipe.max_attempts:
+            why = f"not right after {request.attempt} attempts"
+            if problems:
+                self._give_up(problems, reason, why)
+            else:
+                self._fail(reason, f"{why}: {problem}")
+            return False
+        cap = self._recipe.max_record_tokens
+        if cap is not None and self._usage.total_tokens >= cap:
+            self._fail(Reason.BUDGET, f"the record used {self._usage.total_tokens} of its {cap} tokens", problems)
+            return False
+        return True
+
+    def _give_up(self, problems: Sequence[FieldProblem], reason: Reason, why: str) -> None:
+        """No more corrections. Ungrounded values become null where the policy and the schema allow it."""
+        if reason is Reason.UNGROUNDED and self._recipe.evidence_policy == "null":
+            data, paths = self._data, [problem.path for problem in problems]
+            for path in paths:
+                data = with_value(data, path, None)
+            try:
+                value = self._recipe.model.model_validate_json(dumps_exact(data))
+            except ValidationError:
+                why = f"{why}; and null is not allowed there"
+            else:
+                self._succeed(value, self._ground(value), nulled=paths)
+                return
+        named = ", ".join(problem.path or "the whole answer" for problem in problems)
+        self._fail(reason, f"{why}: {named}: {problems[0].message}", problems)
+
+    # The end ------------------------------------------------------------------------------------
+
+    def _succeed(self, value: BaseModel, evidence: Sequence[Evidence], nulled: Sequence[str] = ()) -> None:
+        self.outcome = Extracted(
+            value=value,
+            evidence=evidence,
+            model=self._attempts[-1].model,
+            attempts=self._attempts,
+            usage=self._usage,
+            corrected=tuple(path for path in self._corrected if path not in nulled),
+            nulled=tuple(nulled),
+            repaired=self._repaired,
+        )
+
+    def _fail(self, reason: Reason, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        self.outcome = Failed(
+            reason=reason,
+            message=message,
+            model=self._attempts[-1].model if self._attempts else self._recipe.policy.name,
+            problems=tuple(problems),
+            attempts=self._attempts,
+            usage=self._usage,
+            partial=self._data,
+        )
+
+    # Small things -------------------------------------------------------------------------------
+
+    @property
+    def _code(self) -> str:
+        return self._recipe.id + self._record.fingerprint
+
+    def _ground(self, value: BaseModel) -> list[Evidence]:
+        if self._haystack is None:
+            self._haystack = Haystack(self._record.text)
+        return ground(value, self._haystack)
+
+    def _asked(self, request: ChatRequest) -> tuple[str, ...]:
+        if request.shape is self._recipe.shape:
+            return ("",)
+        return tuple(request.shape.schema["properties"])
+
+    def _shown(self, path: str) -> str | None:
+        try:
+            return dumps_exact(value_at(self._data, path))
+        except KeyError:
+            return None
+
+    def _drop_nulls(self, data: Any, problems: Sequence[FieldProblem]) -> Any:
+        """``data`` without the nulls that stand where a default may: None when there are none."""
+        dropped = None
+        for problem in problems:
+            parent, _, _ = problem.path.rpartition("/")
+            try:
+                is_null = value_at(data, problem.path) is None
+                owner = subschema(dict(self._recipe.schema), parent) if parent else self._recipe.schema
+                own = subschema(dict(self._recipe.schema), problem.path)
+            except KeyError:
+                continue
+            name = problem.path.rpartition("/")[2]
+            if is_null and not nullable(own) and name not in owner.get("required", ()):
+                dropped = without(data if dropped is None else dropped, problem.path)
+        return dropped
+
+    def _next(
+        self, request: ChatRequest, purpose: Purpose, messages: Any, *, shape: Any, room: int | None = None
+    ) -> ChatRequest:
+        return ChatRequest(
+            model=request.model,
+            messages=messages,
+            shape=shape,
+            purpose=purpose,
+            attempt=request.attempt + 1,
+            max_output_tokens=room or request.max_output_tokens,
+            temperature=request.temperature,
+            seed=request.seed,
+            thinking=request.thinking,
+        )
+
+    def _note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:
+        self._attempts.append(
+            Attempt(
+                number=request.attempt,
+                purpose=request.purpose.value,
+                model=reply.model or request.model,
+                raw=raw,
+                finish_reason=reply.finish_reason if isinstance(reply, ChatReply) else None,
+                input_tokens=reply.usage.input_tokens,
+                output_tokens=reply.usage.output_tokens,
+                error=error,
+            )
+        )

@@ -1,0 +1,153 @@
+"""From a reply's text to JSON: fences, thinking text, prose around it, and answers that were cut off.
+
+Nothing is repaired in silence: a text that had to be unwrapped is marked, a text that is not JSON is
+asked for again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+_THINKING_END = "</think>"
+_FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
+_REFUSAL = re.compile(
+    r"^\W*(i['’]?m (very )?sorry|sorry[,.]|i (can['’]?t|cannot|am unable|am not able)|as an ai\b|抱歉|对不起|很抱歉|我无法|我不能)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A reply's text, read. ``json`` is the JSON text of one object, or None with ``problem`` saying why;
+    ``unwrapped`` says that something around it had to be removed."""
+
+    json: str | None
+    unwrapped: bool = False
+    problem: str = ""
+    truncated: bool = False
+    refusal: bool = False
+
+
+def read_answer(text: str, *, finish_reason: str = "stop") -> Answer:
+    """Find the one JSON object in ``text``. Never raises."""
+    cut_off = finish_reason == "length"
+    stripped = text.strip()
+    if _is_object(stripped):
+        return Answer(stripped, unwrapped=False)
+    if _THINKING_END in stripped:
+        stripped = stripped.rpartition(_THINKING_END)[2].strip()
+        if _is_object(stripped):
+            return Answer(stripped, unwrapped=True)
+    elif stripped.startswith("<think>"):
+        return Answer(None, problem="it was thinking text without an answer", truncated=cut_off)
+    for fenced in reversed(_FENCE.findall(stripped)):
+        if _is_object(fenced.strip()):
+            return Answer(fenced.strip(), unwrapped=True)
+    if (found := _object_within(stripped)) is not None:
+        return Answer(found, unwrapped=True)
+    if cut_off:
+        return Answer(None, problem="it was cut off at the output limit", truncated=True)
+    if not stripped:
+        return Answer(None, problem="it was empty")
+    if stripped[0] in "[{" or stripped.startswith("```"):
+        return Answer(None, problem=_json_error(stripped))
+    return Answer(None, problem="it was not a JSON object", refusal=_REFUSAL.match(stripped) is not None)
+
+
+def loads_exact(text: str) -> Any:
+    """JSON to Python without loss: floats and integers past 64 bits stay as their own digits
+    (``orjson.Fragment``), so that ``dumps_exact`` gives the same numbers back.
+
+    Raises ``ValueError`` for what is not JSON; NaN and Infinity are not.
+    """
+    return json.loads(text, parse_float=_digits, parse_int=_integer, parse_constant=_no_constant)
+
+
+def dumps_exact(value: Any) -> str:
+    """The JSON text of what ``loads_exact`` gave, compact. Lone surrogates stay as escapes."""
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:
+        return json.dumps(_thaw(value), separators=(",", ":"))
+
+
+def _digits(text: str) -> orjson.Fragment:
+    return orjson.Fragment(text)
+
+
+def _integer(text: str) -> int | orjson.Fragment:
+    return int(text) if len(text) < 19 else orjson.Fragment(text)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _thaw(value: Any) -> Any:
+    """Fragments as plain numbers, for the encoder that knows lone surrogates but not fragments."""
+    if isinstance(value, dict):
+        return {key: _thaw(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_thaw(inner) for inner in value]
+    if isinstance(value, orjson.Fragment):
+        return json.loads(bytes(value.contents) if isinstance(value.contents, bytes) else value.contents)
+    return value
+
+
+def _is_object(text: str) -> bool:
+    if not (text.startswith("{") and text.endswith("}")):
+        return False
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _is_object_by_stdlib(text)
+    return True
+
+
+def _is_object_by_stdlib(text: str) -> bool:
+    """orjson refuses lone-surrogate escapes, which are legal JSON text; the standard library reads them."""
+    if "\\u" not in text:
+        return False
+    try:
+        loads_exact(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _object_within(text: str) -> str | None:
+    """The first whole JSON object that stands in prose. An object that the text ends inside of is no
+    object, and neither is one nested in it: an inner object must never pass for a cut-off answer."""
+    if text[:1] in ("{", "["):
+        return None
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    start = text.find("{")
+    for _ in range(50):
+        if start < 0:
+            return None
+        try:
+            value, end = decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            if error.pos >= len(text) or error.msg.startswith("Unterminated string"):
+                return None
+            start = text.find("{", start + 1)
+            continue
+        except (ValueError, RecursionError):
+            return None
+        return text[start:end] if isinstance(value, dict) and value else None
+    return None
+
+
+def _json_error(text: str) -> str:
+    try:
+        value = loads_exact(text)
+    except RecursionError:
+        return "its JSON is nested too deeply"
+    except ValueError as error:
+        return f"it was not valid JSON ({error})"
+    return f"it was a JSON {type(value).__name__}, not an object"

@@ -1,0 +1,332 @@
+"""The main path.
+
+read the source -> fingerprint -> skip what is committed -> merge identical -> cut into chunks -> for each
+record: prompt, call, parse, validate, correct, ground, route -> outcome -> parts -> commit -> views
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import math
+import secrets
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel
+
+from extractors.connect import connect, liveness
+from extractors.endpoint import Endpoint, Settings, resolve_endpoint
+from extractors.engine import ChunkDone, Engine
+from extractors.errors import SchemaError
+from extractors.limits import LimitStats
+from extractors.recipe import Recipe, compile_recipe
+from extractors.report import Progress, RunReport
+from extractors.sources import Source, open_source
+from extractors.store.catalog import build_catalog
+from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
+from extractors.store.store import Store
+from schemas.arrow import SchemaMappingError
+from schemas.job import ExtractionJob
+from schemas.loading import load_schema
+from schemas.usage import Usage
+
+logger = logging.getLogger(__name__)
+
+Conductor = Callable[["Engine", Iterator[Chunk], int], Iterable[ChunkDone]]
+"""Hands chunks to the engine, keeping a few in flight, and yields them as they are done."""
+
+
+class Watcher(Protocol):
+    """Who looks on: a bar, a Prefect artifact, a test. Every method may be called from the run's thread."""
+
+    def fetching(self, what: str, done: int, total: int) -> None:
+        """Weights are being fetched: bytes so far and in all."""
+
+    def planned(self, counts: PlanCounts, progress: Progress) -> None:
+        """The plan is made; ``progress`` is live from here on."""
+
+    def chunk_done(self, done: ChunkDone, progress: Progress) -> None:
+        """A chunk was committed."""
+
+
+class Silent:
+    """A watcher that looks away."""
+
+    def fetching(self, what: str, done: int, total: int) -> None:
+        """Nothing."""
+
+    def planned(self, counts: PlanCounts, progress: Progress) -> None:
+        """Nothing."""
+
+    def chunk_done(self, done: ChunkDone, progress: Progress) -> None:
+        """Nothing."""
+
+
+@dataclass(slots=True)
+class Control:
+    """A run's stop button. ``stop`` finishes what is in flight; a second ``stop`` does not wait for it."""
+
+    _engine: Engine | None = None
+    _asked: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def attach(self, engine: Engine) -> None:
+        """Called by the run when there is something to stop."""
+        with self._lock:
+            self._engine = engine
+            if self._asked:
+                engine.stop("interrupted")
+
+    def stop(self, why: str = "interrupted") -> None:
+        """Safe from any thread and from a signal handler."""
+        self._asked += 1
+        if self._engine is not None:
+            if self._asked > 1:
+                self._engine.abort()
+            else:
+                self._engine.stop(why)
+
+
+def run(
+    job: ExtractionJob,
+    *,
+    settings: Settings | None = None,
+    schema: type[BaseModel] | None = None,
+    source: Source | None = None,
+    retry: RetrySelection | None = None,
+    model: str | None = None,
+    conduct: Conductor | None = None,
+    watch: Watcher | None = None,
+    control: Control | None = None,
+    engine_name: str = "direct",
+) -> RunReport:
+    """Run a job to its end: every record of the source becomes a row, a ledger entry, or stays undone.
+
+    ``schema`` and ``source`` replace the job's own (a class at hand, a data frame, a ledger). ``retry`` asks again just for open
+    failures, and ``model`` answers them in the place of the recipe's own. Raises the errors of
+    ``extractors.errors``; what was finished before one is committed, and the report is on disk.
+    """
+    watch = watch or Silent()
+    settings = settings or Settings.from_environment()
+    started, clock = datetime.now(UTC), time.monotonic()
+    endpoint = resolve_endpoint(job, settings)
+    schema = schema or model_of(job)
+    recipe = compile_recipe(job, schema, endpoint.policy)
+    answering = endpoint
+    if model is not None:
+        # The row belongs to the failed record's own recipe; only who answers, and how it is asked, differ.
+        answering = resolve_endpoint(job, settings, model=model)
+        stand_in = compile_recipe(job, schema, answering.policy)
+        recipe = replace(stand_in, id=recipe.id, document=recipe.document)
+    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    with ExitStack() as stack:
+        source = stack.enter_context(source or open_source(job))
+        store = stack.enter_context(_open_store(job, recipe, source))
+        plan = stack.enter_context(
+            Plan.make(source, store.keys(), scratch=store.scratch, chunk_size=job.chunk_size, retry=retry)
+        )
+        tally = _Tally(plan.counts)
+        engine: Engine | None = None
+        if plan.counts.new:
+            replay = store.replay()
+            address = stack.enter_context(answering.serve(progress=watch.fetching))
+            engine = stack.enter_context(
+                Engine(
+                    recipe,
+                    store,
+                    connect=partial(connect, job, answering, address, on_limits=tally.watch_limits),
+                    dialect="chat",
+                    run_id=run_id,
+                    replay=replay,
+                    alive=liveness(address),
+                )
+            )
+            engine.progress.total = plan.counts.new
+            (control or Control()).attach(engine)
+            watch.planned(plan.counts, engine.progress)
+            for done in (conduct or conduct_directly)(
+                engine, tally.limited(plan.chunks(), job.max_records), _window(job, answering)
+            ):
+                tally.add(done)
+                watch.chunk_done(done, engine.progress)
+            if not tally.undone:
+                # Only now: a leftover journal may hold answers to what was not finished.
+                replay.discard()
+        else:
+            watch.planned(plan.counts, Progress())
+        report = tally.report(
+            run_id=run_id,
+            recipe=recipe,
+            job=job,
+            endpoint=answering,
+            engine_name=engine_name,
+            started=started,
+            seconds=time.monotonic() - clock,
+            stopped=engine.stopped if engine else None,
+        )
+        store.write_run(run_id, {**report.as_dict(), "job": job.model_dump(mode="json", by_alias=True)})
+        build_catalog(Path(job.out))
+    if engine is not None and engine.fatal is not None:
+        raise engine.fatal
+    return report
+
+
+def conduct_directly(engine: Engine, chunks: Iterator[Chunk], window: int) -> Iterator[ChunkDone]:
+    """Keep ``window`` chunks in the engine. An error in one is raised after the others have ended."""
+    waiting: set[concurrent.futures.Future[ChunkDone]] = set()
+    trouble: BaseException | None = None
+    for chunk in chunks:
+        waiting.add(engine.submit(chunk))
+        while len(waiting) >= window:
+            finished, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+            for future in finished:
+                if (error := future.exception()) is not None:
+                    trouble = trouble or error
+                    engine.stop(str(error))
+                else:
+                    yield future.result()
+        if engine.stopped is not None:
+            break
+    for future in concurrent.futures.as_completed(waiting):
+        if (error := future.exception()) is not None:
+            trouble = trouble or error
+        else:
+            yield future.result()
+    if trouble is not None:
+        raise trouble
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Adds up what the chunks report."""
+
+    counts: PlanCounts
+    rows: int = 0
+    failures: int = 0
+    merged: int = 0
+    chunks: int = 0
+    tries: int = 0
+    replayed: int = 0
+    usage: Usage = field(default_factory=Usage)
+    reasons: dict[str, int] = field(default_factory=dict)
+    latencies: list[float] = field(default_factory=list)
+    limits: LimitStats | None = None
+
+    @property
+    def undone(self) -> int:
+        """Records that were to be done and are not."""
+        return self.counts.new - self.rows - self.failures
+
+    def limited(self, chunks: Iterator[Chunk], most: int | None) -> Iterator[Chunk]:
+        """The chunks until ``most`` records have been taken."""
+        left = math.inf if most is None else most
+        for chunk in chunks:
+            if left <= 0:
+                return
+            taken = chunk if chunk.size <= left else chunk.first(int(left))
+            left -= taken.size
+            if taken.size:
+                yield taken
+
+    def add(self, done: ChunkDone) -> None:
+        self.tries += done.tries
+        self.replayed += done.replayed
+        if len(self.latencies) < 100_000:
+            self.latencies.extend(done.latencies)
+        for reason, count in done.failures_by_reason.items():
+            self.reasons[reason] = self.reasons.get(reason, 0) + count
+        if (commit := done.commit) is not None:
+            self.chunks += 1
+            self.rows += commit.rows
+            self.failures += commit.failures
+            self.merged += commit.merged
+            self.usage += commit.usage
+
+    def report(
+        self,
+        *,
+        run_id: str,
+        recipe: Recipe,
+        job: ExtractionJob,
+        endpoint: Endpoint,
+        engine_name: str,
+        started: datetime,
+        seconds: float,
+        stopped: str | None,
+    ) -> RunReport:
+        counts = self.counts
+        undone = self.undone
+        if stopped is None and undone and job.max_records is not None:
+            stopped = f"max_records: {job.max_records} records asked"
+        quantiles = statistics.quantiles(self.latencies, n=20) if len(self.latencies) > 1 else None
+        return RunReport(
+            run_id=run_id,
+            recipe=recipe.id[:8],
+            name=recipe.name,
+            out=job.out,
+            model=endpoint.model,
+            engine=engine_name,
+            started_at=started.isoformat(timespec="seconds"),
+            records=counts.records,
+            rows=self.rows,
+            failures=self.failures,
+            skipped=counts.records - counts.new,
+            merged=self.merged,
+            undone=undone,
+            calls=self.usage.calls,
+            tries=self.tries,
+            input_tokens=self.usage.input_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            output_tokens=self.usage.output_tokens,
+            cost=self.usage.cost,
+            currency=endpoint.pricing.currency,
+            seconds=seconds,
+            failures_by_reason=dict(sorted(self.reasons.items())),
+            skipped_failures=counts.skipped_failures,
+            duplicate_ids=counts.duplicate_ids,
+            removed=counts.removed,
+            chunks=self.chunks,
+            replayed=self.replayed,
+            rate_limited=self.limits.rate_limited if self.limits else 0,
+            latency_p50=round(statistics.median(self.latencies), 4) if self.latencies else None,
+            latency_p95=round(quantiles[18], 4) if quantiles else None,
+            stopped=stopped,
+        )
+
+    def watch_limits(self, stats: LimitStats) -> None:
+        """Remember the limiter's counters, to be read when the run ends."""
+        self.limits = stats
+
+
+def model_of(job: ExtractionJob) -> type[BaseModel]:
+    """The job's schema as a model class. Raises ``SchemaError``."""
+    try:
+        return load_schema(job.schema_spec)
+    except SchemaMappingError as error:
+        raise SchemaError(str(error)) from error
+
+
+def _open_store(job: ExtractionJob, recipe: Recipe, source: Source) -> Store:
+    return Store.open(
+        job.out,
+        name=recipe.name,
+        recipe_id=recipe.id,
+        recipe=dict(recipe.document),
+        codec=recipe.codec,
+        kept=source.kept,
+        ledger_text=job.ledger_text,
+    )
+
+
+def _window(job: ExtractionJob, endpoint: Endpoint) -> int:
+    """Chunks in the engine at once: enough that the tail of one never leaves the lane idle."""
+    return max(2, math.ceil(2 * endpoint.concurrency / job.chunk_size) + 1)

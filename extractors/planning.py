@@ -1,0 +1,124 @@
+"""``quarry plan``: what a run would do and about what it would cost. Nothing is called."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from extractors.endpoint import Settings, resolve_endpoint
+from extractors.pipeline import model_of
+from extractors.prompting import fence
+from extractors.recipe import Recipe, compile_recipe
+from extractors.sources import open_source
+from extractors.store.catalog import mean_output_tokens
+from extractors.store.plan import Plan, PlanCounts
+from extractors.store.store import read_keys_of
+from extractors.tokens import estimate_tokens
+from schemas.job import ExtractionJob
+from schemas.usage import Usage
+
+_SAMPLE = 200
+_OVERHEAD = 16
+"""Tokens that the chat template adds to a request, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Counts, which are exact, and tokens and cost, which are not: they come from a sample of texts and
+    from the output tokens of earlier calls of the recipe, or from the schema where there were none."""
+
+    recipe: str
+    model: str
+    counts: PlanCounts
+    to_ask: int
+    input_tokens: int
+    output_tokens: int
+    cost: Decimal | None
+    currency: str
+    output_tokens_from: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; cost as a string."""
+        counts = self.counts
+        return {
+            "recipe": self.recipe,
+            "model": self.model,
+            "records": counts.records,
+            "skipped": counts.records - counts.new,
+            "new": counts.new,
+            "to_ask": self.to_ask,
+            "merged": counts.merged,
+            "duplicate_ids": counts.duplicate_ids,
+            "problems": counts.problems,
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cost": None if self.cost is None else format(self.cost, "f"),
+            "currency": self.currency,
+            "output_tokens_from": self.output_tokens_from,
+        }
+
+    def lines(self) -> list[str]:
+        """The estimate for people."""
+        counts = self.counts
+        price = "price unknown" if self.cost is None else f"about {self.cost:.4f} {self.currency}"
+        return [
+            f"{counts.records:,} records = {counts.records - counts.new:,} already done + {counts.new:,} to do",
+            f"{self.to_ask:,} to ask of {self.model}; {counts.merged:,} answered by an identical record; "
+            f"{counts.problems:,} that cannot be asked",
+            f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens "
+            f"(output from {self.output_tokens_from}; corrections not counted), {price}",
+            f"recipe {self.recipe}",
+        ] + ([f"{counts.duplicate_ids:,} records share their id with an earlier one"] if counts.duplicate_ids else [])
+
+
+def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimate:
+    """Plan without calling, writing or locking anything. Raises the errors of ``extractors.errors``."""
+    endpoint = resolve_endpoint(job, settings or Settings.from_environment())
+    recipe = compile_recipe(job, model_of(job), endpoint.policy)
+    with ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quarry-plan-")))
+        source = stack.enter_context(open_source(job))
+        keys = read_keys_of(job.out, name=recipe.name, recipe_id=recipe.id)
+        plan = stack.enter_context(Plan.make(source, keys, scratch=scratch, chunk_size=job.chunk_size))
+        counts = plan.counts
+        texts = plan.sample(_SAMPLE)
+    to_ask = counts.distinct
+    each = sum(estimate_tokens(text) for text in texts) / len(texts) if texts else 0.0
+    prefix = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
+    seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
+    output = seen if seen is not None else _output_of(recipe)
+    usage = Usage(to_ask, round(to_ask * (prefix + each)), round(to_ask * output))
+    one = endpoint.pricing.cost(Usage(1, round(prefix + each), round(output)))
+    return Estimate(
+        recipe=recipe.id[:8],
+        model=endpoint.model,
+        counts=counts,
+        to_ask=to_ask,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cost=None if one is None else one * to_ask,
+        currency=endpoint.pricing.currency,
+        output_tokens_from="earlier calls of this recipe" if seen is not None else "the schema",
+    )
+
+
+def _output_of(recipe: Recipe) -> float:
+    """A guess from the schema alone: keys and punctuation, and 8 tokens a value."""
+    keys = estimate_tokens(" ".join(_keys(dict(recipe.schema))))
+    return keys * 1.5 + 8 * max(1, len(_keys(dict(recipe.schema))))
+
+
+def _keys(schema: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for name, inner in schema.get("properties", {}).items():
+        found += [name, *_keys(inner)]
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            found += _keys(schema[key])
+    for branch in schema.get("anyOf", ()):
+        found += _keys(branch)
+    return found

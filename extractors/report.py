@@ -1,0 +1,130 @@
+"""What happened in a run: counts that must add up, tokens, money, time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from extractors.errors import InternalError
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """The sums of one run.
+
+    ``records = rows + failures + skipped + undone``: ``rows`` and ``failures`` were decided in this
+    run, ``skipped`` had been decided before, ``undone`` are left for the next run. ``merged`` counts
+    those of rows and failures that were answered by an identical record's call. ``stopped`` says why
+    the run ended early, or is None.
+    """
+
+    run_id: str
+    recipe: str
+    name: str
+    out: str
+    model: str
+    engine: str
+    started_at: str
+    records: int
+    rows: int
+    failures: int
+    skipped: int
+    merged: int
+    undone: int
+    calls: int
+    tries: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost: Decimal | None
+    currency: str
+    seconds: float
+    failures_by_reason: Mapping[str, int] = field(default_factory=dict)
+    skipped_failures: int = 0
+    duplicate_ids: int = 0
+    removed: int = 0
+    chunks: int = 0
+    replayed: int = 0
+    rate_limited: int = 0
+    latency_p50: float | None = None
+    latency_p95: float | None = None
+    stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ``InternalError`` when the counts do not add up: a report that lies is worse than none."""
+        if self.records != self.rows + self.failures + self.skipped + self.undone:
+            raise InternalError(
+                f"counts do not add up: {self.records} records, but {self.rows} rows + {self.failures} failures "
+                f"+ {self.skipped} skipped + {self.undone} undone"
+            )
+
+    @property
+    def failure_rate(self) -> float:
+        """Failures among the records decided in this run, 0 when there were none."""
+        decided = self.rows + self.failures
+        return self.failures / decided if decided else 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON values; money is a string, so that nothing is rounded."""
+        return {
+            "run_id": self.run_id,
+            "recipe": self.recipe,
+            "name": self.name,
+            "out": self.out,
+            "model": self.model,
+            "engine": self.engine,
+            "started_at": self.started_at,
+            "records": self.records,
+            "rows": self.rows,
+            "failures": self.failures,
+            "skipped": self.skipped,
+            "merged": self.merged,
+            "undone": self.undone,
+            "calls": self.calls,
+            "tries": self.tries,
+            "input_tokens": self.input_tokens,
+            "cached_tokens": self.cached_tokens,
+            "output_tokens": self.output_tokens,
+            "cost": None if self.cost is None else format(self.cost, "f"),
+            "currency": self.currency,
+            "seconds": round(self.seconds, 3),
+            "failures_by_reason": dict(self.failures_by_reason),
+            "skipped_failures": self.skipped_failures,
+            "duplicate_ids": self.duplicate_ids,
+            "removed": self.removed,
+            "chunks": self.chunks,
+            "replayed": self.replayed,
+            "rate_limited": self.rate_limited,
+            "latency_p50": self.latency_p50,
+            "latency_p95": self.latency_p95,
+            "stopped": self.stopped,
+        }
+
+    @classmethod
+    def from_dict(cls, told: Mapping[str, Any]) -> RunReport:
+        """The report that ``as_dict`` told of."""
+        cost = told["cost"]
+        return cls(**{**told, "cost": None if cost is None else Decimal(cost)})
+
+
+@dataclass(slots=True)
+class Progress:
+    """Live counters of a run; the engine writes them, a bar reads them.
+
+    ``total`` is the number of records to do in this run (skipped ones left out)."""
+
+    total: int = 0
+    rows: int = 0
+    failures: int = 0
+    in_flight: int = 0
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal | None = Decimal(0)
+
+    @property
+    def done(self) -> int:
+        """Records decided so far in this run."""
+        return self.rows + self.failures

@@ -1,0 +1,1 @@
+"""The store: parts, journals, commits, the plan, the catalog."""

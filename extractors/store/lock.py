@@ -1,0 +1,46 @@
+"""One writer at a time: an advisory lock that dies with its owner."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+
+from extractors.errors import OutputBusy
+from extractors.store import files
+
+
+class Lock:
+    """``flock`` on ``OUT/.lock``. The kernel releases it when the process ends, however it ends."""
+
+    def __init__(self, out: Path) -> None:
+        self._path = out / ".lock"
+        self._file: int | None = None
+
+    def take(self) -> None:
+        """Raises ``OutputBusy`` when another run has it, naming that run."""
+        try:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise files.explained(error, self._path) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 400).decode("utf-8", "replace").strip()
+            os.close(file)
+            raise OutputBusy(
+                f"{self._path.parent} is in use by another run ({holder or 'holder unknown'}); wait for it, stop it, "
+                "or give another --out"
+            ) from None
+        text = f"pid {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
+        os.ftruncate(file, 0)
+        os.pwrite(file, text.encode(), 0)
+        self._file = file
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None

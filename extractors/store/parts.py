@@ -1,0 +1,262 @@
+"""A chunk's outcomes as Parquet parts: fixed schemas, deterministic bytes, and back again exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from itertools import accumulate
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extractors.errors import JobError
+from schemas.arrow import RowCodec
+from schemas.evidence import Evidence, Match
+from schemas.ledger import CALLS, EVIDENCE, FAILURES_FIXED, META, ROWS_TAIL, CallRecord
+from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
+from schemas.records import Record
+from schemas.usage import Usage
+
+_ATTEMPT_FIELDS = [field.name for field in fields(Attempt)]
+_MONEY = Decimal("0.0000000001")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A record and what became of it. ``merged``: an identical record's call answered it, at no cost."""
+
+    record: Record
+    outcome: Outcome
+    merged: bool = False
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """The place of the record in its part."""
+        return (self.record.record_id, self.record.occurrence)
+
+
+class PartSchemas:
+    """The three schemas of a recipe's parts, fixed before the first call.
+
+    Raises ``JobError`` when a kept column has the name of another column.
+    """
+
+    def __init__(self, codec: RowCodec, kept: pa.Schema, *, recipe_id: str) -> None:
+        self.codec = codec
+        self.kept = pa.schema([pa.field(one.name, one.type, nullable=True) for one in kept])
+        taken = {"record_id", "fingerprint", *codec.schema.names, *(one.name for one in ROWS_TAIL)}
+        for name in self.kept.names:
+            if name in taken:
+                raise JobError(
+                    f"the kept column {name!r} has the name of a column of the rows; keep it under another: "
+                    f"--keep {name}:source_{name}"
+                )
+        metadata = {**(codec.schema.metadata or {}), b"quarry.recipe": recipe_id.encode()}
+        fixed = [
+            pa.field("record_id", pa.string(), nullable=False),
+            pa.field("fingerprint", pa.string(), nullable=False),
+        ]
+        self.rows = pa.schema([*fixed, *self.kept, *codec.schema, *ROWS_TAIL], metadata=metadata)
+        renamed = [one.with_name(f"kept_{one.name}") for one in self.kept]
+        self.failures = pa.schema([*FAILURES_FIXED, *renamed], metadata=metadata)
+        self.calls = CALLS.with_metadata({b"quarry.recipe": recipe_id.encode()})
+
+
+def rows_part(items: Sequence[Item], schemas: PartSchemas) -> bytes:
+    """The Parquet bytes of the items that became rows; the same items give the same bytes."""
+    records = [item.record for item in items]
+    found = [item.outcome for item in items if isinstance(item.outcome, Extracted)]
+    values = schemas.codec.encode([outcome.value for outcome in found])
+    columns: list[pa.Array | pa.ChunkedArray] = [
+        pa.array([clean_text(record.record_id) for record in records], pa.string()),
+        pa.array([record.fingerprint for record in records], pa.string()),
+        *(_kept(records, field) for field in schemas.kept),
+        *values.columns,
+        _evidence([outcome.evidence for outcome in found]),
+        pa.nulls(len(items), ROWS_TAIL[1].type),
+        _meta(items, found),
+    ]
+    return _bytes(pa.Table.from_arrays(columns, schema=schemas.rows))
+
+
+def failures_part(items: Sequence[Item], schemas: PartSchemas, *, ledger_text: str) -> bytes:
+    """The Parquet bytes of the items that failed."""
+    rows = []
+    for item in items:
+        record, outcome = item.record, item.outcome
+        assert isinstance(outcome, Failed)
+        usage = Usage() if item.merged else outcome.usage
+        rows.append(
+            {
+                "record_id": clean_text(record.record_id),
+                "fingerprint": record.fingerprint,
+                "occurrence": record.occurrence,
+                "reason": outcome.reason.value,
+                "retryable": outcome.retryable,
+                "message": clean_text(outcome.message),
+                "model": outcome.model,
+                "problems": [
+                    {
+                        "path": clean_text(p.path),
+                        "error": p.error,
+                        "message": clean_text(p.message),
+                        "value": p.value and clean_text(p.value),
+                    }
+                    for p in outcome.problems
+                ],
+                "attempts": [
+                    {
+                        name: clean_text(value) if isinstance(value := getattr(one, name), str) else value
+                        for name in _ATTEMPT_FIELDS
+                    }
+                    for one in outcome.attempts
+                ],
+                "input_tokens": usage.input_tokens,
+                "output_tokens": usage.output_tokens,
+                "cost": _money(usage.cost),
+                "partial": _partial(outcome.partial),
+                "text": _ledger_text(record.text, ledger_text),
+                "merged": item.merged,
+            }
+        )
+    columns = [pa.array([row[field.name] for row in rows], field.type) for field in FAILURES_FIXED] + [
+        _kept([item.record for item in items], field) for field in schemas.kept
+    ]
+    return _bytes(pa.Table.from_arrays(columns, schema=schemas.failures))
+
+
+def calls_part(calls: Sequence[CallRecord], schemas: PartSchemas, *, chunk: str, run_id: str) -> bytes:
+    """The Parquet bytes of a chunk's calls."""
+    columns = []
+    for field in schemas.calls:
+        if field.name == "chunk":
+            columns.append(pa.array([chunk] * len(calls), field.type))
+        elif field.name == "run_id":
+            columns.append(pa.array([run_id] * len(calls), field.type))
+        else:
+            columns.append(pa.array([_cell(getattr(call, field.name)) for call in calls], field.type))
+    return _bytes(pa.Table.from_arrays(columns, schema=schemas.calls))
+
+
+def read_row(table: pa.Table, codec: RowCodec) -> Extracted:
+    """A row of ``rows_part`` as an outcome, its value exactly as it was; usage is what the row says."""
+    [value] = codec.decode(table.select(codec.schema.names).replace_schema_metadata(codec.schema.metadata))
+    row = table.select(["_evidence", "_meta"]).to_pylist()[0]
+    meta = row["_meta"]
+    return Extracted(
+        value=value,
+        evidence=[
+            Evidence(e["path"], Match(e["match"]), e["quote"], e["start"], e["end"], e["score"])
+            for e in row["_evidence"]
+        ],
+        model=meta["model"],
+        attempts=[Attempt(n + 1, "", meta["model"], None, None, 0, 0, None) for n in range(meta["attempts"])],
+        usage=Usage(0, meta["input_tokens"], meta["output_tokens"], cost=meta["cost"]),
+        corrected=tuple(meta["corrected"]),
+        nulled=tuple(meta["nulled"]),
+        repaired=meta["repaired"],
+    )
+
+
+def read_failure(row: Mapping[str, Any]) -> Failed:
+    """An entry of ``failures_part`` as an outcome."""
+    return Failed(
+        reason=Reason(row["reason"]),
+        message=row["message"],
+        model=row["model"],
+        problems=tuple(FieldProblem(**problem) for problem in row["problems"]),
+        attempts=tuple(Attempt(**attempt) for attempt in row["attempts"]),
+        usage=Usage(0, row["input_tokens"], row["output_tokens"], cost=row["cost"]),
+        partial=None if row["partial"] is None else orjson.loads(row["partial"]),
+    )
+
+
+def _evidence(lists: Sequence[Sequence[Evidence]]) -> pa.Array:
+    """Built from flat columns and offsets: a list of dicts would cost several times as much."""
+    flat = [one for each in lists for one in each]
+    item = EVIDENCE.value_type
+    values = pa.StructArray.from_arrays(
+        [
+            pa.array([clean_text(one.path) for one in flat], item.field("path").type),
+            pa.array([one.match.value for one in flat], item.field("match").type),
+            pa.array([one.quote for one in flat], item.field("quote").type),
+            pa.array([one.start for one in flat], item.field("start").type),
+            pa.array([one.end for one in flat], item.field("end").type),
+            pa.array([one.score for one in flat], item.field("score").type),
+        ],
+        fields=[item.field(i) for i in range(item.num_fields)],
+    )
+    return pa.ListArray.from_arrays(pa.array([0, *accumulate(map(len, lists))], pa.int32()), values, type=EVIDENCE)
+
+
+def _meta(items: Sequence[Item], found: Sequence[Extracted]) -> pa.Array:
+    usages = [Usage() if item.merged else outcome.usage for item, outcome in zip(items, found, strict=True)]
+    columns: dict[str, list[Any]] = {
+        "model": [outcome.model for outcome in found],
+        "occurrence": [item.record.occurrence for item in items],
+        "attempts": [len(outcome.attempts) for outcome in found],
+        "input_tokens": [usage.input_tokens for usage in usages],
+        "output_tokens": [usage.output_tokens for usage in usages],
+        "cost": [_money(usage.cost) for usage in usages],
+        "corrected": [list(outcome.corrected) for outcome in found],
+        "nulled": [list(outcome.nulled) for outcome in found],
+        "repaired": [outcome.repaired for outcome in found],
+        "merged": [item.merged for item in items],
+    }
+    members = [META.field(i) for i in range(META.num_fields)]
+    return pa.StructArray.from_arrays([pa.array(columns[one.name], one.type) for one in members], fields=members)
+
+
+def _kept(records: Sequence[Record], field: pa.Field) -> pa.Array:
+    return pa.array([record.kept.get(field.name) for record in records], field.type)
+
+
+def _ledger_text(text: str, policy: str) -> str | None:
+    if policy == "none":
+        return None
+    return (
+        clean_text(text)
+        if policy == "full"
+        else f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    )
+
+
+def _partial(partial: Any) -> str | None:
+    if partial is None:
+        return None
+    try:
+        return orjson.dumps(partial).decode()
+    except (TypeError, orjson.JSONEncodeError):
+        return None
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    return _money(value) if isinstance(value, Decimal) else value
+
+
+def _money(cost: Decimal | None) -> Decimal | None:
+    return None if cost is None else cost.quantize(_MONEY)
+
+
+def clean_text(text: str) -> str:
+    """Text that UTF-8 can hold: lone surrogates become U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
+    return text
+
+
+def _bytes(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", store_schema=True, version="2.6")
+    return sink.getvalue()

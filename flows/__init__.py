@@ -1,0 +1,1 @@
+"""The shell: Prefect flows, artifacts, the command line. Imports nothing heavy by itself."""

@@ -1,0 +1,143 @@
+"""The extract flow: plan, one task per chunk, report. The engine underneath is the direct one."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Iterator
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+
+from extractors.engine import ChunkDone, Engine
+from extractors.pipeline import run
+from extractors.report import Progress, RunReport
+from extractors.store.catalog import open_failures
+from extractors.store.plan import Chunk, PlanCounts
+from flows.summary import failure_rows, summary_markdown
+from schemas.job import ExtractionJob
+
+_CHUNKS_AT_ONCE = 32
+
+
+@task(name="chunk", task_run_name="chunk-{chunk_id}", cache_policy=NO_CACHE, persist_result=False)
+def answer_chunk(chunk_id: str, engine: Engine, chunk: Chunk) -> ChunkDone:
+    """Bring one chunk to its commit. Retries, limits and resume are the engine's own."""
+    return engine.submit(chunk).result()
+
+
+@flow(
+    name="extract",
+    flow_run_name="extract-{job.out}",
+    description="Records in; typed Parquet and a failure ledger out. Run it again and only what is missing is asked.",
+    task_runner=ThreadPoolTaskRunner(max_workers=_CHUNKS_AT_ONCE),
+    persist_result=False,
+)
+def extract(job: ExtractionJob) -> State[dict[str, Any]]:
+    """Extract what the job asks for.
+
+    Args:
+        job: What to extract, from where, with which model, into which folder, under which ceilings.
+    """
+    watch = _Artifacts()
+    report = run(job, conduct=conduct_with_tasks, watch=watch, engine_name="prefect")
+    watch.finish(job, report)
+    name, message = final_state(report, job.max_failure_rate)
+    get_run_logger().info(message)
+    if name == "Failed":
+        return Failed(message=message, data=report.as_dict())
+    return Completed(name=name, message=message, data=report.as_dict())
+
+
+def final_state(report: RunReport, max_failure_rate: float) -> tuple[str, str]:
+    """The state's name and message: Completed, CompletedWithFailures, Stopped or Failed."""
+    counts = (
+        f"{report.records} records = {report.rows} rows + {report.failures} failures + "
+        f"{report.skipped} already done + {report.undone} undone"
+    )
+    if report.failure_rate > max_failure_rate:
+        return "Failed", f"failure rate {report.failure_rate:.1%} above the limit {max_failure_rate:.1%}: {counts}"
+    if report.stopped:
+        return "Stopped", f"stopped ({report.stopped}), the next run goes on: {counts}"
+    if report.failures:
+        return "CompletedWithFailures", counts
+    return "Completed", counts
+
+
+def conduct_with_tasks(engine: Engine, chunks: Iterator[Chunk], window: int) -> Iterator[ChunkDone]:
+    """One task run per chunk, ``window`` of them at once; results come in the order of completion."""
+    waiting: dict[str, PrefectFuture[ChunkDone]] = {}
+    trouble: BaseException | None = None
+    for chunk in chunks:
+        waiting[chunk.chunk_id] = answer_chunk.submit(chunk.chunk_id, quote(engine), quote(chunk))
+        while len(waiting) >= min(window, _CHUNKS_AT_ONCE):
+            for future in _first_done(waiting):
+                try:
+                    yield future.result()
+                except Exception as error:  # noqa: BLE001 - raised below, when the other chunks have ended
+                    trouble = trouble or error
+                    engine.stop(str(error))
+        if engine.stopped is not None:
+            break
+    for future in list(waiting.values()):
+        try:
+            yield future.result()
+        except Exception as error:  # noqa: BLE001 - raised below, when the other chunks have ended
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+
+
+def _first_done(waiting: dict[str, PrefectFuture[ChunkDone]]) -> list[PrefectFuture[ChunkDone]]:
+    """Take the futures that are done out of ``waiting``, waiting for at least one."""
+    inner = {future.wrapped_future: key for key, future in waiting.items()}  # type: ignore[attr-defined]
+    done, _ = concurrent.futures.wait(inner, return_when=concurrent.futures.FIRST_COMPLETED)
+    return [waiting.pop(inner[one]) for one in done]
+
+
+class _Artifacts:
+    """Progress while it runs; the summary and the failures when it has ended."""
+
+    def __init__(self) -> None:
+        self._progress = None
+
+    def fetching(self, what: str, done: int, total: int) -> None:
+        """The weights' download is not shown in the UI."""
+
+    def planned(self, counts: PlanCounts, progress: Progress) -> None:
+        """Say what will be done, and open the progress bar."""
+        get_run_logger().info(
+            "%d records: %d already done, %d to do, %d to ask",
+            counts.records,
+            counts.records - counts.new,
+            counts.new,
+            counts.distinct,
+        )
+        if counts.new:
+            self._progress = create_progress_artifact(0.0, key="quarry-progress", description="Records decided")
+
+    def chunk_done(self, done: ChunkDone, progress: Progress) -> None:
+        """One update per chunk."""
+        if self._progress is not None and progress.total:
+            update_progress_artifact(self._progress, progress=100.0 * progress.done / progress.total)
+
+    def finish(self, job: ExtractionJob, report: RunReport) -> None:
+        """The summary and a table of the open failures."""
+        create_markdown_artifact(summary_markdown(report), key="quarry-summary", description="What the run did")
+        failures = open_failures(job.out, name=report.name, recipe=report.recipe)
+        if failures.num_rows:
+            create_table_artifact(failure_rows(failures), key="quarry-failures", description="Open failures")
+
+
+if __name__ == "__main__":
+    extract.serve(name="extract")

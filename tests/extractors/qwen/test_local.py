@@ -1,0 +1,324 @@
+"""The embedded server as a process, then, where the weights are on this machine, with the real model in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from extractors.errors import ModelMissing, ServerUnreachable
+from extractors.qwen.grammar import compact_grammar
+from extractors.qwen.local import EmbeddedModel, is_embedded, model_states
+from extractors.qwen.local_server import LocalServer, _quota, available_cores
+from extractors.qwen.weights import KNOWN, find
+
+SMALL = "local-0.5b"
+WEIGHTS = find(SMALL)
+with_model = [
+    pytest.mark.model,
+    pytest.mark.skipif(WEIGHTS is None, reason=f"`quarry model pull {SMALL}` first"),
+]
+
+
+def post(url: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(
+        f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as reply:
+            return reply.status, json.load(reply)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def ask(url: str, text: str, **more: Any) -> tuple[int, dict[str, Any]]:
+    body = {"messages": [{"role": "user", "content": text}], "temperature": 0, "max_tokens": 64, **more}
+    return post(url, body)
+
+
+def gone(pid: int, *, seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        # A zombie still has its id, but it is dead.
+        if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[-1].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("name", ["local-0.5b", "local-9b", "hf:a/b:c.gguf", "/models/x.gguf"])
+def test_names_of_embedded_models(name: str):
+    assert is_embedded(name)
+
+
+@pytest.mark.parametrize("name", ["qwen-plus", "qwen3:8b", "Qwen/Qwen2.5-7B-Instruct"])
+def test_names_of_other_models(name: str):
+    assert not is_embedded(name)
+
+
+def test_prompt_and_answer_share_a_slots_context():
+    model = EmbeddedModel("local-0.5b", context=4096)
+    assert model.max_input_tokens + model.max_output_tokens == 4096
+    assert model.sha256 == KNOWN["local-0.5b"].sha256
+
+
+def test_a_name_that_means_no_model_is_refused_at_once():
+    with pytest.raises(ModelMissing, match="local-9b"):
+        EmbeddedModel("local-9b")
+
+
+def test_the_list_shows_known_models_and_files_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("QUARRY_MODELS", str(tmp_path))
+    (tmp_path / "mine.gguf").write_bytes(b"GGUF")
+    states = {state.name: state for state in model_states()}
+    assert list(states) == [*KNOWN, str(tmp_path / "mine.gguf")]
+    assert states["local-1.5b"].path is None
+    assert states[str(tmp_path / "mine.gguf")].bytes == 4
+
+
+def test_this_process_has_a_core():
+    assert 1 <= available_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(("text", "cores"), [("max 100000", None), ("150000 100000", 1.5), ("nonsense", None)])
+def test_a_containers_quota_is_read(tmp_path: Path, text: str, cores: float | None):
+    (tmp_path / "cpu.max").write_text(text)
+    assert _quota(tmp_path) == cores
+
+
+def test_an_older_containers_quota_is_read(tmp_path: Path):
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu/cpu.cfs_quota_us").write_text("200000\n")
+    (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
+    assert _quota(tmp_path) == 2.0
+
+
+def test_a_missing_file_is_told_before_anything_is_started(tmp_path: Path):
+    server = LocalServer(tmp_path / "none.gguf")
+    with pytest.raises(ModelMissing, match=r"none\.gguf"):
+        server.start()
+    assert server.pid is None
+
+
+def test_a_file_that_is_no_model_ends_with_the_last_lines_of_the_log(tmp_path: Path):
+    path = tmp_path / "broken.gguf"
+    path.write_bytes(b"GGUF" + b"\x00" * 100)
+    server = LocalServer(path, log_path=tmp_path / "server.log")
+    with pytest.raises(ServerUnreachable, match=r"did not start[\s\S]*server\.log[\s\S]*load"):
+        server.start()
+    assert not server.alive
+
+
+def test_a_server_that_does_not_run_has_no_address(tmp_path: Path):
+    with pytest.raises(ServerUnreachable, match="not running"):
+        _ = LocalServer(tmp_path / "x.gguf").base_url
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LocalServer]:
+    assert WEIGHTS is not None
+    with LocalServer(WEIGHTS, slots=2, context_per_slot=1024, alias=SMALL) as running:
+        yield running
+
+
+class TestWithTheModel:
+    pytestmark = with_model
+
+    def test_it_answers_on_loopback_under_its_name(self, server: LocalServer):
+        assert server.base_url.startswith("http://127.0.0.1:")
+        status, reply = ask(server.base_url, "Say hello.")
+        assert status == 200
+        assert reply["model"] == SMALL
+        assert reply["choices"][0]["message"]["content"]
+        assert reply["timings"]["prompt_n"] > 0
+
+    def test_the_same_question_has_the_same_answer(self, server: LocalServer):
+        answers = {ask(server.base_url, "Name three rivers.")[1]["choices"][0]["message"]["content"] for _ in range(3)}
+        assert len(answers) == 1
+
+    def test_a_shared_prefix_is_read_once(self, server: LocalServer):
+        prefix = "The quick brown fox jumps over the lazy dog. " * 20
+        for number in range(4):
+            _, reply = ask(server.base_url, f"{prefix} Number {number}?", max_tokens=1)
+        assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] > 180
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["a"]},
+            {"type": "object", "properties": {"a": {"type": "number"}, 'ß"\\': {"type": ["string", "null"]}}},
+            {
+                "type": "object",
+                "properties": {
+                    "tags": {"type": "array", "items": {"enum": ["x", "y z", "é"]}, "minItems": 1, "maxItems": 3},
+                    "one": {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 1},
+                    "none": {"type": "array", "maxItems": 0},
+                    "pair": {
+                        "type": "array",
+                        "prefixItems": [{"type": "integer"}, {"type": "null"}],
+                        "minItems": 2,
+                        "maxItems": 2,
+                    },
+                },
+                "required": ["tags", "one", "none", "pair"],
+            },
+            {
+                "type": "object",
+                "properties": {
+                    name: {"type": "string", "format": name}
+                    for name in ("date", "time", "date-time", "duration", "uuid")
+                },
+                "required": ["date", "time", "date-time", "duration", "uuid"],
+            },
+            {"type": "object", "additionalProperties": {"type": "object", "additionalProperties": False}},
+            {
+                "$defs": {
+                    "Node": {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string", "minLength": 1, "maxLength": 8},
+                            "kids": {"type": "array", "items": {"$ref": "#/$defs/Node"}, "maxItems": 2},
+                        },
+                        "required": ["name"],
+                    }
+                },
+                "$ref": "#/$defs/Node",
+            },
+            {"type": "object", "additionalProperties": True},
+        ],
+    )
+    def test_its_answers_fit_the_schema_without_a_space(self, server: LocalServer, schema: dict[str, Any]):
+        # Hot sampling, so that only the grammar holds the answer together.
+        for seed in range(2):
+            status, reply = ask(
+                server.base_url,
+                "Answer with JSON.",
+                grammar=compact_grammar(schema),
+                temperature=1.5,
+                seed=seed,
+                max_tokens=200,
+            )
+            assert status == 200, reply
+            choice = reply["choices"][0]
+            text = choice["message"]["content"]
+            if choice["finish_reason"] == "length":
+                continue
+            value = json.loads(text)
+            jsonschema.validate(value, schema)
+            assert text.replace("\\/", "/") == json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+    def test_a_broken_grammar_is_refused(self, server: LocalServer):
+        status, reply = ask(server.base_url, "Hello", grammar="root ::= (")
+        assert status == 400
+        assert "grammar" in reply["error"]["message"]
+
+    def test_a_prompt_that_is_too_long_is_refused_by_its_own_kind(self, server: LocalServer):
+        status, reply = ask(server.base_url, "word " * 1500)
+        assert status == 400
+        assert reply["error"]["type"] == "exceed_context_size_error"
+        assert reply["error"]["n_prompt_tokens"] > reply["error"]["n_ctx"] == 1024
+
+    def test_more_requests_than_slots_are_all_answered(self, server: LocalServer):
+        results: list[int] = []
+        threads = [
+            threading.Thread(target=lambda: results.append(ask(server.base_url, "Hi", max_tokens=4)[0]))
+            for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert results == [200] * 5
+
+    def test_it_outlives_the_thread_that_started_it_and_ends_with_stop(self):
+        assert WEIGHTS is not None
+        server = LocalServer(WEIGHTS, slots=1, context_per_slot=512)
+        thread = threading.Thread(target=server.start)
+        thread.start()
+        thread.join()
+        time.sleep(1.2)
+        assert server.alive
+        assert ask(server.base_url, "Hi", max_tokens=2)[0] == 200
+        pid, url, log = server.pid, server.base_url, server.log_path
+        server.stop()
+        assert pid is not None and gone(pid)
+        with pytest.raises(urllib.error.URLError):
+            ask(url, "Hi")
+        assert log is not None and not log.exists()
+
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+    def test_it_dies_with_its_parent_even_when_a_fork_keeps_the_pipe_open(self, end: signal.Signals):
+        parent = start_in_another_process("sibling = os.fork()\nif sibling == 0: time.sleep(60); os._exit(0)")
+        child, sibling = parent.pids()
+        try:
+            parent.process.send_signal(end)
+            parent.process.wait(timeout=10)
+            assert gone(child)
+        finally:
+            os.kill(sibling, signal.SIGKILL)
+            parent.close()
+
+    def test_ctrl_c_in_the_terminal_does_not_reach_it(self):
+        parent = start_in_another_process("signal.signal(signal.SIGINT, signal.SIG_IGN)", new_session=True)
+        (child,) = parent.pids()
+        try:
+            os.killpg(parent.process.pid, signal.SIGINT)
+            assert not gone(child, seconds=1.0)
+        finally:
+            parent.process.kill()
+            parent.process.wait()
+            parent.close()
+        assert gone(child)
+
+    def test_the_embedded_model_is_served_under_a_v1_address(self):
+        with EmbeddedModel(SMALL, slots=1, context=512).serve() as url:
+            assert url.endswith("/v1")
+            assert ask(url, "Hi", max_tokens=2)[1]["model"] == SMALL
+
+
+class Parent:
+    """Another Python process that holds a server, and maybe forked since."""
+
+    def __init__(self, process: subprocess.Popen[str], ask_pids: Callable[[], list[int]]) -> None:
+        self.process = process
+        self.pids = ask_pids
+
+    def close(self) -> None:
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+def start_in_another_process(then: str, *, new_session: bool = False) -> Parent:
+    script = (
+        "import os, signal, time\n"
+        "from pathlib import Path\n"
+        "from extractors.qwen.local_server import LocalServer\n"
+        f"server = LocalServer(Path({str(WEIGHTS)!r}), slots=1, context_per_slot=512)\n"
+        "server.start()\n"
+        f"{then}\n"
+        "print(server.pid, globals().get('sibling', ''), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=new_session
+    )
+    assert process.stdout is not None
+    stdout = process.stdout
+    return Parent(process, lambda: [int(word) for word in stdout.readline().split()])
