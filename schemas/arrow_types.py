@@ -51,6 +51,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from schemas import arrow_columns as columns
+from schemas import arrow_limits as limits
 from schemas.arrow_columns import Column
 
 
@@ -245,14 +246,14 @@ def _scalar(annotation: Any, metadata: list[Any], path: str, *, config: Any, pla
             accepts=lambda value: isinstance(value, datetime) and value.tzinfo is not None,
             to_cell=lambda value: value.astimezone(UTC),
             from_cell=lambda cell: cell.astimezone(UTC),
-            verdict=columns.judge_aware,
+            verdict=limits.judge_aware,
         )
     if annotation in _LOCAL or annotation in (pydantic.PastDatetime, pydantic.FutureDatetime):
         return columns.Scalar(
             "local_datetime",
             pa.timestamp("us"),
             accepts=lambda value: isinstance(value, datetime),
-            verdict=columns.judge_local,
+            verdict=limits.judge_local,
         )
     if annotation is pydantic.EmailStr:
         annotation = str
@@ -263,29 +264,25 @@ def _scalar(annotation: Any, metadata: list[Any], path: str, *, config: Any, pla
     if annotation is bool:
         return columns.Scalar("bool", pa.bool_(), accepts=lambda value: type(value) is bool)
     if annotation is time:
-        return columns.Scalar("time", pa.time64("us"), accepts=_exactly(time), verdict=_judge_time)
+        return columns.Scalar("time", pa.time64("us"), accepts=_exactly(time), verdict=limits.judge_time)
     if annotation is timedelta:
-        return columns.Scalar(
-            "duration", pa.duration("us"), accepts=_exactly(timedelta), verdict=columns.judge_duration
-        )
+        return columns.Scalar("duration", pa.duration("us"), accepts=_exactly(timedelta), verdict=limits.judge_duration)
     if annotation is UUID:
         return _text("uuid", UUID, UUID)
     if annotation is bytes:
         return columns.Scalar("bytes", pa.binary(), accepts=_exactly(bytes))
     if annotation is float:
-        return columns.Scalar("float", pa.float64(), accepts=_exactly(float), verdict=columns.judge_float)
+        return columns.Scalar("float", pa.float64(), accepts=_exactly(float), verdict=limits.judge_float)
     if annotation is Decimal:
         return _decimal(metadata, path)
     if issubclass(annotation, str):
         as_text = None if annotation is str else annotation
         return columns.Scalar(
-            "str", pa.string(), accepts=_exactly(annotation), from_cell=as_text, verdict=columns.judge_text
+            "str", pa.string(), accepts=_exactly(annotation), from_cell=as_text, verdict=limits.judge_text
         )
     if issubclass(annotation, int):
         back = None if annotation is int else annotation
-        return columns.Scalar(
-            "int", pa.int64(), accepts=_exactly(annotation), from_cell=back, verdict=columns.judge_int
-        )
+        return columns.Scalar("int", pa.int64(), accepts=_exactly(annotation), from_cell=back, verdict=limits.judge_int)
     if issubclass(annotation, pathlib.PurePath):
         return _text("path", annotation, annotation)
     if issubclass(annotation, _IP):
@@ -302,7 +299,7 @@ def _text(name: str, kind: type, parse: Any) -> Column:
         accepts=lambda value: isinstance(value, kind),
         to_cell=str,
         from_cell=parse,
-        verdict=lambda value: columns.judge_text(str(value)),
+        verdict=lambda value: limits.judge_text(str(value)),
     )
 
 
@@ -313,7 +310,7 @@ def _json_text() -> Column:
         accepts=lambda value: True,
         to_cell=lambda value: json.dumps(value, separators=(",", ":"), allow_nan=False),
         from_cell=json.loads,
-        verdict=columns.judge_json,
+        verdict=limits.judge_json,
     )
 
 
@@ -332,7 +329,7 @@ def _enum(kind: type[Enum], path: str, *, values: bool, plain: bool) -> Column:
 def _uniform(cells: list[Any]) -> bool:
     kinds = {type(cell) for cell in cells}
     if kinds == {int}:
-        return all(columns.judge_int(cell) is None for cell in cells)
+        return all(limits.judge_int(cell) is None for cell in cells)
     return len(kinds) == 1 and kinds <= {str, bool, float}
 
 
@@ -353,8 +350,8 @@ def _decimal(metadata: list[Any], path: str) -> Column:
         "decimal",
         pa.decimal128(precision, places),
         accepts=_exactly(Decimal),
-        to_cell=columns.quantizer(places),
-        verdict=columns.judge_decimal(precision, places),
+        to_cell=limits.quantizer(places),
+        verdict=limits.judge_decimal(precision, places),
     )
 
 
@@ -367,10 +364,6 @@ def _decimal_limits(metadata: list[Any]) -> tuple[int | None, int | None]:
         found = inner[1] if found is None else found
         places = places if found is None else found
     return digits, places
-
-
-def _judge_time(value: time) -> columns.Verdict:
-    return None if value.tzinfo is None else ("time_zone", "must be a local time without Z or UTC offset")
 
 
 def _exactly(kind: type) -> Any:

@@ -21,7 +21,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import date, time
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -32,6 +32,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, cre
 from schemas.arrow_types import RESERVED, SchemaMappingError
 from schemas.json_merge import ALSO, ALTERNATIVES, merge, plain_branches
 from schemas.json_rules import Rules, enforcing
+from schemas.json_shape import (
+    anchored,
+    class_name,
+    extra_keys,
+    field_name,
+    has_type,
+    is_object,
+    json_type,
+    length_limits,
+    pointer_step,
+    types_named,
+    union_of,
+)
 
 _MOST_FIELDS = 2_000
 _BEYOND_TYPES = frozenset(
@@ -58,14 +71,6 @@ _BEYOND_TYPES = frozenset(
     ]
 )
 _FORMATS: dict[str, Any] = {"date": date, "date-time": AwareDatetime, "time": time, "uuid": UUID}
-_OBJECT_WORDS = (
-    "properties",
-    "required",
-    "additionalProperties",
-    "patternProperties",
-    "minProperties",
-    "maxProperties",
-)
 _CHOICES = (
     'give it a "type" (object with properties, array with items, string, integer, number, boolean), '
     "or leave the property out"
@@ -110,10 +115,10 @@ class _Builder:
     def root(self, fallback: str) -> type[BaseModel]:
         schema, refs = self._flat(self._document, "#", ())
         title = schema.get("title")
-        name = _class_name(title) if isinstance(title, str) and len(title) <= 40 else ""
-        name = name or _class_name(fallback) or "Extraction"
+        name = class_name(title) if isinstance(title, str) and len(title) <= 40 else ""
+        name = name or class_name(fallback) or "Extraction"
         wrapper: str | None = None
-        if _is_object(schema) or any(_is_object(self._flat(branch, "#", refs)[0]) for branch in plain_branches(schema)):
+        if is_object(schema) or any(is_object(self._flat(branch, "#", refs)[0]) for branch in plain_branches(schema)):
             schema = self._widened(schema, "#", refs)
             if not schema.get("properties"):
                 wrapper = "entries"
@@ -128,7 +133,7 @@ class _Builder:
                 raise SchemaMappingError(f"#: a value of any type has no fields to make columns of; {_CHOICES}")
             note = schema.get("description")
             fields = {wrapper: (kind | None if nullable else kind, Field(description=note) if note else ...)}
-        extra = _extra(schema)
+        extra = extra_keys(schema)
         rules = None
         if self._beyond or wrapper is not None:
             rules = Rules(self._document, self._validator_class, wrapper=wrapper, check=self._beyond)
@@ -169,14 +174,14 @@ class _Builder:
             properties[missing] = {}
         for key, inner in properties.items():
             self._fields += 1
-            where = f"{pointer}/properties/{_step(key)}"
+            where = f"{pointer}/properties/{pointer_step(key)}"
             if self._fields > _MOST_FIELDS:
                 raise SchemaMappingError(
                     f"{where}: more than {_MOST_FIELDS:,} fields once references are written out, too many for one "
                     "answer; extract fewer properties at a time"
                 )
             kind, nullable = self._type(inner, where, refs, hint=key)
-            name = _field_name(key, used)
+            name = field_name(key, used)
             options: dict[str, Any] = {} if name == key else {"alias": key}
             note = self._description(inner, where, refs)
             if note:
@@ -220,13 +225,13 @@ class _Builder:
         branches = plain_branches(flat)
         if branches:
             flats = [self._flat(branch, f"{pointer}/anyOf/{n}", refs)[0] for n, branch in enumerate(branches)]
-            typed = [_has_type(branch) for branch in flats]
+            typed = [has_type(branch) for branch in flats]
             if "properties" in flat or not all(typed):
-                flat = self._widened(flat, pointer, refs) if _is_object(flat) or any(typed) else flat
+                flat = self._widened(flat, pointer, refs) if is_object(flat) or any(typed) else flat
                 self._beyond = True
             else:
                 return self._union(flat, branches, pointer, refs, hint=hint)
-        kinds = _kinds(flat)
+        kinds = types_named(flat)
         nullable = "null" in kinds
         kinds = [kind for kind in kinds if kind != "null"]
         if "number" in kinds and "integer" in kinds:
@@ -235,7 +240,7 @@ class _Builder:
             self._beyond = self._beyond or bool(set(flat) - {"description", "title", "default", "examples"})
             return JsonValue, True
         made = [self._one(kind, flat, pointer, refs, hint=hint) for kind in kinds]
-        return _union_of(made), nullable
+        return union_of(made), nullable
 
     def _union(
         self, flat: Mapping[str, Any], branches: Sequence[Any], pointer: str, refs: Refs, *, hint: str
@@ -256,7 +261,7 @@ class _Builder:
             if kind is JsonValue:
                 return JsonValue, True
             made.append(kind)
-        return (_union_of(made), nullable) if made else (JsonValue, True)
+        return (union_of(made), nullable) if made else (JsonValue, True)
 
     def _one(self, kind: str, flat: Mapping[str, Any], pointer: str, refs: Refs, *, hint: str) -> Any:
         if kind == "boolean":
@@ -270,7 +275,7 @@ class _Builder:
         flat = self._widened(flat, pointer, refs)
         if flat.get("properties"):
             name = self._class_name(flat.get("title"), hint)
-            extra = _extra(flat)
+            extra = extra_keys(flat)
             return self._create(name, flat, self._model_fields(flat, pointer, refs, root=False), extra=extra)
         if set(flat) & {"required", "additionalProperties"} and not isinstance(
             flat.get("additionalProperties"), Mapping
@@ -280,7 +285,7 @@ class _Builder:
 
     def _map_values(self, flat: Mapping[str, Any], pointer: str, refs: Refs, *, hint: str) -> Any:
         values = [
-            (inner, f"{pointer}/patternProperties/{_step(key)}")
+            (inner, f"{pointer}/patternProperties/{pointer_step(key)}")
             for key, inner in flat.get("patternProperties", {}).items()
             if inner is not False
         ]
@@ -296,7 +301,7 @@ class _Builder:
                 return JsonValue
             made.append(kind)
             nullable = nullable or inner_nullable
-        united = _union_of(made)
+        united = union_of(made)
         return united | None if nullable else united
 
     def _array(self, flat: Mapping[str, Any], pointer: str, refs: Refs, *, hint: str) -> Any:
@@ -317,14 +322,14 @@ class _Builder:
         if not made:
             item: Any = JsonValue
         else:
-            item = JsonValue if JsonValue in made else _union_of(made)
-        limits = _limits(flat, minItems="min_length", maxItems="max_length")
+            item = JsonValue if JsonValue in made else union_of(made)
+        limits = length_limits(flat, minItems="min_length", maxItems="max_length")
         kind = list[item | None] if nullable and item is not JsonValue else list[item]
         return Annotated[kind, Field(**limits)] if limits else kind
 
     def _string(self, flat: Mapping[str, Any], pointer: str) -> Any:
         typed = _FORMATS.get(str(flat.get("format")))
-        limits = _limits(flat, minLength="min_length", maxLength="max_length")
+        limits = length_limits(flat, minLength="min_length", maxLength="max_length")
         pattern = flat.get("pattern")
         if pattern is not None:
             try:
@@ -360,8 +365,8 @@ class _Builder:
         return Annotated[kind, Field(**limits)] if limits else kind
 
     def _literal(self, values: Sequence[Any], flat: Mapping[str, Any]) -> tuple[Any, bool]:
-        kinds = _kinds(flat)
-        allowed = [value for value in values if not kinds or _json_type(value, kinds)]
+        kinds = types_named(flat)
+        allowed = [value for value in values if not kinds or json_type(value, kinds)]
         if any(isinstance(value, list | dict) for value in allowed) or not [v for v in allowed if v is not None]:
             self._beyond = True
             return JsonValue, True
@@ -382,7 +387,7 @@ class _Builder:
         for key in ("dependencies", "dependentSchemas"):
             for name, branch in flat.get(key, {}).items():
                 if isinstance(branch, Mapping):
-                    alternatives.append((branch, f"{pointer}/{key}/{_step(name)}"))
+                    alternatives.append((branch, f"{pointer}/{key}/{pointer_step(name)}"))
         alternatives += [(part, pointer) for part in flat.get(ALSO, ())]
         for branch, where in alternatives:
             if not isinstance(branch, Mapping):
@@ -446,7 +451,7 @@ class _Builder:
         if base and base != own:
             raise SchemaMappingError(f"{pointer}/$ref: {reference} points outside of the file; {choices}")
         if fragment and not fragment.startswith("/"):
-            found = _anchored(self._document, fragment)
+            found = anchored(self._document, fragment)
             if found is None:
                 raise SchemaMappingError(f"{pointer}/$ref: no $anchor or $id is called {fragment}; {choices}")
             return found
@@ -462,104 +467,10 @@ class _Builder:
         return target
 
     def _class_name(self, title: Any, hint: str) -> str:
-        stem = _class_name(title) if isinstance(title, str) and len(title) <= 40 else ""
-        stem = stem or _class_name(hint) or "Part"
+        stem = class_name(title) if isinstance(title, str) and len(title) <= 40 else ""
+        stem = stem or class_name(hint) or "Part"
         name, number = stem, 2
         while name in self._names:
             name, number = f"{stem}{number}", number + 1
         self._names.add(name)
         return name
-
-
-def _kinds(flat: Mapping[str, Any]) -> list[str]:
-    kind = flat.get("type")
-    if isinstance(kind, str):
-        return [kind]
-    if isinstance(kind, list):
-        return list(dict.fromkeys(kind))
-    if any(key in flat for key in _OBJECT_WORDS):
-        return ["object"]
-    if "items" in flat or "prefixItems" in flat:
-        return ["array"]
-    if any(key in flat for key in ("pattern", "minLength", "maxLength", "format")):
-        return ["string"]
-    if any(key in flat for key in ("minimum", "maximum", "multipleOf")):
-        return ["number"]
-    return []
-
-
-def _has_type(flat: Mapping[str, Any]) -> bool:
-    if "enum" in flat or "const" in flat or "properties" in flat or "items" in flat:
-        return True
-    if "type" in flat:
-        return True
-    return bool(plain_branches(flat)) or bool(set(_kinds(flat)) - {"object"})
-
-
-def _is_object(flat: Mapping[str, Any]) -> bool:
-    return [kind for kind in _kinds(flat) if kind != "null"] == ["object"]
-
-
-def _json_type(value: Any, kinds: Sequence[str]) -> bool:
-    if value is None:
-        return "null" in kinds
-    if isinstance(value, bool):
-        return "boolean" in kinds
-    if isinstance(value, int):
-        return "integer" in kinds or "number" in kinds
-    if isinstance(value, float):
-        return "number" in kinds or ("integer" in kinds and value.is_integer())
-    names: dict[Any, str] = {str: "string", list: "array", dict: "object"}
-    return names[type(value)] in kinds
-
-
-def _extra(flat: Mapping[str, Any]) -> Literal["forbid", "ignore"]:
-    """Keys that only a pattern allows have no field, but they are not forbidden."""
-    closed = flat.get("additionalProperties") is False and not flat.get("patternProperties")
-    return "forbid" if closed else "ignore"
-
-
-def _limits(flat: Mapping[str, Any], **words: str) -> dict[str, Any]:
-    return {option: int(flat[keyword]) for keyword, option in words.items() if keyword in flat}
-
-
-def _union_of(kinds: Sequence[Any]) -> Any:
-    return Union[tuple(kinds)]  # noqa: UP007 - built at run time
-
-
-def _class_name(text: str) -> str:
-    words = re.findall(r"[A-Za-z0-9]+", text)
-    name = "".join(word[0].upper() + word[1:] for word in words)
-    return name if name and not name[0].isdigit() else (f"Schema{name}" if name else "")
-
-
-def _field_name(key: str, used: set[str]) -> str:
-    """The property's own name where Python, pydantic and DuckDB allow it; a close one otherwise."""
-    name = re.sub(r"\W+", "_", key).lstrip("_")
-    if not name or not name.isidentifier():
-        name = f"field_{name}".rstrip("_")
-    if name.startswith("model_") and hasattr(BaseModel, name):
-        name += "_"
-    candidate, number = name, 2
-    if candidate.lower() in RESERVED and candidate.lower() in used:
-        candidate = name = f"{name}_"
-    while candidate.lower() in used:
-        candidate, number = f"{name}_{number}", number + 1
-    used.add(candidate.lower())
-    return candidate
-
-
-def _anchored(node: Any, name: str) -> Any:
-    if isinstance(node, Mapping):
-        if node.get("$anchor") == name or f"#{name}" in (node.get("$id"), node.get("id")):
-            return node
-        node = list(node.values())
-    for child in node if isinstance(node, list) else ():
-        found = _anchored(child, name)
-        if found is not None:
-            return found
-    return None
-
-
-def _step(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")

@@ -162,10 +162,11 @@ class _Parser:
     def _container(self, word: str, hint: str) -> Any:
         inner: Any = str
         if self._take("["):
+            start = self._start()
             inner = self._inner(hint)
             if word in ("dict", "map") and self._take(","):
                 if inner is not str:
-                    self._fail("the keys of a dict are str", self._start())
+                    self._fail("the keys of a dict are str", start)
                 inner = self._inner(hint)
             self._need("]")
         if word in ("dict", "map"):

@@ -91,7 +91,7 @@ def printed_amount(value: Any) -> Any:
     if len(found) != 1 or sum(character.isalpha() for character in text) > 8:
         raise ValueError(f"{text[:40]!r} is not one amount: give a plain number such as 1234.50, or null")
     match = found[0]
-    digits = _plain(re.sub(r"[\s'’\u00a0\u202f]", "", match["digits"]))
+    digits = _plain(match["digits"])
     try:
         amount = Decimal(digits)
     except ArithmeticError as error:
@@ -127,16 +127,21 @@ def printed_date(value: Any) -> Any:
 
 
 def _plain(digits: str) -> str:
+    """Digits with a point for the decimals and nothing else; "" when the marks make no sense."""
+    digits = re.sub(r"\s*([.,])\s*", r"\1", digits).strip()
+    digits = re.sub(r"(?<=\d)[\s'’](?=\d{3}(?!\d))", "", digits)
     digits = digits.rstrip(".,")
     point, comma = digits.rfind("."), digits.rfind(",")
-    if point >= 0 and comma >= 0:
-        thousands = "," if point > comma else "."
-        return digits.replace(thousands, "").replace(",", ".")
-    if comma >= 0:
-        groups = digits.split(",")
-        decimal = len(groups) == 2 and len(groups[1]) != 3
-        return digits.replace(",", "." if decimal else "")
-    return digits.replace(".", "") if digits.count(".") > 1 else digits
+    mark = "." if point > comma else ","
+    whole, _, decimals = digits.rpartition(mark)
+    if not whole:
+        return digits
+    if mark in whole or (mark == "," and len(decimals) == 3):
+        whole, decimals = digits, ""  # it separates thousands
+    groups = re.split(r"[.,]", whole)
+    if len(groups) > 1 and (len(groups[-1]) != 3 or not all(len(group) in (2, 3) for group in groups[1:])):
+        return ""
+    return f"{''.join(groups)}.{decimals}" if decimals else "".join(groups)
 
 
 def _month(text: str) -> int | None:

@@ -101,14 +101,15 @@ class Profiles:
         """The row for a model's name, however spelt (``Qwen/Qwen3-32B``, ``qwen-plus-2025-12-01``).
 
         The pattern with the most literal characters wins, the user's rows before ours. On a loopback
-        address our rows say nothing about what runs there: only the user's do, else the self-hosted row.
+        address a name of the priced hosted line means a gateway in front of the paid service, which costs
+        what the service costs; any other name there is the user's row or the self-hosted one.
         Never fails: the last resort is the generic row."""
         plain = name.strip().lower().rsplit("/", 1)[-1].removesuffix(".gguf")
         local = base_url is not None and is_loopback(base_url)
         best: tuple[tuple[bool, bool, int], Profile] | None = None
         for row in self.rows:
             own = row.name in self._own
-            if local and not own:
+            if local and not own and not row.prices:
                 continue
             for pattern in row.match:
                 if not fnmatchcase(plain, pattern.lower()):

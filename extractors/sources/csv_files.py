@@ -107,8 +107,8 @@ def _safe(con: duckdb.DuckDBPyConnection, files: str, delimiter: str, encoding: 
     lost = con.execute(
         f"select count(*) from read_csv([{files}], header = true, delim = {quoted_text(delimiter)}, quote = '\"', escape = '\"', "
         f"encoding = '{encoding}', all_varchar = true) where {quoted(name)} is not null and try_cast({quoted(name)} as {kind}) is null"
-    ).fetchone()
-    return kind if lost == (0,) else "VARCHAR"
+    ).fetchall()
+    return kind if lost == [(0,)] else "VARCHAR"
 
 
 def _header(path: Path, delimiter: str | None) -> tuple[list[str], str, str]:

@@ -77,9 +77,9 @@ class JsonLines(Source):
         con.register("sample", pa.table({"line": sample[:_SAMPLE]}, schema=pa.schema([("line", pa.string())])))
         found = con.execute(
             "select json_group_structure(line::json) from sample where json_type(line) = 'OBJECT'"
-        ).fetchone()
+        ).fetchall()[0]
         con.unregister("sample")
-        structure = json.loads(found[0]) if found and found[0] else {}
+        structure = json.loads(found[0]) if found[0] else {}
         if not isinstance(structure, dict) or not structure:
             raise SourceError(f"{self.description} has no line with a JSON object; is it JSON lines?")
         return {name: kind if isinstance(kind, str) else json.dumps(kind) for name, kind in structure.items()}

@@ -211,7 +211,7 @@ class Plan:
 
     def _records(self, con: duckdb.DuckDBPyConnection, where: str, values: list[Any]) -> dict[int, Record]:
         names = [field.name for field in self.kept]
-        table = con.execute(f"select * from staged where {where} order by n", values).to_arrow_table()
+        table = con.sql(f"select * from staged where {where} order by n", params=values).to_arrow_table()
         kept = [
             table.column(quoted_name).cast(field.type).to_pylist()
             for field, quoted_name in zip(self.kept, (f"k_{name}" for name in names), strict=True)
@@ -263,7 +263,7 @@ def _stage(con: duckdb.DuckDBPyConnection, source: Source) -> None:
     con.execute(
         "create table staged as select p.* replace (coalesce(p.occ, d.counted, 0) as occ) from printed p "
         "left join doubles d using (n)"
-        if con.execute("select count(*) from doubles").fetchone() != (0,)
+        if con.execute("select count(*) from doubles").fetchall() != [(0,)]
         else "create table staged as select * replace (coalesce(occ, 0) as occ) from printed"
     )
     con.execute("drop table printed")
@@ -324,9 +324,7 @@ def _compare(con: duckdb.DuckDBPyConnection, keys: Iterable[pa.RecordBatch], ret
 
 def _count(con: duckdb.DuckDBPyConnection) -> PlanCounts:
     def one(sql: str) -> tuple[Any, ...]:
-        row = con.execute(sql).fetchone()
-        assert row is not None
-        return row
+        return tuple(con.execute(sql).fetchall()[0])
 
     records, duplicates = one(
         "select count(*), (select count(*) from doubles where counted > 0 and n in (select n from identity)) from identity"

@@ -31,7 +31,7 @@ _TICK = 0.2
 
 def talk() -> Console:
     """The console for people: stderr."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:

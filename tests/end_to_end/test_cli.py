@@ -52,7 +52,7 @@ def test_a_run_prints_one_json_object_last_with_counts_that_add_up(tmp_path: Pat
 
 def test_without_json_the_summary_goes_to_people_and_names_the_next_commands(tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(3))
-    with FakeQwen(["no", "no", thing_answer({"messages": [{"content": "=== RECORD a\nx\n=== END a"}]})]) as qwen:
+    with FakeQwen(lambda body: "no" if "thing-0000001" in str(body) else thing_answer(body)) as qwen:
         done = quarry("run", str(source), "--schema", SCHEMA, "--out", str(tmp_path / "o"), "--concurrency", "1",
                       "--base-url", qwen.base_url, "--model", "qwen-plus")  # fmt: skip
     assert "3 records = 2 rows + 1 failures + 0 already done + 0 undone" in done.stderr

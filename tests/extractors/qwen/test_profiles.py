@@ -43,14 +43,22 @@ def test_a_name_finds_its_most_specific_row(name: str, row: str, mode: Mode, fla
     assert (profile.name, profile.modes[0], profile.thinking_flag) == (row, mode, flag)
 
 
-def test_what_runs_on_this_machine_is_self_hosted_whatever_its_name_and_free() -> None:
-    profile = load_profiles().find("qwen-plus", base_url="http://127.0.0.1:8080/v1")
+def test_what_runs_on_this_machine_is_self_hosted_and_free() -> None:
+    url = "http://127.0.0.1:8080/v1"
+    profile = load_profiles().find("qwen3-8b", base_url=url)
     assert (profile.name, profile.modes[0], profile.switch) == (
         "self-hosted",
         Mode.JSON_SCHEMA,
         "chat_template_kwargs",
     )
-    assert pricing_for(profile, "qwen-plus", base_url="http://127.0.0.1:8080/v1").is_free
+    assert pricing_for(profile, "qwen3-8b", base_url=url).is_free
+
+
+def test_a_priced_hosted_name_on_this_machine_is_a_gateway_and_costs_what_the_service_costs() -> None:
+    url = "http://127.0.0.1:8080/v1"
+    profile = load_profiles().find("qwen-plus", base_url=url)
+    assert profile.name == "qwen-plus"
+    assert not pricing_for(profile, "qwen-plus", base_url=url).is_free
 
 
 def test_an_embedded_model_is_free() -> None:
