@@ -2,10 +2,11 @@
 
     python benchmarks/local_server.py RECORDS.jsonl --text COLUMN > benchmarks/results/local_server.txt
 
-``RECORDS.jsonl`` holds texts of some hundreds of tokens, such as receipts. Each line of the table is one server:
-a model and its settings, first on an idle machine, then with one busy process for each core ("busy"). Rates are
-medians over the records, as the server's own clock gives them; records a minute are by the wall clock.
-Compare lines within a table, not between machines.
+``RECORDS.jsonl`` holds texts of some hundreds of tokens, such as receipts. The servers of a group all stand ready and
+take turns, the same records each, so that whatever else the machine does falls on all of them alike; "ratio" is
+records a minute over those of the group's first line, as the median of the rounds. "busy": with one process for each
+core that does nothing but use it. Token rates are medians over the records, by the server's own clock.
+Compare lines within a group, not between groups or machines.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,36 +44,17 @@ SCHEMA = {
 }
 
 
+PROMPTER = Prompter(load_texts(), SCHEMA)
+SHAPE = {"grammar": compact_grammar(SCHEMA), "cache_prompt": True}
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of the table."""
+    """One server, and what its rounds gave: (records a minute, [(seconds, timings of a record)])."""
 
-    model: str
     tuning: Tuning
     slots: int = 1
-    busy: bool = False
-
-
-def lines(models: list[str]) -> Iterator[Line]:
-    """Not the whole product: one thing varied at a time."""
-    base = Tuning(threads=available_cores())
-    for tuning in (
-        replace(base, spin=None, poll=50),
-        replace(base, spin=None),
-        replace(base, spin=0),
-        base,
-        replace(base, spin=None, threads=1),
-        replace(base, threads=1),
-    ):
-        for busy in (False, True):
-            yield Line(models[0], tuning, busy=busy)
-    for model in models:
-        for slots in (1, 2, 4):
-            yield Line(model, base, slots=slots)
-        for slots in (1, 2):
-            yield Line(model, replace(base, speculate=False), slots=slots)
-        yield Line(model, replace(base, quantized_cache=True), slots=2)
-        yield Line(model, base, slots=2, busy=True)
+    rounds: list[tuple[float, list[tuple[float, dict[str, Any]]]]] = field(default_factory=list)
 
 
 def main() -> None:
@@ -79,53 +62,80 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", type=Path)
     parser.add_argument("--text", default="text")
-    parser.add_argument("--count", type=int, default=6, help="records a line; half of it on the busy machine")
-    parser.add_argument("--model", action="append", help="default: local-0.5b and local-1.5b")
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     with options.records.open(encoding="utf-8") as file:
         texts = [text for text in (json.loads(line)[options.text] for line in file) if 400 < len(text) < 1200]
     print(f"{platform.machine()}, {available_cores()} cores; texts from {options.records.name}, column {options.text}")
-    print("prompt, decode: tokens/s (median); s/rec: seconds of one record (median); rec/min by the wall clock\n")
-    header = f"{'model':<11}{'slots':>5}{'threads':>8}{'spin':>8}{'poll':>5}{'spec':>5}{'kv':>5}{'load':>6}"
-    print(f"{header}{'prompt':>8}{'decode':>8}{'s/rec':>8}{'rec/min':>8}", flush=True)
-    for line in lines(options.model or ["local-0.5b", "local-1.5b"]):
-        result = measure(line, texts, count=options.count // 2 if line.busy else options.count)
-        t = line.tuning
-        print(
-            f"{line.model:<11}{line.slots:>5}{t.threads or 0:>8}{'default' if t.spin is None else t.spin:>8}{t.poll:>5}"
-            f"{'on' if t.speculate else 'off':>5}{'q8' if t.quantized_cache else 'f16':>5}"
-            f"{'busy' if line.busy else 'idle':>6}{result}",
-            flush=True,
-        )
+    base = Tuning(threads=available_cores())
+    waiting = [
+        base,
+        replace(base, spin=None),
+        replace(base, spin=None, poll=50),
+        replace(base, spin=0),
+        replace(base, threads=1),
+    ]
+    slots = [(1, base), (2, base), (4, base), (1, replace(base, speculate=False)), (2, replace(base, speculate=False))]
+    group("local-0.5b", [Line(tuning) for tuning in waiting], texts, rounds=options.rounds, each=2)
+    group("local-0.5b", [Line(tuning) for tuning in waiting], texts, rounds=options.rounds, each=1, busy=True)
+    group("local-0.5b", [Line(tuning, n) for n, tuning in slots], texts, rounds=options.rounds, each=4)
+    cache = Line(replace(base, quantized_cache=True))
+    group("local-1.5b", [*(Line(tuning, n) for n, tuning in slots), cache], texts, rounds=options.rounds, each=4)
+    group("local-1.5b", [Line(tuning) for tuning in waiting[:2]], texts, rounds=options.rounds, each=1, busy=True)
 
 
-def measure(line: Line, texts: list[str], *, count: int) -> str:
-    """Start a server, warm every slot's prefix up, and time ``count`` records."""
-    prompter = Prompter(load_texts(), SCHEMA)
-    shape = {"grammar": compact_grammar(SCHEMA), "cache_prompt": True}
+def group(model: str, lines: list[Line], texts: list[str], *, rounds: int, each: int, busy: bool = False) -> None:
+    """Let the servers of some lines take turns, ``each`` records a turn, and print what came of it."""
+    print(f"\n{model}, {'busy' if busy else 'idle'}: {rounds} rounds of {each} records")
+    print(f"{'slots':>5}{'threads':>8}{'spin':>8}{'poll':>5}{'spec':>5}{'kv':>5}", end="")
+    print(f"{'prompt':>8}{'decode':>8}{'s/rec':>8}{'rec/min':>8}{'ratio':>7}", flush=True)
+    path = ensure(model)
+    with ExitStack() as stack:
+        turns: list[tuple[Line, str, ThreadPoolExecutor]] = []
+        for line in lines:
+            server = LocalServer(path, slots=line.slots, context_per_slot=4096, tuning=line.tuning)
+            url = stack.enter_context(server).base_url
+            pool = stack.enter_context(ThreadPoolExecutor(line.slots))
+            list(pool.map(partial(ask, url, "A short receipt"), [f"warm{n}" for n in range(line.slots)]))
+            turns.append((line, url, pool))
+        stack.enter_context(hogs(available_cores() if busy else 0))
+        for turn in range(rounds):
+            picked = texts[turn * each : (turn + 1) * each]
+            for line, url, pool in turns:
+                started = time.perf_counter()
+                replies = list(pool.map(partial(ask, url), picked, [f"{turn}-{n}" for n in range(each)]))
+                line.rounds.append((60 * each / (time.perf_counter() - started), replies))
+    for line in lines:
+        show(line, lines[0])
 
-    def ask(url: str, text: str, code: str) -> tuple[float, dict[str, Any]]:
-        messages = [{"role": m.role, "content": m.content} for m in prompter.extract(text, code=code)]
-        body = {"messages": messages, "temperature": 0, "max_tokens": 400, **shape}
-        request = urllib.request.Request(
-            f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        started = time.perf_counter()
-        with urllib.request.urlopen(request, timeout=600) as reply:
-            return time.perf_counter() - started, json.load(reply)["timings"]
 
-    server = LocalServer(ensure(line.model), slots=line.slots, context_per_slot=4096, tuning=line.tuning)
-    with server, ThreadPoolExecutor(line.slots) as pool:
-        url = server.base_url
-        list(pool.map(lambda n: ask(url, "A short receipt", f"warm{n}"), range(line.slots)))
-        with hogs(available_cores() if line.busy else 0):
-            started = time.perf_counter()
-            replies = list(pool.map(lambda n: ask(url, texts[n], f"record{n}"), range(count)))
-            wall = time.perf_counter() - started
+def ask(url: str, text: str, code: str) -> tuple[float, dict[str, Any]]:
+    """One record: its seconds, and the server's timings."""
+    messages = [{"role": message.role, "content": message.content} for message in PROMPTER.extract(text, code=code)]
+    body = {"messages": messages, "temperature": 0, "max_tokens": 400, **SHAPE}
+    request = urllib.request.Request(
+        f"{url}/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    started = time.perf_counter()
+    with urllib.request.urlopen(request, timeout=600) as reply:
+        return time.perf_counter() - started, json.load(reply)["timings"]
+
+
+def show(line: Line, first: Line) -> None:
+    """Print one line of the table."""
+    replies = [reply for _, many in line.rounds for reply in many]
     prompt = statistics.median(timings["prompt_per_second"] for _, timings in replies)
     decode = statistics.median(timings["predicted_per_second"] for _, timings in replies)
     seconds = statistics.median(seconds for seconds, _ in replies)
-    return f"{prompt:>8.0f}{decode:>8.1f}{seconds:>8.1f}{60 * count / wall:>8.1f}"
+    rate = statistics.median(rate for rate, _ in line.rounds)
+    ratio = statistics.median(mine / its for (mine, _), (its, _) in zip(line.rounds, first.rounds, strict=True))
+    spin = "default" if line.tuning.spin is None else line.tuning.spin
+    print(
+        f"{line.slots:>5}{line.tuning.threads or 0:>8}{spin:>8}{line.tuning.poll:>5}"
+        f"{'on' if line.tuning.speculate else 'off':>5}{'q8' if line.tuning.quantized_cache else 'f16':>5}"
+        f"{prompt:>8.0f}{decode:>8.1f}{seconds:>8.1f}{rate:>8.1f}{ratio:>7.2f}",
+        flush=True,
+    )
 
 
 @contextmanager

@@ -8,10 +8,12 @@ some systems keep the old parent's id), and a death signal would come as soon as
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 _LOOK = 0.5
@@ -31,6 +33,11 @@ def main() -> None:
     while not gone.wait(_LOOK):
         if os.name == "posix" and os.getppid() != parent:
             break
+    unwanted = settings.get("log_to_remove")
+    if unwanted and not _failed.is_set():
+        # Only a server that failed, or was killed, leaves its log behind.
+        with contextlib.suppress(OSError):
+            Path(unwanted).unlink()
     # llama.cpp's destructors wait for the requests in flight; there is nobody left to want them.
     os._exit(1 if _failed.is_set() else 0)
 

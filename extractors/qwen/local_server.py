@@ -124,6 +124,7 @@ class LocalServer:
             self.log_path = _fresh_log()
         log_path = self.log_path
         assert log_path is not None
+        _LOG.debug("the embedded server's log is %s", log_path)
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 # -P: the script's folder must not become an import path, its neighbours have common names.
@@ -168,8 +169,6 @@ class LocalServer:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
-        if self._own_log and process.returncode == 0 and self.log_path is not None:
-            self.log_path.unlink(missing_ok=True)  # kept where somebody may want to know why it died
 
     def log_tail(self, *, lines: int = _LOG_LINES) -> str:
         """The last lines of the child's log, at most 4,000 characters."""
@@ -190,6 +189,7 @@ class LocalServer:
             "batch": self.tuning.batch,
             "speculate": self.tuning.speculate,
             "quantized_cache": self.tuning.quantized_cache,
+            "log_to_remove": str(self.log_path) if self._own_log else None,
         }
 
     def _environment(self) -> dict[str, str]:

@@ -162,7 +162,7 @@ def test_ctrl_c_commits_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> No
         arguments = ["run", str(source), "--schema", SCHEMA, "--out", str(tmp_path / "o"), "--id", "id", "--concurrency", "4",
                      "--base-url", qwen.base_url, "--model", "qwen-plus"]  # fmt: skip
         process = subprocess.Popen([str(QUARRY), *arguments], stderr=subprocess.PIPE, text=True, env=clean)
-        while qwen.count < 12:
+        while qwen.count < 12 and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)

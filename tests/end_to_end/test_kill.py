@@ -49,7 +49,7 @@ def killed_run(source: Path, out: Path, url: str, after: float) -> bool:
         command(source, out, url), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment, cwd=Path.cwd()
     )
     try:
-        process.wait(after)
+        assert process.wait(after) == 0, "the run failed by itself"
         return True
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGKILL)
