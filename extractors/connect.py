@@ -1,22 +1,25 @@
 """Opens the way to a model: the transport, and the policies around it, in one order.
 
-``Retrying(Limited(Budgeted(HttpTransport)))``: a retry waits outside of the limiter, so that it holds no
-slot; money is reserved for each HTTP try, so that a try that the provider may charge is counted; and the
-limiter sees every try, because that is what a provider's rate limit counts.
+``Retrying(Limited(Gate(Budgeted(HttpTransport))))``: a retry waits outside of the limiter, so that it holds no
+slot; the limiter sees every try, because that is what a provider's rate limit counts; the gate turns away what
+was still waiting there when the run was stopped; and money is reserved for each HTTP try, so that a try that the
+provider may charge is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from extractors.budget import Budget, Budgeted
 from extractors.endpoint import Endpoint
 from extractors.limits import Limited, LimitStats
-from extractors.qwen.requests import Call
+from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.qwen.transport import HttpTransport
 from extractors.retry import Retrying
 from schemas.job import ExtractionJob
@@ -27,6 +30,7 @@ async def connect(
     endpoint: Endpoint,
     address: str,
     stack: AsyncExitStack,
+    stopping: asyncio.Event,
     *,
     on_limits: Callable[[LimitStats], None],
 ) -> Call:
@@ -44,9 +48,33 @@ async def connect(
     call: Call = transport
     if job.max_cost is not None or job.max_tokens is not None:
         call = Budgeted(call, Budget(job.max_cost, job.max_tokens), pricing=endpoint.pricing)
-    limited = Limited(call, concurrency=endpoint.concurrency, rpm=job.rpm, tpm=job.tpm)
+    sleep = partial(_sleep, stopping)
+    gated = Gate(call, stopping)
+    limited = Limited(gated, concurrency=endpoint.concurrency, rpm=job.rpm, tpm=job.tpm, sleep=sleep)
     on_limits(limited.stats)
-    return Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds)
+    return Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds, sleep=sleep)
+
+
+class Gate:
+    """Lets calls through until the run is stopped; after that they are turned away unasked."""
+
+    def __init__(self, call: Call, stopping: asyncio.Event) -> None:
+        self._call = call
+        self._stopping = stopping
+
+    async def __call__(self, request: ChatRequest) -> ChatReply | CallError:
+        """The call's result, or ``CANCELLED``."""
+        if self._stopping.is_set():
+            return CallError(ErrorKind.CANCELLED, "the run was stopped before this was asked", request.model)
+        return await self._call(request)
+
+
+async def _sleep(stopping: asyncio.Event, seconds: float) -> None:
+    """Wait, but no longer than until the run is stopped."""
+    if stopping.is_set():
+        return
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stopping.wait(), seconds)
 
 
 def liveness(address: str) -> Callable[[], Coroutine[Any, Any, str | None]]:

@@ -12,6 +12,7 @@ from extractors.parsing import dumps_exact
 from schemas.outcomes import FieldProblem
 
 _MOST_VALUE = 400
+_ABSENT = object()
 
 
 def problems_of(error: ValidationError, data: Any) -> list[FieldProblem]:
@@ -139,10 +140,9 @@ def _locate(detail: ErrorDetails, data: Any) -> tuple[str, str | None]:
     steps: list[str] = []
     location = detail["loc"]
     for number, step in enumerate(location):
-        if (isinstance(step, str) and isinstance(data, Mapping) and step in data) or (
-            isinstance(step, int) and isinstance(data, list) and step < len(data)
-        ):
-            data = data[step]
+        inside = _child(data, step)
+        if inside is not _ABSENT:
+            data = inside
         elif number == len(location) - 1 and detail["type"] == "missing":
             steps.append(_escape(str(step)))
             return "/".join(steps), None
@@ -150,6 +150,14 @@ def _locate(detail: ErrorDetails, data: Any) -> tuple[str, str | None]:
             continue
         steps.append(_escape(str(step)))
     return "/".join(steps), _clip(dumps_exact(data)) if steps else None
+
+
+def _child(data: Any, step: int | str) -> Any:
+    if isinstance(data, Mapping):
+        return data.get(step, _ABSENT) if isinstance(step, str) else _ABSENT
+    if isinstance(data, list) and isinstance(step, int) and step < len(data):
+        return data[step]
+    return _ABSENT
 
 
 def _value_text(data: Any, path: str) -> str | None:

@@ -61,7 +61,7 @@ class Engine:
         recipe: Recipe,
         store: Store,
         *,
-        connect: Callable[[AsyncExitStack], Coroutine[Any, Any, Call]],
+        connect: Callable[[AsyncExitStack, asyncio.Event], Coroutine[Any, Any, Call]],
         dialect: str,
         run_id: str,
         replay: Replay,
@@ -79,6 +79,7 @@ class Engine:
         self.fatal: QuarryError | None = None
         self._call: Call | None = None
         self._stack = AsyncExitStack()
+        self._stopping = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="quarry-engine", daemon=True)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="quarry-store")
@@ -87,7 +88,7 @@ class Engine:
     def __enter__(self) -> Engine:
         self._thread.start()
         try:
-            self._call = self._run(self._connect(self._stack))
+            self._call = self._run(self._connect(self._stack, self._stopping))
         except BaseException:
             self.__exit__()
             raise
@@ -107,6 +108,8 @@ class Engine:
     def stop(self, why: str) -> None:
         """Ask nothing new: calls in flight are finished and what is done is committed."""
         self.stopped = self.stopped or why
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._stopping.set)
 
     def abort(self) -> None:
         """Do not wait for the calls in flight either; what is done is still committed."""
@@ -276,6 +279,10 @@ def _call_records(
     rows = []
     for number, one in enumerate((*result.earlier, result), start=1):
         usage = one.usage
+        http_status: int | None
+        finish_reason: str | None
+        raw: str | None
+        error: str | None
         if isinstance(one, ChatReply):
             status, http_status, finish_reason, raw, error = "ok", 200, one.finish_reason, one.text, None
         else:

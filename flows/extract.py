@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
+from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import (
@@ -14,9 +15,10 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed, State
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.states import Completed, Failed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from extractors.engine import ChunkDone, Engine
@@ -40,7 +42,7 @@ def answer_chunk(chunk_id: str, engine: Engine, chunk: Chunk) -> ChunkDone:
     name="extract",
     flow_run_name="extract-{job.out}",
     description="Records in; typed Parquet and a failure ledger out. Run it again and only what is missing is asked.",
-    task_runner=ThreadPoolTaskRunner(max_workers=_CHUNKS_AT_ONCE),
+    task_runner=cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=_CHUNKS_AT_ONCE)),
     persist_result=False,
 )
 def extract(job: ExtractionJob) -> State[dict[str, Any]]:
@@ -79,7 +81,9 @@ def conduct_with_tasks(engine: Engine, chunks: Iterator[Chunk], window: int) -> 
     waiting: dict[str, PrefectFuture[ChunkDone]] = {}
     trouble: BaseException | None = None
     for chunk in chunks:
-        waiting[chunk.chunk_id] = answer_chunk.submit(chunk.chunk_id, quote(engine), quote(chunk))
+        waiting[chunk.chunk_id] = answer_chunk.submit(
+            chunk.chunk_id, cast(Engine, quote(engine)), cast(Chunk, quote(chunk))
+        )
         while len(waiting) >= min(window, _CHUNKS_AT_ONCE):
             for future in _first_done(waiting):
                 try:
@@ -109,7 +113,7 @@ class _Artifacts:
     """Progress while it runs; the summary and the failures when it has ended."""
 
     def __init__(self) -> None:
-        self._progress = None
+        self._progress: UUID | None = None
 
     def fetching(self, what: str, done: int, total: int) -> None:
         """The weights' download is not shown in the UI."""
@@ -124,7 +128,8 @@ class _Artifacts:
             counts.distinct,
         )
         if counts.new:
-            self._progress = create_progress_artifact(0.0, key="quarry-progress", description="Records decided")
+            made = create_progress_artifact(0.0, key="quarry-progress", description="Records decided")
+            self._progress = cast(UUID, made)
 
     def chunk_done(self, done: ChunkDone, progress: Progress) -> None:
         """One update per chunk."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -175,7 +175,7 @@ def next_commands(console: Console, report: RunReport, resume: str) -> None:
         console.print(f"  {resume}   # goes on with the {report.undone:,} undone", markup=False)
 
 
-def table(console: Console, rows: list[Mapping[str, Any]], *, title: str | None = None, width: int = 60) -> None:
+def table(console: Console, rows: Sequence[Mapping[str, Any]], *, title: str | None = None, width: int = 60) -> None:
     """Rows of one shape as a table; long values are cut at ``width`` characters."""
     if not rows:
         return

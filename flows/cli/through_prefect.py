@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 from extractors.errors import InternalError, QuarryError
 from extractors.report import RunReport
 from flows import environment
@@ -14,7 +16,7 @@ def run_flow(job: ExtractionJob) -> RunReport:
     from flows.extract import extract
 
     state = extract(job, return_state=True)
-    told = state.result(raise_on_failure=False)
+    told = cast(Any, state).result(raise_on_failure=False)
     if isinstance(told, QuarryError):
         raise told
     if isinstance(told, BaseException):

@@ -169,7 +169,7 @@ def test_ctrl_c_commits_what_is_done_and_says_how_to_go_on(tmp_path: Path) -> No
         assert process.returncode == 130, said
         done = qwen.count
         assert "stopped: interrupted" in said
-        assert "goes on with" in said
+        assert "goes on with" in said, said
         report = told(quarry(*arguments, "--concurrency", "50", "--json"))
     assert (report["skipped"], report["rows"]) == (done, 200 - done)
     assert qwen.count == 200
