@@ -30,7 +30,9 @@ def main() -> int:
         for path in JOBS:
             console.print(f"\n[bold]{path}[/bold]")
             job = ExtractionJob.from_toml(Path(path))
-            report = run_flow(job.model_copy(update={"out": OUT, "engine": "prefect", "model": DEFAULT_MODEL}))
+            job = job.model_copy(update={"out": OUT, "engine": "prefect", "model": DEFAULT_MODEL})
+            with terminal.Bar(console) as bar:
+                report = run_flow(job, watch=bar)
             terminal.summary(console, report)
             reports.append(report)
     except QuarryError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, cast
 from uuid import UUID
 
@@ -22,7 +23,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from extractors.engine import ChunkDone, Engine
-from extractors.pipeline import run
+from extractors.pipeline import Silent, Watcher, run
 from extractors.report import Progress, RunReport
 from extractors.store.catalog import open_failures
 from extractors.store.plan import Chunk, PlanCounts
@@ -30,6 +31,8 @@ from flows.summary import failure_rows, summary_markdown
 from schemas.job import ExtractionJob
 
 _CHUNKS_AT_ONCE = 32
+ALSO: ContextVar[Watcher | None] = ContextVar("also", default=None)
+"""Who else looks on while a flow runs in this process: the command line's bar."""
 
 
 @task(name="chunk", task_run_name="chunk-{chunk_id}", cache_policy=NO_CACHE, persist_result=False)
@@ -51,7 +54,7 @@ def extract(job: ExtractionJob) -> State[dict[str, Any]]:
     Args:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
-    watch = _Artifacts()
+    watch = _Artifacts(ALSO.get() or Silent())
     report = run(job, conduct=conduct_with_tasks, watch=watch, engine_name="prefect")
     watch.finish(job, report)
     name, message = final_state(report, job.max_failure_rate)
@@ -112,14 +115,17 @@ def _first_done(waiting: dict[str, PrefectFuture[ChunkDone]]) -> list[PrefectFut
 class _Artifacts:
     """Progress while it runs; the summary and the failures when it has ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Watcher) -> None:
+        self._also = also
         self._progress: UUID | None = None
 
     def fetching(self, what: str, done: int, total: int) -> None:
-        """The weights' download is not shown in the UI."""
+        """The weights' download is shown to who else looks on, not in the UI."""
+        self._also.fetching(what, done, total)
 
     def planned(self, counts: PlanCounts, progress: Progress) -> None:
         """Say what will be done, and open the progress bar."""
+        self._also.planned(counts, progress)
         get_run_logger().info(
             "%d records: %d already done, %d to do, %d to ask",
             counts.records,
@@ -133,6 +139,7 @@ class _Artifacts:
 
     def chunk_done(self, done: ChunkDone, progress: Progress) -> None:
         """One update per chunk."""
+        self._also.chunk_done(done, progress)
         if self._progress is not None and progress.total:
             update_progress_artifact(self._progress, progress=100.0 * progress.done / progress.total)
 

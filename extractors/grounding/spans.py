@@ -138,7 +138,15 @@ class Haystack:
         return places
 
     def date(self, value: date) -> list[Place]:
-        """Where a date that can be read as ``value`` is printed."""
+        """Where a date that can be read as ``value`` is printed. ISO forms are looked for first: a scan of
+        the whole text for dates costs more than all the rest of a record's evidence."""
+        printed = value.isoformat()
+        start = self.text.find(printed)
+        while start >= 0:
+            end = start + len(printed)
+            if not (self.text[start - 1 : start].isalnum() or self.text[end : end + 1].isalnum()):
+                return [(start, end)]
+            start = self.text.find(printed, end)
         return self.dates.find(value)
 
     def time(self, value: time) -> list[Place]:

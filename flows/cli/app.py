@@ -61,7 +61,11 @@ def run_command(given: dict[str, Any], json: Annotated[bool, _JSON] = False) -> 
     if job.engine == "prefect":
         from flows.cli.through_prefect import run_flow
 
-        report = run_flow(job)
+        if json:
+            report = run_flow(job)
+        else:
+            with terminal.Bar(terminal.talk()) as bar:
+                report = run_flow(job, watch=bar)
         _finish(report, job, json=json)
         return
     report = _run_here(job, quiet=json)

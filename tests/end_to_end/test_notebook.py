@@ -1,0 +1,40 @@
+"""The notebook runs from top to bottom over the examples' output, as ``make demo`` leaves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.end_to_end.examples import ROOT, run_examples
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("demo") / "out"
+    reports = run_examples(out)
+    assert sum(report.records for report in reports) == 40
+    assert sum(report.undone for report in reports) == 0
+    return out
+
+
+@pytest.mark.filterwarnings("default")
+def test_the_first_look_runs_and_shows_tables_and_plots(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("QUARRY_OUT", str(output))
+    notebook = nbformat.read(ROOT / "notebooks" / "first_look.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    kinds = [
+        kind
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for one in cell.outputs
+        for kind in one.get("data", {})
+    ]
+    assert kinds.count("image/png") == 3
+    assert kinds.count("text/html") >= 6
+    assert all(not cell.get("outputs") for cell in nbformat.read(ROOT / "notebooks" / "first_look.ipynb", 4).cells), (
+        "committed without output"
+    )

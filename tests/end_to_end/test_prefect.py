@@ -1,0 +1,111 @@
+"""The flow on a real Prefect server: the same output as the direct engine, states and artifacts that say what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.things import job_for, run_things, write_things
+from tests.fakes.answers import thing_answer
+from tests.fakes.qwen import FakeQwen
+
+pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
+QUARRY = Path(sys.executable).with_name("quarry")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Prefect server with a database of its own for all tests here."""
+    from flows import environment
+
+    environment.prepare()
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def parts(out: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(out)): p.read_bytes()
+        for p in sorted(out.glob("thing/*/*/*.parquet"))
+        if "calls" not in p.parts
+    }
+
+
+def test_the_flow_gives_the_same_bytes_as_the_direct_engine(server: None, tmp_path: Path) -> None:
+    from flows.extract import extract
+
+    source = write_things(tmp_path / "things.jsonl", range(45))
+    with FakeQwen(lambda body: "no" if "thing-0000007" in str(body) else thing_answer(body)) as qwen:
+        direct = run_things(source, tmp_path / "direct", qwen)
+        state = extract(job_for(source, tmp_path / "flow", qwen), return_state=True)
+    told = state.result(raise_on_failure=False)
+    assert state.name == "CompletedWithFailures"
+    assert (
+        (told["rows"], told["failures"], told["engine"])
+        == (direct.rows, direct.failures, "prefect")
+        == (44, 1, "prefect")
+    )
+    assert parts(tmp_path / "direct") == parts(tmp_path / "flow")
+
+
+def test_the_state_says_failed_above_the_limit_and_completed_when_all_is_well(server: None, tmp_path: Path) -> None:
+    from flows.extract import extract
+
+    source = write_things(tmp_path / "things.jsonl", range(4))
+    with FakeQwen("no") as qwen:
+        bad = extract(job_for(source, tmp_path / "bad", qwen, max_failure_rate=0.2), return_state=True)
+        qwen.answer_with(thing_answer)
+        good = extract(job_for(source, tmp_path / "good", qwen), return_state=True)
+        again = extract(job_for(source, tmp_path / "good", qwen), return_state=True)
+    assert bad.is_failed()
+    assert "failure rate 100.0% above the limit 20.0%" in str(bad.message)
+    assert (good.name, again.name) == ("Completed", "Completed")
+    assert again.result()["skipped"] == 4
+
+
+def test_progress_failures_and_summary_are_artifacts(server: None, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.extract import extract
+
+    source = write_things(tmp_path / "things.jsonl", range(25))
+    with FakeQwen(lambda body: "no" if "thing-0000003" in str(body) else thing_answer(body)) as qwen:
+        extract(job_for(source, tmp_path / "out", qwen), return_state=True)
+    with get_client(sync_client=True) as client:
+        found = {}
+        for artifact in sorted(client.read_artifacts(), key=lambda one: one.created):
+            found[artifact.key] = artifact.data
+    assert float(found["quarry-progress"]) == 100.0
+    assert "25 = 24 + 1 + 0 + 0" in found["quarry-summary"]
+    assert [row["record_id"] for row in json.loads(found["quarry-failures"])] == ["r00003"]
+
+
+def test_a_wrong_job_is_refused_naming_the_field(server: None) -> None:
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.extract import extract
+
+    with pytest.raises(ParameterTypeError, match="concurrency"):
+        extract({"source": "x.csv", "schema": "name", "out": "o", "concurrency": 0})
+
+
+def test_the_command_line_runs_the_flow_and_exits_by_its_outcome(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(12))
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("QWEN_", "DASHSCOPE_", "PREFECT_"))}
+    with FakeQwen(thing_answer) as qwen:
+        done = subprocess.run(
+            [str(QUARRY), "run", str(source), "--schema", "tests.end_to_end.things:Thing", "--out", str(tmp_path / "o"),
+             "--id", "id", "--model", "qwen-plus", "--base-url", qwen.base_url, "--engine", "prefect", "--json"],
+            capture_output=True, text=True, timeout=300, check=False,
+            env={**clean, "PREFECT_HOME": str(tmp_path / "prefect")},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.strip().splitlines()[-1])["rows"] == 12
