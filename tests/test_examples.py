@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import runpy
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 
 from extractors.sources import open_source
+from extractors.store.plan import Plan
 from extractors.tokens import estimate_tokens
 from schemas.job import ExtractionJob
 from schemas.loading import load_schema
@@ -40,13 +41,13 @@ def job_of(name: str) -> ExtractionJob:
 @cache
 def records_of(name: str) -> list[tuple[str, str]]:
     """(id, text) of every record, read the way a run reads them."""
-    with open_source(job_of(name)) as source, duckdb.connect() as con:
-        rows = con.execute(f"select rid, txt, problem from ({source.relation(con)})").fetchall()
-        leftovers = source.leftovers(con)
-        if leftovers is not None:
-            rows += con.execute(f"select rid, txt, problem from ({leftovers})").fetchall()
-    assert all(problem is None for _, _, problem in rows)
-    return [(rid, text) for rid, text, _ in rows]
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        open_source(job_of(name)) as source,
+        Plan.make(source, [], scratch=Path(scratch), chunk_size=100) as plan,
+    ):
+        records = [record for chunk in plan.chunks() for group in chunk.groups for record in group.records]
+    return [(record.record_id, record.text) for record in records]
 
 
 @cache

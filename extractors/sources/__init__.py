@@ -1,38 +1,48 @@
-"""Sources: files, folders, DuckDB tables and queries, data frames, the ledger; all as one stream of records.
+"""Where records come from: files, folders, globs, DuckDB tables and queries, data frames, the ledger.
 
-A source gives DuckDB one SELECT with the columns of ``COLUMNS`` and the kept columns after them, in source
-order. What cannot be asked is a row with ``problem`` set; a source never drops a record in silence.
+``open_source`` looks at the source (does it exist, which columns has it, what are the types of the kept
+ones) and reads nothing else; ``Source.stage`` then reads it once, in order, into a DuckDB table on disk.
+
+* An id that occurs again is another occurrence of it, never merged.
+* What cannot be asked (a broken line, a null or blank text, bytes that are not UTF-8, a null id) becomes a
+  record with a ``problem``; a source that cannot be read at all is a ``SourceError``.
+* A table file of 0 bytes is an error; a header without rows, or ``[]``, is a source of no records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from extractors.sources.base import Source
-from extractors.sources.opening import open_any
-from extractors.sources.tables import FrameSource, LedgerSource
+from extractors.sources.columns import Wanted
+from extractors.sources.files import open_files
+from extractors.sources.ledger import LedgerSource, ledger_source
+from extractors.sources.source import Source
+from extractors.sources.tables import QuerySource, checked, database_source, frame_source
 from schemas.job import ExtractionJob
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Source", "ledger_source", "open_dataframe", "open_source"]
+__all__ = ["LedgerSource", "Source", "ledger_source", "open_dataframe", "open_source"]
 
 
 def open_source(job: ExtractionJob) -> Source:
-    """The job's source. Raises ``SourceError`` naming the file, what was looked for and what there is."""
-    return open_any(job)
+    """The job's records. Raises ``SourceError``."""
+    wanted = Wanted(job.id, job.text, tuple(job.keep))
+    if job.duckdb is not None:
+        return database_source(Path(job.duckdb).expanduser(), table=job.source, sql=job.sql, wanted=wanted)
+    if job.sql is not None:
+        return QuerySource(checked(job.sql), wanted, place="the query")
+    assert job.source is not None
+    return open_files(job.source, wanted)
 
 
-def open_dataframe(frame: pa.Table | pd.DataFrame, *, id: str | None, text: str | None, keep: Sequence[str]) -> Source:
-    """A pandas DataFrame or an Arrow table as a source. Raises ``SourceError``."""
-    table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
-    return FrameSource(table, id=id, text=text, keep=tuple(keep))
-
-
-def ledger_source(failures: pa.Table) -> Source:
-    """Open failures (with their full text) as records to ask again, each with its own occurrence."""
-    return LedgerSource(failures)
+def open_dataframe(
+    frame: pa.Table | pd.DataFrame, *, id: str | None = None, text: str | None = None, keep: Sequence[str] = ()
+) -> Source:
+    """The rows of a pandas DataFrame or an Arrow table; the options mean what they mean in the job."""
+    return frame_source(frame, Wanted(id, text, tuple(keep)))

@@ -2,32 +2,42 @@
 
 *Current* means: of all outcomes of a (record id, occurrence) under a recipe, the one whose commit has
 the highest sequence. A current row is in ``<name>``, a current failure in ``<name>_failures``; so a later
-row closes a failure. Views hold absolute paths and are made anew after each run: a moved folder needs
-``quarry show`` or a run to be queried through the catalog (the Parquet files need nothing).
+row closes a failure. ``<name>_calls`` has every call, ``runs`` every run, and ``<name>_<column>`` the elements
+of a list of objects. A name that is taken gets an underscore at its end.
+
+Views hold absolute paths and are made anew after each run: a moved folder needs a run to be queried through
+the catalog's file (the functions here, and the Parquet files, need nothing). Where the recipes of a schema
+disagree about a column that is nested in one of them, the views show it as JSON text.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import logging
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from extractors.errors import JobError, OutputError
-from extractors.store.commits import Commit, read_commit
+from extractors.store import files, layout
+from extractors.store.commits import Commit, load_commits
+from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
 from schemas.ledger import CALLS, FAILURES_FIXED
 
-_KINDS = ("rows", "failures", "calls")
+logger = logging.getLogger(__name__)
+_FILE = "_quarry_file"
+_NESTED = ("list", "struct", "map", "array", "union")
+_Folders = Mapping[str, Sequence[Path]]
 
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What an output folder holds of one recipe."""
+    """What an output folder holds of one recipe: current rows, open failures, calls."""
 
     name: str
     recipe: str
@@ -47,98 +57,283 @@ class Holding:
 
 
 def build_catalog(out: str | Path) -> Path:
-    """Make ``OUT/catalog.duckdb`` anew: written beside the old one and renamed over it."""
+    """Make ``OUT/catalog.duckdb`` anew: written beside the old one and renamed over it. Raises ``OutputError``."""
     root = Path(out).resolve()
-    target, temp = root / "catalog.duckdb", root / f".tmp-catalog-{os.getpid()}.duckdb"
-    temp.unlink(missing_ok=True)
-    with duckdb.connect(str(temp)) as con:
-        _define(con, root)
-    temp.replace(target)
+    folders = layout.recipe_folders(root)
+    target = root / layout.CATALOG
+    temp = files.temporary(target)
+    files.remove(temp)
+    try:
+        with duckdb.connect(str(temp)) as con:
+            _Views(con, root).define(folders)
+        files.rename(temp, target)
+    except OSError as error:
+        raise files.explained(error, target) from error
+    except duckdb.Error as error:
+        raise OutputError(f"{target} cannot be made ({error}); the Parquet files beside it are whole") from error
+    finally:
+        files.remove(temp)
     return target
 
 
 def query(out: str | Path, sql: str) -> pa.Table:
-    """Run SQL over the catalog's views as they are now. Raises ``JobError`` for SQL that DuckDB refuses."""
-    with duckdb.connect() as con:
-        _define(con, Path(out).resolve())
-        try:
-            return con.sql(sql).to_arrow_table()
-        except duckdb.Error as error:
-            raise JobError(f"DuckDB refuses the query: {error}") from error
+    """Run SQL over the views as they are now, whatever the catalog's file says; no run is disturbed.
+
+    Raises ``JobError`` for SQL that DuckDB refuses or that has no result, ``OutputError`` for a folder that
+    is not an output.
+    """
+    root = Path(out).resolve()
+    return _query(root, layout.recipe_folders(root), sql)
 
 
 def current_rows(out: str | Path, *, name: str | None = None, recipe: str | None = None) -> pa.Table:
     """The current rows of a schema (of the only one, when there is one). Raises ``OutputError``."""
-    view = _only(out, name)
-    return query(out, f"select * from {_quoted(view)}{_of(recipe)} order by record_id, _meta.occurrence")
+    root = Path(out).resolve()
+    name, folders = _chosen(root, name, recipe)
+    return _query(root, folders, f"select * from {_quoted(name)} order by record_id, _meta.occurrence")
 
 
 def open_failures(
     out: str | Path, *, name: str | None = None, recipe: str | None = None, where: str | None = None
 ) -> pa.Table:
     """The open ledger entries; ``where`` is a SQL condition on their columns. Raises ``JobError``."""
-    view = _quoted(f"{_only(out, name)}_failures")
-    condition = f" where ({where})" if where else ""
-    return query(out, f"select * from (select * from {view}{_of(recipe)}){condition} order by record_id, occurrence")
+    root = Path(out).resolve()
+    name, folders = _chosen(root, name, recipe)
+    condition = f"where (\n{where}\n)" if where else ""
+    view = _quoted(f"{name}_failures")
+    return _query(root, folders, f"select * from {view} {condition} order by record_id, occurrence")
 
 
 def outputs(out: str | Path) -> list[Holding]:
     """What the folder holds, one entry for each recipe."""
+    root = Path(out).resolve()
     found = []
-    for name, folders in _recipes(Path(out)).items():
+    for name, folders in layout.recipe_folders(root).items():
         for folder in folders:
-            recipe = folder.name.removeprefix("recipe=")
-            counts = query(
-                out,
-                f"select (select count(*) from {_quoted(name)}{_of(recipe)}) as rows, "
-                f"(select count(*) from {_quoted(name + '_failures')}{_of(recipe)}) as failures, "
-                f"(select count(*) from {_quoted(name + '_calls')}{_of(recipe)}) as calls",
-            ).to_pylist()[0]
-            found.append(Holding(name, recipe, counts["rows"], counts["failures"], counts["calls"]))
+            # In one pass over the identities, where the views would take two.
+            [counts] = _query(
+                root,
+                {name: [folder]},
+                "select count(*) filter (is_row) as rows, count(*) filter (not is_row) as failures, "
+                "(select coalesce(sum(rows), 0)::bigint from quarry.commits where kind = 'calls') as calls from ("
+                f"select arg_max(is_row, sequence) as is_row from quarry.{_quoted(f'{name}_outcomes')} "
+                "group by record_id, occurrence)",
+            ).to_pylist()
+            found.append(Holding(name, layout.short_id(folder), counts["rows"], counts["failures"], counts["calls"]))
     return found
 
 
 def mean_output_tokens(out: str | Path, *, name: str, recipe: str) -> float | None:
-    """Output tokens of a record on average over the recipe's commits, corrections included; None without any."""
-    folder = Path(out) / name / f"recipe={recipe}"
-    commits = [read_commit(path) for path in sorted((folder / "commits").glob("*.json"))[:200]]
+    """Output tokens of a record on average over the recipe's first 200 commits, corrections included; None
+    without any."""
+    commits = load_commits(Path(out) / name / f"recipe={recipe}", verify="size")[:200]
     asked = sum(commit.records - commit.merged for commit in commits)
     return sum(commit.usage.output_tokens for commit in commits) / asked if asked else None
 
 
-def _define(con: duckdb.DuckDBPyConnection, root: Path) -> None:
-    """The commits as a table, and the views over them."""
-    con.execute("create table commits (name varchar, recipe varchar, chunk varchar, sequence bigint, run_id varchar, "
-                "committed_at timestamptz, kind varchar, file varchar, rows bigint)")  # fmt: skip
-    for name, folders in _recipes(root).items():
-        held: list[tuple[Path, Commit]] = []
-        for folder in folders:
-            held += [(folder, read_commit(path)) for path in sorted((folder / "commits").glob("*.json"))]
+def _query(root: Path, folders: _Folders, sql: str) -> pa.Table:
+    with duckdb.connect() as con:
+        _Views(con, root).define(folders)
+        try:
+            relation = con.sql(sql)
+            if relation is None:
+                raise JobError("the query has no result: give a SELECT")
+            return relation.to_arrow_table()
+        except duckdb.Error as error:
+            raise JobError(f"DuckDB refuses the query: {error}") from error
+
+
+def _chosen(root: Path, name: str | None, recipe: str | None) -> tuple[str, _Folders]:
+    folders = layout.recipe_folders(root)
+    if name is None:
+        if len(folders) != 1:
+            raise OutputError(f"{root} holds {', '.join(folders) or 'no schema'}: say which one")
+        [name] = folders
+    if name not in folders:
+        raise OutputError(f"{root} holds no schema {name!r}; it holds {', '.join(folders) or 'none'}")
+    mine = [folder for folder in folders[name] if recipe is None or layout.short_id(folder) == recipe[:8]]
+    if not mine:
+        known = ", ".join(map(layout.short_id, folders[name]))
+        raise OutputError(f"{root} holds no recipe {recipe!r} of {name}; it holds {known}")
+    return name, {name: mine}
+
+
+class _Views:
+    """Defines the views in a fresh database. What they are made of is in its schema ``quarry``."""
+
+    def __init__(self, con: duckdb.DuckDBPyConnection, root: Path) -> None:
+        self._con = con
+        self._root = root
+        self._taken = {"runs"}
+
+    def define(self, folders: _Folders) -> None:
+        """The commits as a table, and the views of these schemas and recipes."""
+        # The footers of thousands of parts are read again by every mention of a view otherwise.
+        self._con.execute("set parquet_metadata_cache = true")
+        self._con.execute(
+            "create schema quarry; create table quarry.commits (name varchar, recipe varchar, chunk varchar, "
+            "sequence bigint, run_id varchar, committed_at timestamptz, kind varchar, file varchar, rows bigint)"
+        )
+        self._runs()
+        # The names that a reader relies on come first; those of exploded lists give way to them.
+        self._taken |= {f"{name}{tail}".lower() for name in folders for tail in ("", "_failures", "_calls")}
+        for name, own in folders.items():
+            held = [(folder, load_commits(folder, verify="size")) for folder in own]
+            self._list_commits(name, held)
+            for kind in layout.PARTS:
+                self._outcomes(name, kind, held)
+            self._current(name)
+        for name in folders:
+            self._explode(name)
+
+    def _list_commits(self, name: str, held: Sequence[tuple[Path, Sequence[Commit]]]) -> None:
         listed = [
-            (name, folder.name.removeprefix("recipe="), c.chunk, c.sequence, c.run_id, c.committed_at, part.kind,
+            (name, layout.short_id(folder), c.chunk, c.sequence, c.run_id, c.committed_at, part.kind,
              str(folder / part.path), part.rows)
-            for folder, c in held
+            for folder, commits in held
+            for c in commits
             for part in c.parts
         ]  # fmt: skip
         if listed:
-            columns = list(zip(*listed, strict=True))
             names = ("name", "recipe", "chunk", "sequence", "run_id", "committed_at", "kind", "file", "rows")
-            batch = pa.table(dict(zip(names, columns, strict=True)))
-            con.register("batch", batch)
-            con.execute(
-                "insert into commits by name select * replace (committed_at::timestamptz as committed_at) from batch"
+            self._con.register("batch", pa.table(dict(zip(names, zip(*listed, strict=True), strict=True))))
+            self._con.execute(
+                "insert into quarry.commits by name "
+                "select * replace (committed_at::timestamptz as committed_at) from batch"
             )
-            con.unregister("batch")
-        _views(con, name, folders, [row[7] for row in listed if row[6] == "rows"])
-    runs = root / "runs"
-    if any(runs.glob("*.json")):
-        con.execute(
-            f"create view runs as select * exclude (filename) from read_json({_text(str(runs / '*.json'))}, "
-            "union_by_name = true, filename = true, columns = " + _run_columns() + ")"
+            self._con.unregister("batch")
+
+    def _outcomes(self, name: str, kind: str, held: Sequence[tuple[Path, Sequence[Commit]]]) -> None:
+        """``quarry.<name>_<kind>``: all that was ever committed, with what the commit says of it.
+
+        Parts with the same columns are read together: looking for columns in every file, as
+        ``union_by_name`` does, takes seconds for thousands of them.
+        """
+        selects: list[str] = []
+        for folder, commits in held:
+            alike: dict[tuple[str, ...], list[str]] = {}
+            for commit in commits:
+                if (part := commit.part(kind)) is not None:
+                    columns = () if kind == "calls" else commit.kept
+                    alike.setdefault(columns, []).append(str(folder / part.path))
+            for paths in alike.values():
+                view = f"quarry.{_quoted(f'{name} {layout.short_id(folder)} {kind} {len(selects)}')}"
+                listed = ", ".join(_text(_literal(path)) for path in paths)
+                source = f"read_parquet([{listed}], filename = '{_FILE}', hive_partitioning = false)"
+                self._con.execute(
+                    f"create view {view} as select p.* exclude ({_FILE}{', run_id' if kind == 'calls' else ''}), "
+                    f"{_tail(self._names(source), kind)} from {source} p join quarry.commits c on p.{_FILE} = c.file"
+                )
+                selects.append(view)
+        if not selects:
+            selects = [f"({self._nothing([folder for folder, _ in held], kind)})"]
+        self._con.execute(f"create view quarry.{_quoted(f'{name}_{kind}')} as {self._united(selects)}")
+
+    def _current(self, name: str) -> None:
+        rows, failures = (f"quarry.{_quoted(f'{name}_{kind}')}" for kind in ("rows", "failures"))
+        calls, latest = f"quarry.{_quoted(f'{name}_calls')}", f"quarry.{_quoted(f'{name}_superseding')}"
+        outcomes = f"quarry.{_quoted(f'{name}_outcomes')}"
+        mark = {view: self._tail_names(view) for view in (rows, failures, calls)}
+        # Rows and failures of a record compete. Few records have more than one outcome, so the join is small.
+        self._con.execute(
+            f"create view {outcomes} as select {mark[rows]['recipe']} as recipe, record_id, "
+            f"_meta.occurrence as occurrence, {mark[rows]['sequence']} as sequence, true as is_row from {rows} "
+            f"union all select {mark[failures]['recipe']}, record_id, occurrence, {mark[failures]['sequence']}, false "
+            f"from {failures}"
         )
-    else:
-        empty = ", ".join(f"null::{kind} as {_quoted(column)}" for column, kind in _RUN_COLUMNS.items())
-        con.execute(f"create view runs as select {empty} where false")
+        self._con.execute(
+            f"create view {latest} as select recipe, record_id, occurrence, max(sequence) as sequence "
+            f"from {outcomes} group by all having count(*) > 1"
+        )
+        for view, source, occurrence in (
+            (name, rows, "_meta.occurrence"),
+            (f"{name}_failures", failures, "occurrence"),
+        ):
+            own = mark[source]
+            self._con.execute(
+                f"create view {_quoted(view)} as select o.* exclude ({own['sequence']}) from {source} o anti join {latest} l "
+                f"on o.record_id = l.record_id and o.{occurrence} = l.occurrence and o.{own['recipe']} = l.recipe "
+                f"and o.{own['sequence']} < l.sequence"
+            )
+        self._con.execute(
+            f"create view {_quoted(f'{name}_calls')} as select * exclude ({mark[calls]['sequence']}) from {calls}"
+        )
+
+    def _explode(self, name: str) -> None:
+        """One row for each element of every list of objects, with its place in the list from 0."""
+        relation = self._con.sql(f"select * from {_quoted(name)} limit 0")
+        for column, kind in zip(relation.columns, relation.types, strict=True):
+            item = _element(kind)
+            if column.startswith("_") or item is None:
+                continue
+            view = f"{name}_{column}"
+            while view.lower() in self._taken:
+                view += "_"
+            self._taken.add(view.lower())
+            base = ["record_id", "fingerprint", "recipe", "position"]
+            members = [member for member, _ in item.children]
+            shown = ", ".join(
+                f"item.{_quoted(member)} as {_quoted(f'item_{member}' if member.lower() in base else member)}"
+                for member in members
+            )
+            recipe = self._tail_names(_quoted(name))["recipe"]
+            self._con.execute(
+                f"create view {_quoted(view)} as select record_id, fingerprint, recipe, position, {shown} from ("
+                f"select record_id, fingerprint, {recipe} as recipe, unnest(range(len({_quoted(column)}))) as position, "
+                f"unnest({_quoted(column)}) as item from {_quoted(name)})"
+            )
+
+    def _runs(self) -> None:
+        if files.listed(self._root / layout.RUNS, "*.json"):
+            columns = "{" + ", ".join(f"{column}: '{kind}'" for column, kind in _RUN_COLUMNS.items()) + "}"
+            glob = f"{_literal(str(self._root / layout.RUNS))}/[!.]*.json"
+            self._con.execute(f"create view runs as select * from read_json({_text(glob)}, columns = {columns})")
+        else:
+            self._con.execute(f"create view runs as select {_nulls(_RUN_COLUMNS)} where false")
+
+    def _united(self, selects: Sequence[str]) -> str:
+        """The union of relations by their columns' names. Columns of other types are cast by DuckDB, which
+        cannot bring nested and other types together: those become JSON."""
+        if len(selects) == 1:
+            return f"select * from {selects[0]}"
+        types: dict[str, list[Any]] = {}
+        columns = []
+        for one in selects:
+            relation = self._con.sql(f"select * from {one} limit 0")
+            columns.append(relation.columns)
+            for column, kind in zip(relation.columns, relation.types, strict=True):
+                types.setdefault(column.lower(), []).append(kind)
+        unlike = {
+            column
+            for column, kinds in types.items()
+            if any(kind != kinds[0] for kind in kinds) and any(kind.id in _NESTED for kind in kinds)
+        }
+        parts = []
+        for one, names in zip(selects, columns, strict=True):
+            cast = ", ".join(f"to_json({_quoted(n)})::varchar as {_quoted(n)}" for n in names if n.lower() in unlike)
+            parts.append(f"select *{f' replace ({cast})' if cast else ''} from {one}")
+        return " union all by name ".join(parts)
+
+    def _nothing(self, folders: Sequence[Path], kind: str) -> str:
+        """No row, with the columns that there would be."""
+        columns = {field.name: self._type(field) for field in _columns(folders[-1], kind)}
+        names = _view_names(columns)
+        tail = {names["run_id"]: "varchar", names["committed_at"]: "timestamptz", names["recipe"]: "varchar"}
+        return f"select {_nulls(columns | tail | {names['sequence']: 'bigint'})} where false"
+
+    def _type(self, field: pa.Field) -> str:
+        self._con.register("typed", pa.table({"x": pa.array([], field.type)}))
+        kind = str(self._con.sql("select x from typed").types[0])
+        self._con.unregister("typed")
+        return kind
+
+    def _names(self, relation: str) -> list[str]:
+        return list(self._con.sql(f"select * from {relation} limit 0").columns)
+
+    def _tail_names(self, relation: str) -> dict[str, str]:
+        """The names of the columns that came from the commits: the last ones of their name."""
+        names = self._names(relation)
+        return {one: f"_{one}" if f"_{one}" in names else one for one in VIEW_COLUMNS}
 
 
 _RUN_COLUMNS: Mapping[str, str] = {
@@ -151,104 +346,46 @@ _RUN_COLUMNS: Mapping[str, str] = {
 }  # fmt: skip
 
 
-_TAIL = {"run_id": "varchar", "committed_at": "timestamptz", "recipe": "varchar", "sequence": "bigint"}
+def _element(kind: Any) -> Any:
+    """The struct type of a list of structs; None for another type."""
+    if kind.id != "list":
+        return None
+    [(_, item)] = kind.children
+    return item if item.id == "struct" else None
 
 
-def _run_columns() -> str:
-    return "{" + ", ".join(f"{column}: '{kind}'" for column, kind in _RUN_COLUMNS.items()) + "}"
+def _tail(columns: Sequence[str], kind: str) -> str:
+    """The commit's columns; one whose name the schema uses itself gets an underscore before it."""
+    names = _view_names([column for column in columns if kind != "calls" or column != "run_id"])
+    return ", ".join(f"c.{one} as {names[one]}" for one in ("run_id", "committed_at", "recipe", "sequence"))
 
 
-def _views(con: duckdb.DuckDBPyConnection, name: str, folders: list[Path], rows: list[str]) -> None:
-    for kind in _KINDS:
-        con.execute(f"create view {_quoted(f'_{name}_{kind}')} as {_parts(con, name, folders, kind)}")
-    # Both kinds of outcomes of a record compete: only the latest of all counts.
-    con.execute(
-        f"create view {_quoted(f'_{name}_latest')} as select recipe, record_id, occurrence, max(sequence) as sequence from ("
-        f"select recipe, record_id, _meta.occurrence as occurrence, sequence from {_quoted(f'_{name}_rows')} union all "
-        f"select recipe, record_id, occurrence, sequence from {_quoted(f'_{name}_failures')}) group by all"
-    )
-    for kind, view, occurrence in (("rows", name, "_meta.occurrence"), ("failures", f"{name}_failures", "occurrence")):
-        con.execute(
-            f"create view {_quoted(view)} as select o.* exclude (sequence) from {_quoted(f'_{name}_{kind}')} o "
-            f"semi join {_quoted(f'_{name}_latest')} l on o.recipe = l.recipe and o.record_id = l.record_id "
-            f"and o.{occurrence} = l.occurrence and o.sequence = l.sequence"
-        )
-    con.execute(
-        f"create view {_quoted(f'{name}_calls')} as select * exclude (sequence) from {_quoted(f'_{name}_calls')}"
-    )
-    if rows:
-        for field in pq.read_schema(rows[-1]):
-            if (
-                pa.types.is_list(field.type)
-                and pa.types.is_struct(field.type.value_type)
-                and not field.name.startswith("_")
-            ):
-                con.execute(
-                    f"create view {_quoted(f'{name}_{field.name}')} as select record_id, fingerprint, recipe, position, "
-                    f"unnest(item) from (select record_id, fingerprint, recipe, unnest(range(len({_quoted(field.name)}))) as position, "
-                    f"unnest({_quoted(field.name)}) as item from {_quoted(name)})"
-                )
+def _view_names(columns: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    own = {column.lower() for column in columns}
+    return {one: f"_{one}" if one in own else one for one in VIEW_COLUMNS}
 
 
-def _parts(con: duckdb.DuckDBPyConnection, name: str, folders: list[Path], kind: str) -> str:
-    """A SELECT over the committed parts of a kind; typed and empty when there are none."""
-    found = con.execute("select file from commits where name = ? and kind = ? order by file", [name, kind]).fetchall()
-    if not found:
-        fields = [(field.name, _duckdb_type(con, field)) for field in _empty(folders, kind)] + list(_TAIL.items())
-        return "select " + ", ".join(f"null::{type_} as {_quoted(column)}" for column, type_ in fields) + " where false"
-    globs = ", ".join(
-        _text(str(folder / kind / "*.parquet")) for folder in folders if any((folder / kind).glob("*.parquet"))
-    )
-    own = "p.* exclude (filename, run_id), c.run_id" if kind == "calls" else "p.* exclude (filename), c.run_id"
-    return (
-        f"select {own}, c.committed_at, c.recipe, c.sequence from read_parquet([{globs}], "
-        "union_by_name = true, filename = true, hive_partitioning = false) p join commits c on p.filename = c.file"
-    )
-
-
-def _empty(folders: list[Path], kind: str) -> list[pa.Field]:
+def _columns(folder: Path, kind: str) -> list[pa.Field]:
+    """The columns of a recipe's parts of a kind, as its last run would write them."""
     if kind == "calls":
         return [field for field in CALLS if field.name != "run_id"]
-    if kind == "failures":
-        return list(FAILURES_FIXED)
-    for folder in folders:
-        path = folder / "columns.arrow"
-        if path.is_file():
-            return list(pa.ipc.read_schema(pa.BufferReader(path.read_bytes())))
-    return [pa.field("record_id", pa.string()), pa.field("fingerprint", pa.string())]
+    path = folder / layout.COLUMNS
+    if not path.is_file():
+        raise OutputError(f"{path} is missing: run the job again to have it made")
+    schema = pa.ipc.read_schema(pa.BufferReader(files.read(path)))
+    if kind == "rows":
+        return list(schema)
+    kept = orjson.loads((schema.metadata or {})[KEPT_KEY])
+    return [*FAILURES_FIXED, *(schema.field(name).with_name(f"kept_{name}") for name in kept)]
 
 
-def _duckdb_type(con: duckdb.DuckDBPyConnection, field: pa.Field) -> str:
-    empty = pa.table({"x": pa.array([], field.type)})
-    con.register("typed", empty)
-    kind = str(con.sql("select x from typed").types[0])
-    con.unregister("typed")
-    return kind
+def _nulls(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"null::{kind} as {_quoted(column)}" for column, kind in columns.items())
 
 
-def _recipes(root: Path) -> dict[str, list[Path]]:
-    """The recipe folders of every schema. Raises ``OutputError`` for a folder that is not an output."""
-    if not (root / "quarry.json").is_file():
-        raise OutputError(f"{root} is not an output folder of quarry: it has no quarry.json")
-    found: dict[str, list[Path]] = {}
-    for path in sorted(root.glob("*/recipe=*/recipe.json")):
-        found.setdefault(path.parent.parent.name, []).append(path.parent)
-    return found
-
-
-def _only(out: str | Path, name: str | None) -> str:
-    names = list(_recipes(Path(out)))
-    if name is not None:
-        if name not in names:
-            raise OutputError(f"{out} holds no schema {name!r}; it holds {', '.join(names) or 'none'}")
-        return name
-    if len(names) != 1:
-        raise OutputError(f"{out} holds {', '.join(names) or 'no schema'}: say which one")
-    return names[0]
-
-
-def _of(recipe: str | None) -> str:
-    return f" where recipe = {_text(recipe)}" if recipe else ""
+def _literal(path: str) -> str:
+    """A path in which nothing is a wildcard."""
+    return re.sub(r"([\[*?])", r"[\1]", path)
 
 
 def _quoted(name: str) -> str:

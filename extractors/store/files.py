@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 from extractors.errors import OutputError
 
 _TEMP = ".tmp-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -18,7 +20,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises ``OutputError`` naming the file; a half-written one is removed.
     """
-    temp = path.with_name(f"{_TEMP}{path.name}.{os.getpid()}")
+    temp = temporary(path)
     try:
         with temp.open("wb") as file:
             file.write(data)
@@ -30,14 +32,24 @@ def write_whole(path: Path, data: bytes) -> None:
         raise explained(error, path) from error
 
 
+def temporary(path: Path) -> Path:
+    """The name under which a file is written until it is whole; ``remove_stale`` finds it."""
+    return path.with_name(f"{_TEMP}{path.name}.{os.getpid()}")
+
+
 def rename(temp: Path, path: Path) -> None:
     """Move into place and make the folder's entry durable."""
     temp.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a folder's entries durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:
@@ -45,25 +57,113 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def remove_stale(folder: Path) -> None:
-    """Delete what a killed run was writing."""
-    for path in folder.glob(f"{_TEMP}*"):
+def remove_stale(folder: Path, name: str = "*") -> None:
+    """Delete what a killed run was writing: the temporary files of ``name`` (a glob)."""
+    for path in folder.glob(f"{_TEMP}{name}"):
         remove(path)
 
 
+def is_temporary(path: Path, name: str) -> bool:
+    """Whether a file is what a killed run left of ``name``."""
+    return path.name.startswith(f"{_TEMP}{name}.")
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder with all that is in it; it may not be there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def make_folder(path: Path) -> None:
-    """Make a folder and its parents. Raises ``OutputError``."""
+    """Make a folder and its parents, durably. Raises ``OutputError``."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if not path.is_dir():
+            path.mkdir(parents=True, exist_ok=True)
+            sync_folder(path.parent)
     except OSError as error:
         raise explained(error, path) from error
 
 
 def set_aside(path: Path, folder: Path) -> None:
-    """Move a damaged file to the quarantine folder."""
+    """Move a damaged file to the quarantine folder, beside those of its name that are there already."""
+    if not path.exists():
+        return
     make_folder(folder)
-    if path.exists():
-        path.replace(folder / path.name)
+    target, number = folder / path.name, 1
+    while target.exists():
+        number += 1
+        target = folder / f"{path.name}.{number}"
+    try:
+        rename(path, target)
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def read(path: Path) -> bytes:
+    """A file's bytes. Raises ``OSError``."""
+    return path.read_bytes()
+
+
+def listed(folder: Path, pattern: str) -> list[Path]:
+    """The files of a folder that match, by name; none for a folder that is not there."""
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith(_TEMP))
+
+
+def differs(path: Path, *, size: int, sha256_hex: str | None) -> str | None:
+    """What is wrong with a file that should have this size and, if given, this SHA-256; None when nothing is."""
+    try:
+        if sha256_hex is None:
+            found, digest = path.stat().st_size, None
+        else:
+            data = read(path)
+            found, digest = len(data), sha256(data)
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except OSError as error:
+        return f"{path} cannot be read ({error.strerror or error})"
+    if found != size:
+        return f"{path} has {found:,} bytes where its commit says {size:,}"
+    if digest != sha256_hex:
+        return f"{path} does not match the checksum in its commit"
+    return None
+
+
+class Log:
+    """A file that grows by whole entries. What a kill left of an entry at its end is cut off when it is opened."""
+
+    def __init__(self, path: Path, *, end: bytes) -> None:
+        """Raises ``OSError``. ``end`` closes every entry."""
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.size = os.fstat(self._descriptor).st_size
+        if self.size:
+            whole = read(path).rfind(end) + len(end)
+            if whole != self.size:
+                self._cut(whole)
+
+    def append(self, data: bytes) -> None:
+        """One entry, by one ``write`` of the kernel unless the disk is filling up. Raises ``OSError``; then
+        what was written of the entry is cut off again."""
+        try:
+            written = os.write(self._descriptor, data)
+            while written < len(data):
+                written += os.write(self._descriptor, data[written:])
+        except OSError:
+            # A disk that cannot even do that leaves a torn entry, which the reader finds by its checksum.
+            with contextlib.suppress(OSError):
+                self._cut(self.size)
+            raise
+        self.size += len(data)
+
+    def sync(self) -> None:
+        """Durable against the loss of power too."""
+        os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Once."""
+        os.close(self._descriptor)
+
+    def _cut(self, size: int) -> None:
+        os.ftruncate(self._descriptor, size)
+        self.size = size
 
 
 def sha256(data: bytes) -> str:
@@ -73,7 +173,7 @@ def sha256(data: bytes) -> str:
 
 def explained(error: OSError, path: Path) -> OutputError:
     """What went wrong with a file, in words."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in _FULL:
         try:
             free = f"{shutil.disk_usage(path.parent).free / 1024**2:,.0f} MiB free"
         except OSError:

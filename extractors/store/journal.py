@@ -6,11 +6,11 @@ the kernel, which survives ``kill -9``; against power loss the file is synced on
 
 from __future__ import annotations
 
+import json
 import logging
-import os
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,35 +26,38 @@ _SYNC_SECONDS = 1.0
 
 
 class Journal:
-    """Append-only; opened on the first entry, so that a chunk without calls leaves no file."""
+    """Append-only; opened on the first entry, so that a chunk without calls leaves no file.
 
-    def __init__(self, path: Path) -> None:
+    Its first line says after which commit it was begun: only later commits can have used its answers.
+    """
+
+    def __init__(self, path: Path, *, after: int = 0) -> None:
         self._path = path
-        self._file: int | None = None
+        self._after = after
+        self._log: files.Log | None = None
         self._synced = 0.0
 
     def append(self, request: str, entry: Mapping[str, Any]) -> None:
-        """Keep a call's result under its request's digest. Raises ``OutputError``."""
-        line = orjson.dumps({"request": request, **entry}, default=_plain)
-        data = b"%08x %b\n" % (zlib.crc32(line), line)
+        """Keep a call's result under its request's digest. Raises ``OutputError``; then the entry is not kept,
+        and those before it are."""
         try:
-            if self._file is None:
-                self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            if self._log is None:
+                self._log = files.Log(self._path, end=b"\n")
                 self._synced = time.monotonic()
-            written = os.write(self._file, data)
-            if written != len(data):
-                os.write(self._file, data[written:])
+                if not self._log.size:
+                    self._log.append(_line({"after": self._after}))
+            self._log.append(_line({"request": request, **entry}))
             if (now := time.monotonic()) - self._synced >= _SYNC_SECONDS:
-                os.fdatasync(self._file)
+                self._log.sync()
                 self._synced = now
         except OSError as error:
             raise files.explained(error, self._path) from error
 
     def close(self) -> None:
         """Close the file; the entries stay."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._log is not None:
+            self._log.close()
+            self._log = None
 
     def discard(self) -> None:
         """The chunk is committed: its journal has done its work."""
@@ -63,13 +66,18 @@ class Journal:
 
 
 class Replay:
-    """The answers that earlier, interrupted runs left behind, by request digest."""
+    """The answers that earlier, interrupted runs left behind, by request digest.
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+    ``after`` is the sequence of the last commit before the oldest of them.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.after = 0
+        self._paths = list(paths)
         self._entries: dict[str, dict[str, Any]] = {}
-        for path in paths:
-            self._read(path)
+        starts = [self._read(path) for path in paths]
+        if starts:
+            self.after = min(starts)
 
     def get(self, request: str) -> dict[str, Any] | None:
         """The entry of a request that was answered before."""
@@ -78,24 +86,35 @@ class Replay:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def forget(self, requests: Iterable[str]) -> None:
+        """These answers have become outcomes; who asks the same again wants another answer."""
+        for request in requests:
+            self._entries.pop(request, None)
+
     def discard(self) -> None:
         """Nothing is undone any more: delete the files."""
         for path in self._paths:
             files.remove(path)
         self._paths = []
 
-    def _read(self, path: Path) -> None:
-        data = path.read_bytes()
-        lines = data.split(b"\n")
-        if lines[-1]:
-            logger.info("%s ends in the middle of a line: the run was killed while writing it", path)
-        for number, line in enumerate(lines[:-1], start=1):
+    def _read(self, path: Path) -> int:
+        """Take a file's entries; gives the commit after which it was begun (0: not known)."""
+        after = 0
+        lines = files.read(path).split(b"\n")
+        for number, line in enumerate(lines, start=1):
             checksum, _, text = line.partition(b" ")
             if checksum != b"%08x" % zlib.crc32(text):
-                logger.warning("%s, line %d is damaged: that call is asked again", path, number)
+                if number < len(lines):
+                    logger.warning("%s, line %d is damaged: that call is asked again", path, number)
+                elif line:
+                    logger.info("%s ends in the middle of a line: the run was killed while writing it", path)
                 continue
-            entry = orjson.loads(text)
-            self._entries[entry["request"]] = entry
+            entry = _parsed(text)
+            if "request" in entry:
+                self._entries[entry["request"]] = entry
+            else:
+                after = entry["after"]
+        return after
 
 
 def result_entry(result: ChatReply | CallError) -> dict[str, Any]:
@@ -117,18 +136,18 @@ def result_entry(result: ChatReply | CallError) -> dict[str, Any]:
     }
     if isinstance(result, ChatReply):
         entry |= {
-            "text": _clean(result.text),
+            "text": result.text,
             "finish_reason": result.finish_reason,
-            "thinking": _clean(result.thinking),
+            "thinking": result.thinking,
         }
     else:
         entry |= {
             "kind": result.kind.value,
-            "message": _clean(result.message),
+            "message": result.message,
             "http_status": result.http_status,
             "code": result.code,
             "retry_after": result.retry_after,
-            "body": _clean(result.body),
+            "body": result.body,
         }
     return entry
 
@@ -164,14 +183,19 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
     )
 
 
-def _clean(text: str) -> str:
-    """Lone surrogates cannot be written as UTF-8; they become U+FFFD."""
+def _line(entry: Mapping[str, Any]) -> bytes:
     try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
-    return text
+        text = orjson.dumps(entry)
+    except TypeError:
+        # Lone surrogates: orjson refuses them, the standard library escapes them.
+        text = json.dumps(entry, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
-def _plain(value: Any) -> Any:
-    return str(value)
+def _parsed(text: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = json.loads(text)
+    assert isinstance(found, dict)
+    return found

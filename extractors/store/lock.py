@@ -8,15 +8,15 @@ import socket
 from datetime import UTC, datetime
 from pathlib import Path
 
-from extractors.errors import OutputBusy
-from extractors.store import files
+from extractors.errors import OutputBusy, OutputError
+from extractors.store import files, layout
 
 
 class Lock:
     """``flock`` on ``OUT/.lock``. The kernel releases it when the process ends, however it ends."""
 
     def __init__(self, out: Path) -> None:
-        self._path = out / ".lock"
+        self._path = out / layout.LOCK
         self._file: int | None = None
 
     def take(self) -> None:
@@ -34,9 +34,18 @@ class Lock:
                 f"{self._path.parent} is in use by another run ({holder or 'holder unknown'}); wait for it, stop it, "
                 "or give another --out"
             ) from None
+        except OSError as error:
+            os.close(file)
+            raise OutputError(
+                f"{self._path} cannot be locked ({error.strerror or error}): the file system of --out must know flock"
+            ) from error
         text = f"pid {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
-        os.ftruncate(file, 0)
-        os.pwrite(file, text.encode(), 0)
+        try:
+            os.pwrite(file, text.encode(), 0)
+            os.ftruncate(file, len(text))
+        except OSError as error:
+            os.close(file)
+            raise files.explained(error, self._path) from error
         self._file = file
 
     def release(self) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from itertools import accumulate
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -22,7 +25,13 @@ from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, 
 from schemas.records import Record
 from schemas.usage import Usage
 
+KEPT_KEY = b"quarry.kept"
+"""The key of the kept columns' names, a JSON array, in the metadata of the schemas of rows and failures."""
+logger = logging.getLogger(__name__)
+VIEW_COLUMNS = ("recipe", "run_id", "committed_at", "sequence")
+"""What the catalog's views add to the parts' columns."""
 _ATTEMPT_FIELDS = [field.name for field in fields(Attempt)]
+_PROBLEM_FIELDS = [field.name for field in fields(FieldProblem)]
 _MONEY = Decimal("0.0000000001")
 
 
@@ -49,14 +58,9 @@ class PartSchemas:
     def __init__(self, codec: RowCodec, kept: pa.Schema, *, recipe_id: str) -> None:
         self.codec = codec
         self.kept = pa.schema([pa.field(one.name, one.type, nullable=True) for one in kept])
-        taken = {"record_id", "fingerprint", *codec.schema.names, *(one.name for one in ROWS_TAIL)}
-        for name in self.kept.names:
-            if name in taken:
-                raise JobError(
-                    f"the kept column {name!r} has the name of a column of the rows; keep it under another: "
-                    f"--keep {name}:source_{name}"
-                )
+        _check_kept(codec, self.kept)
         metadata = {**(codec.schema.metadata or {}), b"quarry.recipe": recipe_id.encode()}
+        metadata[KEPT_KEY] = orjson.dumps(self.kept.names)
         fixed = [
             pa.field("record_id", pa.string(), nullable=False),
             pa.field("fingerprint", pa.string(), nullable=False),
@@ -67,13 +71,28 @@ class PartSchemas:
         self.calls = CALLS.with_metadata({b"quarry.recipe": recipe_id.encode()})
 
 
+def _check_kept(codec: RowCodec, kept: pa.Schema) -> None:
+    """DuckDB takes no notice of case in names, so neither does this."""
+    taken = {name.lower(): "a field of the schema" for name in codec.schema.names}
+    taken |= {name: "a column that every row has" for name in ("record_id", "fingerprint")}
+    taken |= {one.name: "a column that every row has" for one in ROWS_TAIL}
+    taken |= {name: "a column of the catalog's views" for name in VIEW_COLUMNS}
+    for name in kept.names:
+        if (other := taken.get(name.lower())) is not None:
+            raise JobError(
+                f"the kept column {name!r} has the name of {other}, {name.lower()!r}; keep it under another: "
+                f"--keep {name}:source_{name}"
+            )
+        taken[name.lower()] = "another kept column"
+
+
 def rows_part(items: Sequence[Item], schemas: PartSchemas) -> bytes:
     """The Parquet bytes of the items that became rows; the same items give the same bytes."""
     records = [item.record for item in items]
     found = [item.outcome for item in items if isinstance(item.outcome, Extracted)]
     values = schemas.codec.encode([outcome.value for outcome in found])
     columns: list[pa.Array | pa.ChunkedArray] = [
-        pa.array([clean_text(record.record_id) for record in records], pa.string()),
+        _array([record.record_id for record in records], pa.string()),
         pa.array([record.fingerprint for record in records], pa.string()),
         *(_kept(records, field) for field in schemas.kept),
         *values.columns,
@@ -86,48 +105,29 @@ def rows_part(items: Sequence[Item], schemas: PartSchemas) -> bytes:
 
 def failures_part(items: Sequence[Item], schemas: PartSchemas, *, ledger_text: str) -> bytes:
     """The Parquet bytes of the items that failed."""
-    rows = []
-    for item in items:
-        record, outcome = item.record, item.outcome
-        assert isinstance(outcome, Failed)
-        usage = Usage() if item.merged else outcome.usage
-        rows.append(
-            {
-                "record_id": clean_text(record.record_id),
-                "fingerprint": record.fingerprint,
-                "occurrence": record.occurrence,
-                "reason": outcome.reason.value,
-                "retryable": outcome.retryable,
-                "message": clean_text(outcome.message),
-                "model": outcome.model,
-                "problems": [
-                    {
-                        "path": clean_text(p.path),
-                        "error": p.error,
-                        "message": clean_text(p.message),
-                        "value": p.value and clean_text(p.value),
-                    }
-                    for p in outcome.problems
-                ],
-                "attempts": [
-                    {
-                        name: clean_text(value) if isinstance(value := getattr(one, name), str) else value
-                        for name in _ATTEMPT_FIELDS
-                    }
-                    for one in outcome.attempts
-                ],
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "cost": _money(usage.cost),
-                "partial": _partial(outcome.partial),
-                "text": _ledger_text(record.text, ledger_text),
-                "merged": item.merged,
-            }
-        )
-    columns = [pa.array([row[field.name] for row in rows], field.type) for field in FAILURES_FIXED] + [
-        _kept([item.record for item in items], field) for field in schemas.kept
-    ]
-    return _bytes(pa.Table.from_arrays(columns, schema=schemas.failures))
+    failed = [item.outcome for item in items if isinstance(item.outcome, Failed)]
+    records = [item.record for item in items]
+    usages = [Usage() if item.merged else outcome.usage for item, outcome in zip(items, failed, strict=True)]
+    columns: dict[str, list[Any]] = {
+        "record_id": [record.record_id for record in records],
+        "fingerprint": [record.fingerprint for record in records],
+        "occurrence": [record.occurrence for record in records],
+        "reason": [outcome.reason.value for outcome in failed],
+        "retryable": [outcome.retryable for outcome in failed],
+        "message": [outcome.message for outcome in failed],
+        "model": [outcome.model for outcome in failed],
+        "problems": [[_members(problem) for problem in outcome.problems] for outcome in failed],
+        "attempts": [[_members(attempt) for attempt in outcome.attempts] for outcome in failed],
+        "input_tokens": [usage.input_tokens for usage in usages],
+        "output_tokens": [usage.output_tokens for usage in usages],
+        "cost": [_money(usage.cost) for usage in usages],
+        "partial": [_partial(outcome.partial) for outcome in failed],
+        "text": [_ledger_text(record.text, ledger_text) for record in records],
+        "merged": [item.merged for item in items],
+    }
+    arrays = [_array(columns[field.name], field.type) for field in FAILURES_FIXED]
+    arrays += [_kept(records, field) for field in schemas.kept]
+    return _bytes(pa.Table.from_arrays(arrays, schema=schemas.failures))
 
 
 def calls_part(calls: Sequence[CallRecord], schemas: PartSchemas, *, chunk: str, run_id: str) -> bytes:
@@ -135,11 +135,13 @@ def calls_part(calls: Sequence[CallRecord], schemas: PartSchemas, *, chunk: str,
     columns = []
     for field in schemas.calls:
         if field.name == "chunk":
-            columns.append(pa.array([chunk] * len(calls), field.type))
+            columns.append(pa.repeat(pa.scalar(chunk, field.type), len(calls)))
         elif field.name == "run_id":
-            columns.append(pa.array([run_id] * len(calls), field.type))
+            columns.append(pa.repeat(pa.scalar(run_id, field.type), len(calls)))
+        elif field.name == "cost":
+            columns.append(pa.array([_money(call.cost) for call in calls], field.type))
         else:
-            columns.append(pa.array([_cell(getattr(call, field.name)) for call in calls], field.type))
+            columns.append(_array(list(map(attrgetter(field.name), calls)), field.type))
     return _bytes(pa.Table.from_arrays(columns, schema=schemas.calls))
 
 
@@ -172,7 +174,7 @@ def read_failure(row: Mapping[str, Any]) -> Failed:
         problems=tuple(FieldProblem(**problem) for problem in row["problems"]),
         attempts=tuple(Attempt(**attempt) for attempt in row["attempts"]),
         usage=Usage(0, row["input_tokens"], row["output_tokens"], cost=row["cost"]),
-        partial=None if row["partial"] is None else orjson.loads(row["partial"]),
+        partial=None if row["partial"] is None else json.loads(row["partial"]),
     )
 
 
@@ -182,9 +184,9 @@ def _evidence(lists: Sequence[Sequence[Evidence]]) -> pa.Array:
     item = EVIDENCE.value_type
     values = pa.StructArray.from_arrays(
         [
-            pa.array([clean_text(one.path) for one in flat], item.field("path").type),
+            _array([one.path for one in flat], item.field("path").type),
             pa.array([one.match.value for one in flat], item.field("match").type),
-            pa.array([one.quote for one in flat], item.field("quote").type),
+            _array([one.quote for one in flat], item.field("quote").type),
             pa.array([one.start for one in flat], item.field("start").type),
             pa.array([one.end for one in flat], item.field("end").type),
             pa.array([one.score for one in flat], item.field("score").type),
@@ -209,36 +211,58 @@ def _meta(items: Sequence[Item], found: Sequence[Extracted]) -> pa.Array:
         "merged": [item.merged for item in items],
     }
     members = [META.field(i) for i in range(META.num_fields)]
-    return pa.StructArray.from_arrays([pa.array(columns[one.name], one.type) for one in members], fields=members)
+    return pa.StructArray.from_arrays([_array(columns[one.name], one.type) for one in members], fields=members)
 
 
 def _kept(records: Sequence[Record], field: pa.Field) -> pa.Array:
-    return pa.array([record.kept.get(field.name) for record in records], field.type)
+    return _array([record.kept.get(field.name) for record in records], field.type)
 
 
 def _ledger_text(text: str, policy: str) -> str | None:
     if policy == "none":
         return None
-    return (
-        clean_text(text)
-        if policy == "full"
-        else f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
-    )
+    if policy == "full":
+        return text
+    return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
 
 
 def _partial(partial: Any) -> str | None:
+    """JSON text. The raw answers are in the attempts, so what nests too deep for JSON may go."""
     if partial is None:
         return None
     try:
         return orjson.dumps(partial).decode()
-    except (TypeError, orjson.JSONEncodeError):
+    except TypeError:
+        pass
+    try:
+        # Integers past 64 bits, which orjson refuses; lone surrogates are escaped.
+        return json.dumps(partial, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        logger.warning("an answer cannot be kept as JSON (%s); its raw text is in the ledger", error)
         return None
 
 
-def _cell(value: Any) -> Any:
+def _members(one: Attempt | FieldProblem) -> dict[str, Any]:
+    names = _ATTEMPT_FIELDS if isinstance(one, Attempt) else _PROBLEM_FIELDS
+    return {name: getattr(one, name) for name in names}
+
+
+def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """An Arrow array; strings that UTF-8 cannot hold are cleaned, at a cost that only they have."""
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([_cleaned(value) for value in values], kind)
+
+
+def _cleaned(value: Any) -> Any:
     if isinstance(value, str):
         return clean_text(value)
-    return _money(value) if isinstance(value, Decimal) else value
+    if isinstance(value, list):
+        return [_cleaned(one) for one in value]
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(one) for key, one in value.items()}
+    return value
 
 
 def _money(cost: Decimal | None) -> Decimal | None:

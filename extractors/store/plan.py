@@ -1,45 +1,51 @@
-"""The plan: which records are new, which are identical, and in which chunks they are done.
+"""Planning: which records of a source are to do, in which chunks.
 
-An anti-join in DuckDB between the source and what commits say was decided. The source is read once, into a
-scratch database on disk, so that a run works on one consistent snapshot; texts and kept columns are
-fetched from there chunk by chunk.
+The source is staged once into a scratch database on disk; an anti-join with the committed outcomes leaves
+what is to do; identical texts are grouped; groups are cut into chunks in source order. Everything large
+stays in DuckDB, under a small memory limit.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import os
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from extractors.errors import SourceError
-from extractors.sources.base import Source, quoted
-from schemas.records import FINGERPRINT_LENGTH, Record
+from extractors.errors import OutputError
+from extractors.sources import Source
+from extractors.store.current import CurrentOutcomes, current_outcomes, fingerprint_sql, identity_sql
+from schemas.records import Record
 
-_MEMORY = "200MB"
-_READ_AHEAD = 2000
-KEYS = pa.schema(
-    [
-        ("record_id", pa.string()),
-        ("occurrence", pa.int32()),
-        ("fingerprint", pa.string()),
-        ("sequence", pa.int64()),
-        ("is_row", pa.bool_()),
-        ("part", pa.string()),
-    ]
-)
-"""What planning needs of a committed outcome; ``part`` is the path of its Parquet file."""
+logger = logging.getLogger(__name__)
+_SCHEMA = "quarry_plan.main"
+_STAGED, _JUDGED = f"{_SCHEMA}.staged", f"{_SCHEMA}.judged"
+_LEADERS, _FOLLOWERS = f"{_SCHEMA}.leaders", f"{_SCHEMA}.followers"
+_MEMORY = ("96MB", "1GB", "4GB")
+_WINDOW_GROUPS = 5_000
+_WINDOW_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class PlanCounts:
-    """``records`` = ``skipped_rows`` + ``skipped_failures`` + ``new``. Of the new ones ``distinct`` texts are
-    asked, ``merged`` records are answered by another record's call, now or earlier (``reused`` texts), and
-    ``problems`` cannot be asked. ``removed`` were decided once and are not in the source any more."""
+    """What the plan found, in records unless said otherwise.
+
+    ``records = skipped_rows + skipped_failures + new`` and ``new = distinct + unaskable + merged``, where
+    ``distinct`` counts the texts to ask and ``unaskable`` the different bad inputs. ``merged`` records are
+    answered by an identical record of this plan or of an earlier commit; ``reused`` counts the texts of the
+    latter. ``problems`` are the new records that cannot be asked. ``duplicate_ids`` are records of the
+    source whose id an earlier one has. ``removed`` were committed and are not in the source any more (for
+    a retry: were selected and are not there). ``text_characters`` adds up the texts to ask.
+    """
 
     records: int
     skipped_rows: int
@@ -48,6 +54,7 @@ class PlanCounts:
     distinct: int
     merged: int
     reused: int
+    unaskable: int
     duplicate_ids: int
     problems: int
     removed: int
@@ -56,7 +63,8 @@ class PlanCounts:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Records with one fingerprint; the first is asked, unless ``donor`` (a part) holds the answer."""
+    """Records of one fingerprint; the first is the one asked. ``donor`` is the path of a committed part
+    that holds this fingerprint's outcome already."""
 
     records: tuple[Record, ...]
     donor: str | None = None
@@ -64,64 +72,74 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Records handled together: the unit of a task, of a part and of a commit."""
+    """Groups that are answered and committed together."""
 
     chunk_id: str
     groups: tuple[Group, ...]
-
-    @property
-    def size(self) -> int:
-        """The number of records."""
-        return sum(len(group.records) for group in self.groups)
-
-    def first(self, most: int) -> Chunk:
-        """A chunk of the first groups, ``most`` records at most; a group is not divided."""
-        taken: list[Group] = []
-        for group in self.groups:
-            if len(group.records) <= most:
-                taken.append(group)
-                most -= len(group.records)
-        return Chunk.of(taken)
 
     @classmethod
     def of(cls, groups: Sequence[Group]) -> Chunk:
         """A chunk named by its content."""
         return cls(chunk_name([record for group in groups for record in group.records]), tuple(groups))
 
+    @property
+    def size(self) -> int:
+        """Its records."""
+        return sum(len(group.records) for group in self.groups)
+
+    def first(self, most: int) -> Chunk:
+        """The chunk of its first ``most`` records; the last group may be cut."""
+        taken: list[Group] = []
+        for group in self.groups:
+            if most <= 0:
+                break
+            taken.append(Group(group.records[:most], group.donor))
+            most -= len(group.records)
+        return Chunk.of(taken)
+
 
 @dataclass(frozen=True, slots=True)
 class RetrySelection:
-    """The failures to ask again, as a table of ``record_id`` and ``occurrence``."""
+    """The records to ask again: ``identities`` has record_id and occurrence. Those whose current outcome
+    is no failure (any more) are left out by the plan."""
 
-    records: pa.Table
+    identities: pa.Table
 
     @classmethod
     def of(cls, failures: pa.Table) -> RetrySelection:
-        """From rows of the ledger."""
+        """From ledger entries, or any table with record_id and occurrence."""
         return cls(failures.select(["record_id", "occurrence"]))
 
 
-def chunk_name(records: Iterable[Record]) -> str:
-    """16 hex digits over the records' ids, occurrences and fingerprints: the same content, the same name."""
+def chunk_name(records: Sequence[Record]) -> str:
+    """16 hex digits of SHA-256 over the records' ids, occurrences and fingerprints: the same records make
+    the same name in any process, in whatever order they were finished."""
     digest = hashlib.sha256()
     for record in sorted(records, key=lambda one: (one.record_id, one.occurrence)):
-        digest.update(
-            f"{record.record_id}\x00{record.occurrence}\x00{record.fingerprint}\x01".encode("utf-8", "replace")
-        )
+        name = record.record_id.encode("utf-8", "surrogatepass")
+        digest.update(b"%d:%b %d %b\n" % (len(name), name, record.occurrence, record.fingerprint.encode()))
     return digest.hexdigest()[:16]
 
 
 class Plan:
-    """What is to be done. A context manager: leaving it deletes the scratch database."""
+    """A plan and its scratch database. A context manager: leaving it deletes the scratch files."""
 
     def __init__(
-        self, con: duckdb.DuckDBPyConnection, path: Path, counts: PlanCounts, kept: pa.Schema, size: int
+        self,
+        con: duckdb.DuckDBPyConnection,
+        folder: Path,
+        *,
+        counts: PlanCounts,
+        kept: pa.Schema,
+        chunk_size: int,
+        outcomes: CurrentOutcomes,
     ) -> None:
         self.counts = counts
         self.kept = kept
         self._con = con
-        self._path = path
-        self._size = size
+        self._folder = folder
+        self._chunk_size = chunk_size
+        self._outcomes = outcomes
 
     @classmethod
     def make(
@@ -133,29 +151,25 @@ class Plan:
         chunk_size: int,
         retry: RetrySelection | None = None,
     ) -> Plan:
-        """Read the source and compare. ``keys`` are batches of ``KEYS``. Raises ``SourceError``."""
-        scratch.mkdir(parents=True, exist_ok=True)
-        path = scratch / "plan.duckdb"
-        con = duckdb.connect(
-            str(path),
-            config={
-                "memory_limit": _MEMORY,
-                "temp_directory": str(scratch / "spill"),
-                "threads": 2,
-                "preserve_insertion_order": True,
-            },
-        )
+        """Read the source and plan it. ``keys`` are batches of ``extractors.store.commits.KEYS``.
+
+        Raises ``SourceError``, and ``OutputError`` when ``scratch`` is full.
+
+        A record is skipped when its current outcome has its fingerprint. With ``retry``, just the selected
+        records whose current outcome is a failure are planned, and only rows are donors.
+        """
+        _clean(scratch)
+        folder = scratch / f"plan-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        con = duckdb.connect()
         try:
-            _stage(con, source)
-            _compare(con, keys, retry)
-            counts = _count(con)
-        except duckdb.Error as error:
-            con.close()
-            raise SourceError(f"{source.description} cannot be read: {str(error).split(chr(10), 1)[0]}") from error
+            return _made(con, folder, source, keys, chunk_size=chunk_size, retry=retry)
+        except duckdb.IOException as error:
+            _remove(con, folder)
+            raise OutputError(f"planning cannot write to {scratch}: {str(error).splitlines()[0]}") from error
         except BaseException:
-            con.close()
+            _remove(con, folder)
             raise
-        return cls(con, path, counts, source.kept, chunk_size)
 
     def __enter__(self) -> Plan:
         return self
@@ -164,194 +178,228 @@ class Plan:
         self.close()
 
     def close(self) -> None:
-        """Close and delete the scratch database."""
-        self._con.close()
-        self._path.unlink(missing_ok=True)
+        """Delete the scratch files."""
+        _remove(self._con, self._folder)
 
     def chunks(self) -> Iterator[Chunk]:
-        """The chunks in source order, each with exactly ``chunk_size`` groups but the last. All records of
-        one fingerprint are in one group."""
-        waiting: list[Group] = []
-        for group in self._groups():
-            waiting.append(group)
-            if len(waiting) == self._size:
-                yield Chunk.of(waiting)
-                waiting = []
-        if waiting:
-            yield Chunk.of(waiting)
+        """The chunks in source order (of each group's first record), each of exactly ``chunk_size`` groups
+        but the last. Memory holds about one chunk and 8 MB of texts."""
+        groups = self._groups()
+        while some := list(islice(groups, self._chunk_size)):
+            yield Chunk.of(some)
 
     def sample(self, most: int) -> list[str]:
-        """The texts of up to ``most`` groups that are to be asked, chosen by their fingerprints' order."""
-        found = self._con.execute(
-            "select s.txt from todo t join staged s using (n) where t.leads and t.donor is null and s.problem is null "
-            "order by t.f limit ?",
-            [most],
-        ).fetchall()
-        return [row[0] for row in found]
+        """Up to ``most`` of the texts to ask, by fingerprint order: unbiased, and the same every time."""
+        # The texts are fetched for the chosen few only.
+        return [
+            text
+            for (text,) in self._con.cursor()
+            .execute(
+                f"select text from {_STAGED} s where s.rowid in (select ord from {_LEADERS} where asked "
+                "order by fingerprint limit ?) order by fingerprint",
+                [most],
+            )
+            .fetchall()
+        ]
 
     def _groups(self) -> Iterator[Group]:
-        reader = self._con.cursor()
-        after = -1
-        while True:
-            leaders = reader.execute(
-                "select n, f, donor, follows from todo where leads and n > ? order by n limit ?", [after, _READ_AHEAD]
-            ).fetchall()
-            if not leaders:
-                return
-            last = leaders[-1][0]
-            records = self._records(reader, "n in (select n from todo where leads and n > ? and n <= ?)", [after, last])
-            for n, f, donor, follows in leaders:
-                others: list[Record] = []
-                if follows:
-                    others = list(
-                        self._records(reader, "n in (select n from todo where not leads and f = ?)", [f]).values()
-                    )
-                yield Group((records[n], *others), donor)
-            after = last
+        cursor = self._con.cursor()
+        windows = cursor.execute(
+            f"select min(n), max(n), min(ord), max(ord), sum(followers) from (select *, sum(bytes) over (order by n) // "
+            f"{_WINDOW_BYTES} as size from {_LEADERS}) group by size, n // {_WINDOW_GROUPS} order by 1"
+        ).fetchall()
+        kept = "".join(f", k{number}" for number in range(len(self.kept)))
+        for first, last, first_ord, last_ord, followers in windows:
+            leaders = cursor.sql(
+                f"select n, record_id, occurrence, s.fingerprint, problem, text, donor, followers{kept} from {_STAGED} s "
+                f"join {_LEADERS} l on s.rowid = l.ord where s.rowid between $a and $b and l.n between $x and $y order by n",
+                params={"a": first_ord, "b": last_ord, "x": first, "y": last},
+            ).to_arrow_table()
+            more = self._followers(first, last, kept) if followers else None
+            rows = zip(*(leaders.column(place).to_pylist() for place in range(8)), self._kept(leaders, 8), strict=True)
+            for _, record_id, occurrence, fingerprint, problem, text, donor, count, values in rows:
+                lead = Record(record_id, text, fingerprint, occurrence, values, problem)
+                records = [lead]
+                if count and more is not None:
+                    records += [
+                        Record(other, text, fingerprint, number, its, problem)
+                        for other, number, its in islice(more, count)
+                    ]
+                yield Group(tuple(records), None if donor is None else self._outcomes.path(donor))
 
-    def _records(self, con: duckdb.DuckDBPyConnection, where: str, values: list[Any]) -> dict[int, Record]:
-        names = [field.name for field in self.kept]
-        table = con.sql(f"select * from staged where {where} order by n", params=values).to_arrow_table()
-        kept = [
-            table.column(quoted_name).cast(field.type).to_pylist()
-            for field, quoted_name in zip(self.kept, (f"k_{name}" for name in names), strict=True)
-        ]
-        columns = [table.column(name).to_pylist() for name in ("n", "rid", "occ", "fp", "txt", "problem")]
-        found = {}
-        for place, (n, rid, occurrence, fingerprint, text, problem) in enumerate(zip(*columns, strict=True)):
-            found[n] = Record(
-                record_id=rid,
-                text=text or "",
-                fingerprint=fingerprint,
-                occurrence=occurrence,
-                kept={name: column[place] for name, column in zip(names, kept, strict=True)},
-                problem=problem,
+    def _followers(self, first: int, last: int, kept: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
+        """The other records of groups ``first`` to ``last``: id, occurrence, kept values."""
+        table = (
+            self._con.cursor()
+            .sql(
+                f"select record_id, occurrence{kept} from {_FOLLOWERS} where n between ? and ? order by n, ord",
+                params=[first, last],
             )
-        return found
+            .to_arrow_table()
+        )
+        return zip(table.column(0).to_pylist(), table.column(1).to_pylist(), self._kept(table, 2), strict=True)
+
+    def _kept(self, table: pa.Table, offset: int) -> list[dict[str, Any]]:
+        """Each row's kept values by name."""
+        if not len(self.kept):
+            return [{} for _ in range(table.num_rows)]
+        names = self.kept.names
+        columns = [table.column(offset + place).to_pylist() for place in range(len(names))]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _made(
+    con: duckdb.DuckDBPyConnection,
+    folder: Path,
+    source: Source,
+    keys: Iterable[pa.RecordBatch],
+    *,
+    chunk_size: int,
+    retry: RetrySelection | None,
+) -> Plan:
+    con.execute(f"set threads = {min(4, os.cpu_count() or 1)}")
+    con.execute(f"set temp_directory = '{_escaped(folder / 'spill')}'")
+    con.execute(f"attach '{_escaped(folder / 'plan.duckdb')}' as quarry_plan")
+    _stage(con, source)
+    outcomes = current_outcomes(con, keys, schema=_SCHEMA)
+    duplicates = _judge(con, outcomes, retry)
+    _group(con, outcomes, len(source.kept), rows_only=retry is not None)
+    counts = _counts(con, outcomes, duplicates=duplicates, retry=retry)
+    return Plan(con, folder, counts=counts, kept=source.kept, chunk_size=chunk_size, outcomes=outcomes)
 
 
 def _stage(con: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """The source as a table: n, rid, occ, fp, txt, problem, k_*; k hashes the record's identity."""
-    sql = source.relation(con)
-    kept = "".join(f", {quoted(f'k_{field.name}')}" for field in source.kept)
-    con.execute(f"create table raw as select row_number() over () as n, * from ({sql})")
-    extra = source.leftovers(con)
-    if extra is not None:
+    """Table ``staged``. A batch of some thousand texts of megabytes each needs more memory than the usual
+    limit; the source is then read again from its start."""
+    for limit in _MEMORY:
+        con.execute(f"set memory_limit = '{limit}'")
+        try:
+            source.stage(con, _STAGED)
+            break
+        except duckdb.OutOfMemoryException:
+            if limit == _MEMORY[-1]:
+                raise
+            logger.info("reading %s needs more than %s of memory", source.place, limit)
+    con.execute(f"set memory_limit = '{_MEMORY[0]}'")
+
+
+def _judge(con: duckdb.DuckDBPyConnection, outcomes: CurrentOutcomes, retry: RetrySelection | None) -> int:
+    """Table ``judged``: every record with its occurrence and, when it is done already, the part that says so.
+    Returns how many records share their id with an earlier one."""
+    con.execute(
+        f"create table {_SCHEMA}.again as select s.rowid as ord, "
+        "(row_number() over (partition by record_id order by s.rowid) - 1)::integer as occurrence "
+        f"from {_STAGED} s where given is null and hash(record_id) in "
+        f"(select h from (select hash(record_id) as h from {_STAGED} where given is null) group by h having count(*) > 1)"
+    )
+    duplicates = _number(con, f"select count(*) from {_SCHEMA}.again where occurrence > 0")
+    # The join for occurrences is left out where it would only find zeros, which is nearly always.
+    join = f"left join {_SCHEMA}.again a on s.rowid = a.ord" if duplicates else ""
+    occurrence = "coalesce(given, a.occurrence, 0)" if duplicates else "coalesce(given, 0)"
+    record = (
+        f"select s.rowid as ord, {occurrence} as occurrence, {identity_sql('record_id', occurrence)} as identity, "
+        f"{fingerprint_sql('fingerprint')} as fingerprint, problem is not null as broken, characters, bytes from {_STAGED} s {join}"
+    )
+    if retry is None:
         con.execute(
-            f"insert into raw by position select (select coalesce(max(n), 0) from raw) + row_number() over (), * from ({extra})"
+            f"create table {_JUDGED} as select r.* exclude (identity), c.identity is not null as known, "
+            f"case when c.fingerprint = r.fingerprint then c.part end as part from ({record}) r "
+            f"left join {outcomes.current} c on r.identity = c.identity"
         )
+        return duplicates
+    con.register("quarry_retry", retry.identities)
     con.execute(
-        "create table named as select n, rid, occ, txt, raw, case when problem is not null then problem "
-        "when txt is null then 'the text is null' when trim(txt, chr(32) || chr(9) || chr(10) || chr(13)) = '' "
-        f"then 'the text is empty' end as problem{kept} from raw"
+        f"create table {_JUDGED} as select r.* exclude (identity), true as known, null::bigint as part "
+        f"from ({record}) r semi join (select identity from {outcomes.current} where part % 2 = 1 and identity in "
+        f"(select {identity_sql('record_id', 'occurrence')} from quarry_retry)) c on r.identity = c.identity"
     )
-    con.execute("drop table raw")
-    fingerprint = (
-        f"left(sha256(case when problem is null then txt else 'problem' || chr(0) || problem || chr(0) || coalesce(raw, txt, '') end), "
-        f"{FINGERPRINT_LENGTH})"
-    )
+    con.unregister("quarry_retry")
+    return duplicates
+
+
+def _group(con: duckdb.DuckDBPyConnection, outcomes: CurrentOutcomes, kept: int, *, rows_only: bool) -> None:
+    """Tables ``leaders`` (a group's first record; ``n`` numbers them in source order) and ``followers``."""
     con.execute(
-        f"create table printed as select n, coalesce(rid, 'c-' || left(fp, 16)) as rid, occ, fp, "
-        f"case when problem is null then txt else coalesce(raw, txt) end as txt, problem{kept} "
-        f"from (select *, {fingerprint} as fp from named)"
-    )
-    con.execute("drop table named")
-    con.execute(
-        "create table doubles as select n, (row_number() over (partition by rid order by n) - 1)::integer as counted "
-        "from printed where occ is null and hash(rid) in (select hash(rid) from printed where occ is null group by hash(rid) having count(*) > 1)"
+        f"create table {_SCHEMA}.several as select fingerprint, min(ord) as lead, count(*) - 1 as followers from {_JUDGED} "
+        "where part is null group by fingerprint having count(*) > 1"
     )
     con.execute(
-        "create table staged as select p.* replace (coalesce(p.occ, d.counted, 0) as occ) from printed p "
-        "left join doubles d using (n)"
-        if con.execute("select count(*) from doubles").fetchall() != [(0,)]
-        else "create table staged as select * replace (coalesce(occ, 0) as occ) from printed"
+        f"create table {_SCHEMA}.donors as select fingerprint, "
+        f"coalesce(max(part) filter (part % 2 = 0), max(part)) as part from {outcomes.outcomes} "
+        f"where fingerprint in (select fingerprint from {_JUDGED} where part is null and not broken)"
+        f"{' and part % 2 = 0' if rows_only else ''} group by fingerprint"
     )
-    con.execute("drop table printed")
     con.execute(
-        "create table identity as select n, md5_number(rid || chr(0) || occ) as k, md5_number(fp) as f from staged"
+        f"create table {_LEADERS} as select row_number() over (order by j.ord) - 1 as n, j.ord, j.occurrence, j.fingerprint, "
+        "j.broken, d.part as donor, d.part is null and not j.broken as asked, coalesce(m.followers, 0) as followers, "
+        f"j.characters, j.bytes from {_JUDGED} j "
+        f"left join {_SCHEMA}.several m on m.fingerprint = j.fingerprint "
+        f"left join {_SCHEMA}.donors d on d.fingerprint = j.fingerprint "
+        "where j.part is null and (m.lead is null or m.lead = j.ord) order by j.ord"
+    )
+    columns = "".join(f", s.k{number}" for number in range(kept))
+    con.execute(
+        f"create table {_FOLLOWERS} as select l.n, j.ord, s.record_id, j.occurrence{columns} from {_JUDGED} j "
+        f"join {_SCHEMA}.several m on m.fingerprint = j.fingerprint and j.ord > m.lead "
+        f"join {_LEADERS} l on l.ord = m.lead join {_STAGED} s on s.rowid = j.ord where j.part is null order by l.n, j.ord"
     )
 
 
-def _compare(con: duckdb.DuckDBPyConnection, keys: Iterable[pa.RecordBatch], retry: RetrySelection | None) -> None:
-    """``todo``: n, f, leads (asks for its fingerprint), follows (how many more have it), donor."""
-    con.execute("create table parts (id integer, path varchar)")
-    con.execute("create table decided (k uhugeint, f uhugeint, sequence bigint, is_row boolean, part integer)")
-    parts: dict[str, int] = {}
-    for batch in keys:
-        for path in batch.column("part").unique().to_pylist():
-            if path not in parts:
-                parts[path] = len(parts)
-        numbers = pa.array([parts[path] for path in batch.column("part").to_pylist()], pa.int32())
-        con.register("batch", batch.append_column("number", numbers))
-        con.execute(
-            "insert into decided select md5_number(record_id || chr(0) || occurrence), md5_number(fingerprint), "
-            "sequence, is_row, number from batch"
-        )
-        con.unregister("batch")
-    if parts:
-        con.register("paths", pa.table({"id": pa.array(parts.values(), pa.int32()), "path": list(parts)}))
-        con.execute("insert into parts select * from paths")
-        con.unregister("paths")
-    con.execute(
-        "create table current as select k, arg_max(f, sequence) as f, arg_max(is_row, sequence) as is_row from decided group by k"
-    )
-    if retry is not None:
-        con.register("selected", retry.records)
-        con.execute(
-            "create table wanted as select i.n from identity i semi join "
-            "(select md5_number(record_id || chr(0) || occurrence) as k from selected) s using (k) "
-            "join current c using (k) where not c.is_row"
-        )
-        con.unregister("selected")
-        # A retry is about these records only: the rest of the source is not counted.
-        con.execute("delete from identity where n not in (select n from wanted)")
-        donors = "where is_row"
-        con.execute("create table fresh as select n, f from identity")
-    else:
-        donors = ""
-        con.execute("create table fresh as select n, f from identity i anti join current c on i.k = c.k and i.f = c.f")
-    con.execute(
-        f"create table donors as select f, arg_max(part, (is_row::integer) * 1000000000000 + sequence) as part from decided {donors} "
-        f"{'and' if donors else 'where'} f in (select f from fresh) group by f"
-    )
-    con.execute("create table groups as select f, min(n) as first, count(*) - 1 as follows from fresh group by f")
-    con.execute(
-        "create table todo as select fresh.n, fresh.f, fresh.n = g.first as leads, g.follows, p.path as donor from fresh "
-        "join groups g using (f) left join donors d using (f) left join parts p on p.id = d.part order by fresh.n"
-    )
-    con.execute("drop table groups; drop table fresh; drop table donors")
-
-
-def _count(con: duckdb.DuckDBPyConnection) -> PlanCounts:
-    def one(sql: str) -> tuple[Any, ...]:
-        return tuple(con.execute(sql).fetchall()[0])
-
-    records, duplicates = one(
-        "select count(*), (select count(*) from doubles where counted > 0 and n in (select n from identity)) from identity"
-    )
-    new, groups, reused = one(
-        "select count(*), count(*) filter (leads), count(*) filter (leads and donor is not null) from todo"
-    )
-    problems, problem_groups, characters = one(
-        "select count(*) filter (problem is not null), count(*) filter (problem is not null and t.leads), "
-        "coalesce(sum(length(txt)) filter (problem is null and t.leads and t.donor is null), 0) "
-        "from todo t join staged s using (n)"
-    )
-    skipped_rows, skipped_failures = one(
-        "select count(*) filter (c.is_row), count(*) filter (not c.is_row) from identity i join current c on i.k = c.k and i.f = c.f "
-        "where i.n not in (select n from todo)"
-    )
-    (removed,) = one("select count(*) from current c anti join identity i using (k)")
+def _counts(
+    con: duckdb.DuckDBPyConnection, outcomes: CurrentOutcomes, *, duplicates: int, retry: RetrySelection | None
+) -> PlanCounts:
+    records, rows, failures, new, problems, known = con.execute(
+        "select count(*), count(*) filter (part % 2 = 0), count(*) filter (part % 2 = 1), count(*) filter (part is null), "
+        f"count(*) filter (part is null and broken), count(*) filter (known) from {_JUDGED}"
+    ).fetchall()[0]
+    groups, distinct, reused, unaskable, characters = con.execute(
+        "select count(*), count(*) filter (asked), count(donor), count(*) filter (broken), "
+        f"coalesce(sum(characters) filter (asked), 0)::bigint from {_LEADERS}"
+    ).fetchall()[0]
+    expected = retry.identities.num_rows if retry else _number(con, f"select count(*) from {outcomes.current}")
     return PlanCounts(
         records=records,
-        skipped_rows=skipped_rows,
-        skipped_failures=skipped_failures,
+        skipped_rows=rows,
+        skipped_failures=failures,
         new=new,
-        distinct=groups - reused - problem_groups,
+        distinct=distinct,
         merged=new - groups + reused,
         reused=reused,
+        unaskable=unaskable,
         duplicate_ids=duplicates,
         problems=problems,
-        removed=removed,
-        text_characters=int(characters),
+        removed=max(0, expected - known),
+        text_characters=characters,
     )
+
+
+def _clean(scratch: Path) -> None:
+    """Delete what killed runs left behind; a living process keeps its own."""
+    for folder in scratch.glob("plan-*-*"):
+        owner = folder.name.split("-")[1]
+        if owner.isdigit() and not _alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    con.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _number(con: duckdb.DuckDBPyConnection, sql: str) -> int:
+    # Not fetchone: a result that is not read to its end keeps the connection busy.
+    return int(con.execute(sql).fetchall()[0][0])
+
+
+def _escaped(path: Path) -> str:
+    return str(path.resolve()).replace("'", "''")

@@ -1,33 +1,27 @@
 """The store of one recipe in one output folder: parts, commits, journals, and who may write.
 
-::
-
-    OUT/quarry.json                         says that the folder is ours
-    OUT/<name>/recipe=<id8>/recipe.json     columns.arrow rows/  failures/  calls/  commits/  journal/  quarantine/
-    OUT/runs/<run-id>.json
-
 A chunk is written part by part (temp, fsync, rename), its commit last. A part counts only when a commit
-names it, so a crash between any two steps loses nothing but the calls in flight.
+names it, so a crash between any two steps loses nothing but the calls in flight. A part that a commit names
+is never written again: a chunk that is done once more, by a retry say, gets another name (``layout`` has the
+folders).
 """
 
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from extractors.errors import OutputError
-from extractors.store import files
-from extractors.store.commits import Commit, Keys, Part, read_commit, read_keys
+from extractors.store import files, layout
+from extractors.store.commits import Commit, Keys, Part, Verify, commit_keys, load_commits
 from extractors.store.journal import Journal, Replay
+from extractors.store.layout import recipe_folder
 from extractors.store.lock import Lock
 from extractors.store.parts import (
     Item,
@@ -39,17 +33,12 @@ from extractors.store.parts import (
     read_row,
     rows_part,
 )
-from extractors.store.plan import KEYS
 from schemas.arrow import RowCodec
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted, Outcome
 from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
-FORMAT = 1
-_KEYS_AT_ONCE = 20_000
-MARKER = "quarry.json"
-_FOLDERS = ("rows", "failures", "calls", "commits", "journal")
 
 
 class Store:
@@ -58,12 +47,13 @@ class Store:
     def __init__(self, out: Path, folder: Path, schemas: PartSchemas, lock: Lock, *, ledger_text: str) -> None:
         self.out = out
         self.folder = folder
-        self.scratch = out / ".scratch"
+        self.scratch = out / layout.SCRATCH
         self._schemas = schemas
         self._lock = lock
         self._ledger_text = ledger_text
         self._commits: list[Commit] | None = None
         self._sequence = 0
+        self._donor: tuple[str, pa.Table, dict[str, int]] | None = None
 
     @classmethod
     def open(
@@ -83,23 +73,24 @@ class Store:
         Quarry's, cannot be written or has another recipe under the same short id, and ``JobError`` for
         kept columns whose names are taken.
         """
+        layout.check_name(name)
         schemas = PartSchemas(codec, kept, recipe_id=recipe_id)
         root = Path(out)
-        if root.exists() and not root.is_dir():
-            raise OutputError(f"{root} is a file; --out must name a folder")
+        layout.check_ours(root)
         files.make_folder(root)
-        _claim(root)
         lock = Lock(root)
         lock.take()
         try:
+            layout.mark(root)
+            for leftover in (f"{layout.MARKER}.*", f"{layout.CATALOG}.*"):
+                files.remove_stale(root, leftover)
+            files.make_folder(root / layout.RUNS)
+            files.remove_stale(root / layout.RUNS)
+            files.remove_folder(root / layout.SCRATCH)
+            files.make_folder(root / layout.SCRATCH)
             folder = recipe_folder(root, name=name, recipe_id=recipe_id)
-            for one in (root / "runs", *(folder / kind for kind in _FOLDERS)):
-                files.make_folder(one)
-                files.remove_stale(one)
-            shutil.rmtree(root / ".scratch", ignore_errors=True)
-            files.make_folder(root / ".scratch")
-            _same_recipe(folder / "recipe.json", recipe_id, recipe)
-            files.write_whole(folder / "columns.arrow", schemas.rows.serialize().to_pybytes())
+            layout.make_recipe_folder(folder, recipe_id, recipe)
+            files.write_whole(folder / layout.COLUMNS, schemas.rows.serialize().to_pybytes())
         except BaseException:
             lock.release()
             raise
@@ -113,14 +104,17 @@ class Store:
 
     def close(self) -> None:
         """Give the lock back and delete the scratch files."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        files.remove_folder(self.scratch)
         self._lock.release()
 
-    def commits(self) -> list[Commit]:
-        """The commits that hold, by sequence. One whose parts are damaged is set aside with them, so that
-        its records are planned again; a warning names the file."""
+    def commits(self, *, verify: Verify = "full") -> list[Commit]:
+        """The commits that hold, by sequence; read from disk once.
+
+        One whose parts are damaged is set aside with them, so that its records are planned again; a warning
+        names the file. ``verify`` "full" reads every part and compares its SHA-256, "size" looks at sizes.
+        """
         if self._commits is None:
-            self._commits = load_commits(self.folder, quarantine=self.folder / "quarantine")
+            self._commits = load_commits(self.folder, verify=verify, quarantine=self.folder / layout.QUARANTINE)
             self._sequence = max((commit.sequence for commit in self._commits), default=0)
         return list(self._commits)
 
@@ -128,8 +122,13 @@ class Store:
         self, chunk_id: str, items: Sequence[Item], calls: Sequence[CallRecord], *, run_id: str, at: datetime
     ) -> Commit:
         """Write a chunk's parts and make them count. Raises ``OutputError`` (a full disk, say); then
-        nothing of the chunk counts. Not for several threads at once."""
+        nothing of the chunk counts. Not for several threads at once.
+
+        The commit's ``chunk`` is ``chunk_id``, or ``chunk_id-2`` and so on when that one is committed already.
+        """
         self.commits()
+        assert self._commits is not None
+        chunk_id = self._free(chunk_id)
         ordered = sorted(items, key=lambda item: item.order)
         rows = [item for item in ordered if isinstance(item.outcome, Extracted)]
         failures = [item for item in ordered if not isinstance(item.outcome, Extracted)]
@@ -147,13 +146,14 @@ class Store:
             chunk=chunk_id,
             sequence=self._sequence,
             run_id=run_id,
-            committed_at=at.isoformat(timespec="milliseconds"),
+            committed_at=at.astimezone(UTC).isoformat(timespec="milliseconds"),
             records=len(ordered),
             rows=len(rows),
             failures=len(failures),
             merged=sum(item.merged for item in ordered),
             usage=sum((_paid(item) for item in ordered), Usage()),
             parts=tuple(parts),
+            kept=tuple(f"{field.name}: {field.type}" for field in self._schemas.kept),
         )
         decided = [item.record for item in (*rows, *failures)]
         keys = Keys(
@@ -162,6 +162,7 @@ class Store:
             tuple(record.fingerprint for record in decided),
         )
         files.write_whole(self.folder / "commits" / f"{chunk_id}.json", commit.to_json(keys))
+        self._commits.append(commit)
         return commit
 
     def keys(self) -> Iterator[pa.RecordBatch]:
@@ -169,26 +170,51 @@ class Store:
         return commit_keys(self.folder, self.commits())
 
     def read_outcome(self, part_path: str, fingerprint: str) -> Outcome:
-        """An outcome as it was committed, for a new record with the same text. Raises ``KeyError``."""
-        table = pq.read_table(part_path, filters=pc.field("fingerprint") == fingerprint, partitioning=None)
-        if not table.num_rows:
+        """An outcome as it was committed, for a new record with the same text: its value and evidence exactly;
+        of a row's attempts their number. Raises ``KeyError``. Not for several threads at once."""
+        if self._donor is None or self._donor[0] != part_path:
+            # The records of a plan that share a donor come one after the other.
+            table = pq.read_table(part_path, partitioning=None)
+            places = {one: place for place, one in enumerate(table.column("fingerprint").to_pylist())}
+            self._donor = (part_path, table, places)
+        _, table, places = self._donor
+        if fingerprint not in places:
             raise KeyError(f"{part_path} has no {fingerprint}")
+        row = table.slice(places[fingerprint], 1)
         if "_meta" in table.column_names:
-            return read_row(table.slice(0, 1), self._schemas.codec)
-        return read_failure(table.slice(0, 1).to_pylist()[0])
+            return read_row(row, self._schemas.codec)
+        return read_failure(row.to_pylist()[0])
 
     def journal(self, chunk_id: str) -> Journal:
         """The journal of a chunk in flight."""
-        return Journal(self.folder / "journal" / f"{chunk_id}.jsonl")
+        self.commits()
+        return Journal(self.folder / "journal" / f"{chunk_id}.jsonl", after=self._sequence)
 
     def replay(self) -> Replay:
-        """The answers that interrupted runs left behind."""
-        return Replay(sorted((self.folder / "journal").glob("*.jsonl")))
+        """The answers that interrupted runs left behind and that no commit has used.
+
+        A run that was stopped commits a part of a chunk and keeps its journal. What that commit decided is
+        not replayed: a retry of its failures must ask anew.
+        """
+        replay = Replay(files.listed(self.folder / "journal", "*.jsonl"))
+        if len(replay):
+            for commit in self.commits():
+                if commit.sequence > replay.after and (part := commit.part("calls")) is not None:
+                    used = pq.read_table(self.folder / part.path, columns=["request"], partitioning=None)
+                    replay.forget(used.column("request").to_pylist())
+        return replay
 
     def write_run(self, run_id: str, document: Mapping[str, Any]) -> None:
         """Keep a run's report."""
         data = orjson.dumps(document, option=orjson.OPT_INDENT_2)
-        files.write_whole(self.out / "runs" / f"{run_id}.json", data)
+        files.write_whole(self.out / layout.RUNS / f"{run_id}.json", data)
+
+    def _free(self, chunk_id: str) -> str:
+        name, number = chunk_id, 1
+        while (self.folder / "commits" / f"{name}.json").exists():
+            number += 1
+            name = f"{chunk_id}-{number}"
+        return name
 
     def _write(self, kind: str, chunk_id: str, rows: int, data: bytes) -> Part:
         path = f"{kind}/part-{chunk_id}.parquet"
@@ -196,109 +222,14 @@ class Store:
         return Part(kind, path, rows, len(data), files.sha256(data))
 
 
-def recipe_folder(out: Path, *, name: str, recipe_id: str) -> Path:
-    """Where a recipe's files lie."""
-    return out / name / f"recipe={recipe_id[:8]}"
-
-
 def read_keys_of(out: str | Path, *, name: str, recipe_id: str) -> Iterator[pa.RecordBatch]:
     """What a recipe's commits decided, without opening the store: nothing is locked or set aside."""
     folder = recipe_folder(Path(out), name=name, recipe_id=recipe_id)
-    return commit_keys(folder, load_commits(folder, quarantine=None))
-
-
-def load_commits(folder: Path, *, quarantine: Path | None) -> list[Commit]:
-    """The commits of a recipe's folder whose parts are as they were written, by sequence.
-
-    Every part's size and SHA-256 are checked (about 1 ms a part). Damaged ones are left out, and moved
-    to ``quarantine`` with their commit when it is given.
-    """
-    found = []
-    for path in sorted((folder / "commits").glob("*.json")):
-        try:
-            commit = read_commit(path)
-        except ValueError as error:
-            logger.warning("%s; its records are done again", error)
-            if quarantine is not None:
-                files.set_aside(path, quarantine)
-            continue
-        damage = next((trouble for part in commit.parts if (trouble := _damage(folder / part.path, part))), None)
-        if damage is None:
-            found.append(commit)
-            continue
-        logger.warning("%s; the %d records of chunk %s are done again", damage, commit.records, commit.chunk)
-        if quarantine is not None:
-            # The commit goes first: a part without a commit does not count, a commit without a part would.
-            files.set_aside(path, quarantine)
-            for part in commit.parts:
-                files.set_aside(folder / part.path, quarantine)
-    return sorted(found, key=lambda commit: commit.sequence)
-
-
-def commit_keys(folder: Path, commits: Sequence[Commit]) -> Iterator[pa.RecordBatch]:
-    """The decided records of commits as batches of ``plan.KEYS``, some thousands of rows each."""
-    columns: list[list[Any]] = [[] for _ in KEYS]
-    for commit in commits:
-        keys = read_keys(folder / "commits" / f"{commit.chunk}.json")
-        paths = {part.kind: str(folder / part.path) for part in commit.parts}
-        columns[0] += keys.record_ids
-        columns[1] += keys.occurrences
-        columns[2] += keys.fingerprints
-        columns[3] += [commit.sequence] * commit.records
-        columns[4] += [True] * commit.rows + [False] * commit.failures
-        columns[5] += [paths.get("rows")] * commit.rows + [paths.get("failures")] * commit.failures
-        if len(columns[0]) >= _KEYS_AT_ONCE:
-            yield _batch(columns)
-            columns = [[] for _ in KEYS]
-    if columns[0]:
-        yield _batch(columns)
-
-
-def _batch(columns: list[list[Any]]) -> pa.RecordBatch:
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, KEYS, strict=True)]
-    return pa.RecordBatch.from_arrays(arrays, schema=KEYS)
-
-
-def _damage(path: Path, part: Part) -> str | None:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return f"{path} is missing"
-    if len(data) != part.bytes or files.sha256(data) != part.sha256:
-        return f"{path} does not match its checksum"
-    return None
+    return commit_keys(folder, load_commits(folder, verify="full"))
 
 
 def _paid(item: Item) -> Usage:
     return Usage() if item.merged else item.outcome.usage
-
-
-def _claim(root: Path) -> None:
-    """Mark the folder as ours, or refuse one that is not."""
-    marker = root / MARKER
-    if marker.is_file():
-        try:
-            version = int(orjson.loads(marker.read_bytes())["format"])
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise OutputError(f"{marker} cannot be read ({error}); is {root} an output folder of quarry?") from error
-        if version > FORMAT:
-            raise OutputError(f"{root} was written by a newer Quarry (format {version}); this one reads up to {FORMAT}")
-        return
-    strangers = [path.name for path in root.iterdir() if path.name != ".lock"]
-    if strangers:
-        raise OutputError(
-            f"{root} is not empty and not Quarry's (it holds {', '.join(sorted(strangers)[:3])}); give another --out"
-        )
-    files.write_whole(marker, orjson.dumps({"format": FORMAT, "made_by": "quarry"}))
-
-
-def _same_recipe(path: Path, recipe_id: str, recipe: Mapping[str, Any]) -> None:
-    if path.is_file():
-        known = orjson.loads(path.read_bytes()).get("id")
-        if known != recipe_id:
-            raise OutputError(f"{path} belongs to recipe {known}, not {recipe_id}: give another --out")
-        return
-    files.write_whole(path, orjson.dumps({"id": recipe_id, **recipe}, option=orjson.OPT_INDENT_2))
 
 
 __all__ = ["Commit", "Store", "load_commits", "read_keys_of", "recipe_folder"]

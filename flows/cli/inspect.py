@@ -19,7 +19,6 @@ def show_output(out: Path, *, limit: int, as_json: bool) -> None:
     if as_json:
         terminal.say_json({"out": str(out), "schemas": [one.as_dict() for one in found], "runs": runs})
         return
-    console = terminal.talk()
     for one in found:
         terminal.say(
             f"{one.name} recipe={one.recipe}: {one.rows:,} rows, {one.failures:,} open failures, {one.calls:,} calls"
@@ -29,36 +28,25 @@ def show_output(out: Path, *, limit: int, as_json: bool) -> None:
                 out, f"select * from \"{one.name}\" where recipe = '{one.recipe}' order by record_id limit {int(limit)}"
             )
             hidden = {"_evidence", "_confidence", "_meta", "fingerprint", "recipe", "committed_at", "run_id"}
-            terminal.table(console, [{k: v for k, v in row.items() if k not in hidden} for row in rows.to_pylist()])
+            terminal.blocks([{k: v for k, v in row.items() if k not in hidden} for row in rows.to_pylist()])
         if one.failures:
             reasons = query(
                 out,
                 f'select reason, count(*) as records, any_value(message) as example from "{one.name}_failures" '
-                f"where recipe = '{one.recipe}' group by reason order by records desc",
+                f"where recipe = '{one.recipe}' group by reason order by records desc, reason",
             )
-            terminal.table(console, reasons.to_pylist(), title="open failures", width=100)
-    terminal.table(
-        console,
-        [
-            {
-                key: run.get(key)
-                for key in (
-                    "run_id",
-                    "records",
-                    "rows",
-                    "failures",
-                    "skipped",
-                    "undone",
-                    "calls",
-                    "cost",
-                    "seconds",
-                    "stopped",
-                )
-            }
-            for run in runs
-        ],
-        title="last runs",
-    )
+            terminal.say("\n  open failures:")
+            for row in reasons.to_pylist():
+                terminal.say(f"    {row['records']:,} {row['reason']}: {row['example'][:200]}")
+        terminal.say("")
+    terminal.say("last runs:")
+    for run in runs:
+        terminal.say(
+            f"  {run['run_id']}  {run['name']}: {run['records']:,} records = {run['rows']:,} rows + {run['failures']:,} "
+            f"failures + {run['skipped']:,} already done + {run['undone']:,} undone; {run['calls']:,} calls, "
+            f"{terminal.money(run['cost'], run['currency'])}, {run['seconds']:,.1f} s"
+            + (f"; stopped: {run['stopped']}" if run["stopped"] else "")
+        )
 
 
 def show_failures(out: Path, *, where: str | None, limit: int, as_json: bool) -> None:

@@ -183,8 +183,17 @@ def table(console: Console, rows: Sequence[Mapping[str, Any]], *, title: str | N
     for name in rows[0]:
         shown.add_column(str(name), overflow="fold")
     for row in rows:
-        shown.add_row(*(_cell(value, width) for value in row.values()))
+        shown.add_row(*(_cell(value, width).replace("[", "\\[") for value in row.values()))
     console.print(shown, markup=False)
+
+
+def blocks(rows: Sequence[Mapping[str, Any]], *, width: int = 100) -> None:
+    """Rows with many columns, one value a line; on stdout, for it is data."""
+    for row in rows:
+        say("")
+        longest = max(len(name) for name in row)
+        for name, value in row.items():
+            say(f"  {name:<{longest}}  {_cell(value, width)}")
 
 
 def _cell(value: Any, width: int) -> str:
@@ -197,7 +206,7 @@ def _cell(value: Any, width: int) -> str:
         if isinstance(value, dict | list)
         else str(value)
     )
-    text = " ".join(text.split()).replace("[", "\\[")
+    text = " ".join(text.split())
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from extractors.endpoint import Settings
 from extractors.pipeline import run
 from extractors.report import RunReport
 from extractors.sources import open_source
+from extractors.store.plan import Plan
 from schemas.job import ExtractionJob
 from tests.fakes.answers import record_of
 from tests.fakes.qwen import FakeQwen
@@ -20,8 +22,6 @@ NAMES = ("products", "receipts", "tickets")
 
 def golden_by_text() -> dict[str, str]:
     """The expected answer of every record that has one, by the record's text."""
-    import duckdb
-
     answers = {}
     for name in NAMES:
         job = ExtractionJob.from_toml(ROOT / "examples" / f"{name}.toml")
@@ -29,9 +29,13 @@ def golden_by_text() -> dict[str, str]:
             json.loads(line) for line in (ROOT / "examples" / "golden" / f"{name}.jsonl").read_text().splitlines()
         ]
         expected = {row["id"]: json.dumps(row["expected"], ensure_ascii=False) for row in golden}
-        with duckdb.connect() as con, open_source(job) as source:
-            rows = con.execute(f"select rid, txt from ({source.relation(con)})").fetchall()
-        answers.update({text: expected[record] for record, text in rows if record in expected and text})
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            open_source(job) as source,
+            Plan.make(source, [], scratch=Path(scratch), chunk_size=100) as plan,
+        ):
+            records = [record for chunk in plan.chunks() for group in chunk.groups for record in group.records]
+        answers.update({one.text: expected[one.record_id] for one in records if one.record_id in expected and one.text})
     return answers
 
 

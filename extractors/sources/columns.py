@@ -1,0 +1,92 @@
+"""Which columns name a record, hold its text and are kept."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from extractors.errors import SourceError
+from extractors.sources.text_template import TextTemplate, listed
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for, not yet compared with any source. ``text`` is a column or a template."""
+
+    id: str | None = None
+    text: str | None = None
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """What to read. ``id`` None: a content hash. ``keep`` pairs a source column with its new name."""
+
+    id: str | None
+    text: TextTemplate
+    keep: tuple[tuple[str, str], ...]
+
+
+def choose(
+    wanted: Wanted,
+    present: Sequence[str],
+    *,
+    texts: Sequence[str],
+    place: str,
+    exists: Callable[[str], bool] | None = None,
+) -> Columns:
+    """Settle the columns of a source.
+
+    ``present`` are its columns, ``texts`` those that hold text, ``place`` is what to call it in messages.
+    ``exists`` may find a column that is not in ``present`` (a key of a later JSON line). Raises
+    ``SourceError`` that lists the columns there are.
+    """
+    known = set(present)
+
+    def need(name: str, option: str) -> str:
+        if name in known or (exists is not None and exists(name)):
+            return name
+        close = difflib.get_close_matches(name, present, n=1, cutoff=0.5)
+        close = close or [each for each in present if each.lower() == name.lower()]
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise SourceError(f"{place} has no column {name!r} ({option}); it has: {listed(present)}{hint}")
+
+    identity = None if wanted.id is None else need(wanted.id, "--id")
+    keep: list[tuple[str, str]] = []
+    for entry in wanted.keep:
+        column, _, renamed = (entry, "", "") if entry in known or ":" not in entry else entry.rpartition(":")
+        keep.append((need(column, "--keep"), renamed or column))
+    names = [name for _, name in keep]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SourceError(f"--keep names {listed(twice)} twice; give one of them another name with column:name")
+    return Columns(identity, _text(wanted, known, need, texts, identity, present, place), tuple(keep))
+
+
+def _text(
+    wanted: Wanted,
+    known: set[str],
+    need: Callable[[str, str], str],
+    texts: Sequence[str],
+    identity: str | None,
+    present: Sequence[str],
+    place: str,
+) -> TextTemplate:
+    if wanted.text is not None:
+        if wanted.text in known or "{" not in wanted.text:
+            return TextTemplate.column(need(wanted.text, "--text"))
+        template = TextTemplate.parse(wanted.text)
+        for column in template.columns:
+            need(column, "--text")
+        return template
+    if "text" in known or not present:
+        return TextTemplate.column("text")
+    candidates = [name for name in texts if name != identity]
+    if len(candidates) == 1:
+        return TextTemplate.column(candidates[0])
+    if candidates:
+        raise SourceError(
+            f"{place} has several columns that may be the text: {listed(candidates)}; choose one with --text, "
+            f'or join some: --text "{{{candidates[0]}}}\\n{{{candidates[1]}}}"'
+        )
+    raise SourceError(f"{place} has no column with text; it has: {listed(present)}; choose one with --text")

@@ -1,0 +1,163 @@
+"""The journal: what was written comes back, whatever the kill or the disk did to its end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extractors.errors import OutputError
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind
+from extractors.store.journal import Journal, Replay, entry_result, result_entry
+from schemas.usage import Usage
+
+TEXTS = st.text(st.characters(), max_size=30)  # lone surrogates and NULs among them
+FLOATS = st.floats(0, 1e12, allow_nan=False)
+COUNTS = st.integers(0, 2**40)
+USAGES = st.builds(
+    Usage, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.none() | st.decimals(0, 10**6, allow_nan=False, places=10)
+)
+SINGLE = st.builds(
+    CallError,
+    kind=st.sampled_from(ErrorKind),
+    message=TEXTS,
+    model=TEXTS,
+    http_status=st.none() | st.integers(100, 599),
+    code=st.none() | TEXTS,
+    retry_after=st.none() | FLOATS,
+    body=TEXTS,
+    latency=FLOATS,
+    usage=USAGES,
+    started_at=FLOATS,
+)
+EARLIER = st.lists(SINGLE, max_size=2).map(tuple)
+ERRORS = st.builds(lambda one, earlier: CallError(**{**_fields(one), "earlier": earlier}), SINGLE, EARLIER)
+REPLIES = st.builds(
+    ChatReply,
+    text=TEXTS,
+    finish_reason=TEXTS,
+    usage=USAGES,
+    model=TEXTS,
+    latency=FLOATS,
+    thinking=TEXTS,
+    started_at=FLOATS,
+    earlier=EARLIER,
+)
+
+
+def _fields(one: CallError) -> dict[str, object]:
+    return {name: getattr(one, name) for name in CallError.__slots__}
+
+
+def reply(text: str = "{}") -> ChatReply:
+    return ChatReply(text, "stop", Usage(1, 10, 2, cost=Decimal("0.10")), "qwen-plus", 0.25)
+
+
+@given(st.lists(ERRORS | REPLIES, min_size=1, max_size=5))
+def test_every_result_comes_back_exactly(tmp_path_factory: pytest.TempPathFactory, results: list[object]) -> None:
+    path = tmp_path_factory.mktemp("journal") / "c.jsonl"
+    journal = Journal(path)
+    for number, result in enumerate(results):
+        journal.append(f"{number:032x}", result_entry(result))  # type: ignore[arg-type]
+    journal.close()
+    replay = Replay([path])
+    found = [entry_result(replay.get(f"{number:032x}") or {}) for number in range(len(results))]
+    assert found == results
+    for one, other in zip(found, results, strict=True):
+        assert str(one.usage.cost) == str(other.usage.cost)  # type: ignore[attr-defined]
+
+
+def filled(path: Path, count: int = 3) -> bytes:
+    journal = Journal(path, after=7)
+    for number in range(count):
+        journal.append(f"q{number}", result_entry(reply(f"answer {number}")))
+    journal.close()
+    return path.read_bytes()
+
+
+def test_a_journal_torn_anywhere_gives_its_whole_lines_and_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.jsonl"
+    data = filled(path)
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        whole = data[: length + 1].count(b"\n")  # a line that lacks just its end is whole
+        assert len(Replay([path])) == max(0, whole - 1)
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+def test_a_run_goes_on_with_a_torn_journal_and_loses_nothing_more(tmp_path: Path) -> None:
+    path = tmp_path / "c.jsonl"
+    data = filled(path)
+    for cut in range(1, len(data)):
+        path.write_bytes(data[:-cut])
+        journal = Journal(path)
+        journal.append("new", result_entry(reply("after the kill")))
+        journal.close()
+        before = data[:-cut].count(b"\n")
+        assert len(Replay([path])) == max(0, before - 1) + 1
+        assert entry_result(Replay([path]).get("new") or {}) == reply("after the kill")
+
+
+def test_a_damaged_line_in_the_middle_is_named_and_the_others_count(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.jsonl"
+    data = bytearray(filled(path))
+    data[data.index(b"answer 1")] ^= 1
+    path.write_bytes(data)
+    replay = Replay([path])
+    assert replay.get("q1") is None
+    assert replay.get("q0") and replay.get("q2")
+    assert f"{path}, line 3 is damaged" in caplog.text
+
+
+def test_the_last_answer_to_a_question_counts(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "c.jsonl")
+    journal.append("q", result_entry(CallError(ErrorKind.OVERLOADED, "busy", "m")))
+    journal.append("q", result_entry(reply("at last")))
+    journal.close()
+    assert entry_result(Replay([tmp_path / "c.jsonl"]).get("q") or {}) == reply("at last")
+
+
+def test_a_chunk_without_calls_leaves_no_file(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "c.jsonl")
+    journal.close()
+    journal.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_discard_deletes_the_journals_that_were_read(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "b.jsonl"):
+        filled(tmp_path / name)
+    replay = Replay(sorted(tmp_path.iterdir()))
+    assert len(replay) == 3
+    replay.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_replay_begins_after_the_oldest_of_its_journals(tmp_path: Path) -> None:
+    filled(tmp_path / "a.jsonl")
+    journal = Journal(tmp_path / "b.jsonl", after=3)
+    journal.append("q", result_entry(reply()))
+    journal.close()
+    assert Replay(sorted(tmp_path.iterdir())).after == 3
+    assert Replay([]).after == 0
+
+
+def test_a_journal_on_a_full_disk_says_so() -> None:
+    with pytest.raises(OutputError, match="no space to write /dev/full"):
+        Journal(Path("/dev/full")).append("q", result_entry(reply()))
+
+
+def test_zero_and_unknown_costs_stay_apart() -> None:
+    for cost in (None, Decimal(0), Decimal("0E-10")):
+        one = ChatReply("", "stop", Usage(cost=cost), "m")
+        assert str(entry_result(result_entry(one)).usage.cost) == str(cost)
+    assert math.isclose(entry_result(result_entry(reply())).latency, 0.25)
