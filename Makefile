@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help venv demo test test-full lint lock clean
+.PHONY: help venv demo weights test test-full lint lock clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,10 +28,13 @@ lint: venv  ## Style, types and one-way imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint  ## Everything a landing needs
+weights: venv
+	-$(BIN)/quarry model pull local-0.5b  # without it the tests of the embedded model are skipped, and say so
+
+test: lint weights  ## Everything a landing needs (15 minutes at most on 2 cores)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-full: lint  ## The same, and the slow tests
+test-full: lint weights  ## The same, and the slow tests
 	$(BIN)/python -m pytest
 
 lock:  ## Resolve the dependencies again (needs uv)
