@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("records", type=Path)
     parser.add_argument("--text", default="text")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", help="only this one")
     options = parser.parse_args()
     with options.records.open(encoding="utf-8") as file:
         texts = [text for text in (json.loads(line)[options.text] for line in file) if 400 < len(text) < 1200]
@@ -76,12 +77,17 @@ def main() -> None:
         replace(base, threads=1),
     ]
     slots = [(1, base), (2, base), (4, base), (1, replace(base, speculate=False)), (2, replace(base, speculate=False))]
-    group("local-0.5b", [Line(tuning) for tuning in waiting], texts, rounds=options.rounds, each=2)
-    group("local-0.5b", [Line(tuning) for tuning in waiting], texts, rounds=options.rounds, each=1, busy=True)
-    group("local-0.5b", [Line(tuning, n) for n, tuning in slots], texts, rounds=options.rounds, each=4)
-    cache = Line(replace(base, quantized_cache=True))
-    group("local-1.5b", [*(Line(tuning, n) for n, tuning in slots), cache], texts, rounds=options.rounds, each=4)
-    group("local-1.5b", [Line(tuning) for tuning in waiting[:2]], texts, rounds=options.rounds, each=1, busy=True)
+    groups = (
+        ("local-0.5b", [Line(tuning) for tuning in waiting], 2, False),
+        ("local-0.5b", [Line(tuning) for tuning in waiting], 1, True),
+        ("local-0.5b", [Line(tuning, n) for n, tuning in slots], 4, False),
+        ("local-1.5b", [Line(tuning, n) for n, tuning in slots if n < 4], 2, False),
+        ("local-1.5b", [Line(base), Line(replace(base, quantized_cache=True))], 2, False),
+        ("local-1.5b", [Line(tuning) for tuning in waiting[:2]], 1, True),
+    )
+    for model, lines, each, busy in groups:
+        if options.model in (None, model):
+            group(model, lines, texts, rounds=options.rounds, each=each, busy=busy)
 
 
 def group(model: str, lines: list[Line], texts: list[str], *, rounds: int, each: int, busy: bool = False) -> None:

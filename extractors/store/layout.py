@@ -54,6 +54,8 @@ def short_id(folder: Path) -> str:
 
 def check_ours(out: Path) -> None:
     """Raises ``OutputError`` for a folder of somebody else, or of a newer Quarry. An empty one may become ours."""
+    if "?" in str(out.resolve()):
+        raise OutputError(f"{out}: DuckDB takes a ? in a path for the start of options; give another --out")
     marker = out / MARKER
     try:
         if out.exists() and not out.is_dir():

@@ -36,7 +36,7 @@ def test_the_embedded_model_reads_receipts_and_nothing_is_asked_twice(tmp_path: 
     assert (rows["bakery"]["total"], rows["bakery"]["date"]) == (Decimal("8.00"), date(2024, 3, 5))
     assert rows["books"]["total"] == Decimal("39.90")
     evidence = {one["path"]: one for one in rows["books"]["_evidence"]}
-    assert evidence["total"]["match"] == Match.EXACT.value
+    assert evidence["total"]["match"] in (Match.EXACT.value, Match.VALUE.value)
     assert TEXTS[1][evidence["total"]["start"] : evidence["total"]["end"]] == "39.90"
     assert found.report.cost == 0
     assert found.report.output_tokens < 200, "answers hold no white space"

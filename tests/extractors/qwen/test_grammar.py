@@ -63,11 +63,33 @@ PRODUCT = an_object(
 )
 
 
-def test_compact_json_fits_and_pretty_json_does_not():
+def test_one_line_fits_with_and_without_spaces_and_pretty_json_does_not():
     value = {"name": "Kettle", "price": 19.5, "availability": "in_stock", "features": ["1.7 l", "auto off"]}
     assert accepts(PRODUCT, compact(value))
-    assert not accepts(PRODUCT, json.dumps(value))
+    assert accepts(PRODUCT, json.dumps(value))
     assert not accepts(PRODUCT, json.dumps(value, indent=1))
+    assert not accepts(PRODUCT, compact(value).replace(":", ":  "))
+    assert not accepts(PRODUCT, compact(value).replace(":", " :"))
+    assert not accepts(PRODUCT, compact(value).replace(":", ":\n"))
+    assert not accepts(PRODUCT, " " + compact(value))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        PRODUCT,
+        {"type": "array", "items": {"type": ["string", "null"]}},
+        {"type": "array", "prefixItems": [{"type": "string"}, {"type": "string"}]},
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        {"type": "object", "additionalProperties": True},
+        an_object([], a={"type": "string"}, b={"type": "string"}),
+    ],
+)
+def test_one_space_may_follow_every_colon_and_comma(schema: dict[str, Any]):
+    # Where it may not, a model that is in the middle of writing ': "' is pushed into null or another branch.
+    grammar = compact_grammar(schema)
+    for mark in ('":"', '","'):
+        assert grammar.count(mark) == grammar.count(f'{mark} " "?')
 
 
 def test_properties_come_in_the_schemas_order():

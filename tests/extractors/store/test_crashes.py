@@ -3,7 +3,7 @@ with the table of an undisturbed one."""
 
 from __future__ import annotations
 
-import signal
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +22,8 @@ from pathlib import Path
 from extractors.store import files
 from tests.extractors.store.test_crashes import work
 
-left = int(sys.argv[2])
+folder, moments = Path(sys.argv[1]), [int(one) for one in sys.argv[2:]]
+left = 0
 
 def tick():
     global left
@@ -38,35 +39,48 @@ def counted(function):
         return found
     return wrapped
 
-for name in ("write_whole", "rename", "remove", "remove_stale", "make_folder", "remove_folder", "sync_folder", "set_aside"):
+names = ("write_whole", "rename", "remove", "remove_stale", "make_folder", "remove_folder", "sync_folder", "set_aside")
+for name in names:
     setattr(files, name, counted(getattr(files, name)))
-for name in ("append", "close", "_cut"):
+for name in ("append", "close"):
     setattr(files.Log, name, counted(getattr(files.Log, name)))
-open_ = Path.open
-def halfway(self, *args, **kwargs):
-    file = open_(self, *args, **kwargs)
-    if ".tmp-" in self.name:
-        write = file.write
-        class Slow:
-            def __enter__(self): return self
-            def __exit__(self, *exc): file.close()
-            def write(self, data):
-                write(data[: len(data) // 2]); file.flush(); tick()
-                write(data[len(data) // 2 :]); file.flush(); tick()
-            def flush(self): file.flush()
-            def fileno(self): return file.fileno()
-        return Slow()
-    return file
-Path.open = halfway
-work(Path(sys.argv[1]))
-print(-left)
+plain = Path.open
+
+class Slow:
+    # A file that is written in two halves, with time for a kill after each.
+    def __init__(self, file): self.file = file
+    def __enter__(self): return self
+    def __exit__(self, *exc): self.file.close()
+    def flush(self): self.file.flush()
+    def fileno(self): return self.file.fileno()
+    def write(self, data):
+        for half in (data[: len(data) // 2], data[len(data) // 2 :]):
+            self.file.write(half)
+            self.file.flush()
+            tick()
+
+def slow(self, *args, **kwargs):
+    file = plain(self, *args, **kwargs)
+    return Slow(file) if ".tmp-" in self.name else file
+
+Path.open = slow
+# Each run is a process of its own, to be killed; forking spares it a second of imports.
+for moment in moments:
+    child = os.fork()
+    if not child:
+        left = moment
+        work(folder / str(moment))
+        print(-left, flush=True)
+        os._exit(0)
+    ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert ended == (-signal.SIGKILL if moment else 0), ended
 """
+Undisturbed = tuple[tuple[list[dict[str, Any]], ...], int]
 CHUNKS = {"one": [row(1), failure(2)], "two": [row(3), row(4, merged=True)]}
 
 
-def work(out: Path) -> int:
-    """A run in small: replays, asks what is not known, journals, commits. Gives how many it asked."""
-    asked = 0
+def work(out: Path) -> None:
+    """A run in small: replays, asks what is not known, journals, commits, writes the report and the views."""
     with open_store(out) as store:
         done = {commit.chunk for commit in store.commits()}
         replay = store.replay()
@@ -77,11 +91,13 @@ def work(out: Path) -> int:
             calls = []
             for item in items:
                 one = call(int(item.record.record_id[1:]))
-                if replay.get(one.request) is None:
-                    asked += 1
+                known = replay.get(one.request)
+                if known is None:
+                    with out.with_suffix(".asked").open("a") as asked:
+                        asked.write(f"{one.record_id}\n")
                     journal.append(one.request, result_entry(answer_of(one)))
                 else:
-                    assert entry_result(replay.get(one.request) or {}) == answer_of(one)
+                    assert entry_result(known) == answer_of(one)
                 calls.append(one)
             put(store, chunk, items, calls)
             journal.close()
@@ -89,7 +105,11 @@ def work(out: Path) -> int:
         replay.discard()
         store.write_run("run-1", {"run_id": "run-1", "rows": 3})
         build_catalog(out)
-    return asked
+
+
+def asked(out: Path) -> list[str]:
+    """Every question that was put, in any run."""
+    return out.with_suffix(".asked").read_text().split()
 
 
 def table(out: Path) -> tuple[list[dict[str, Any]], ...]:
@@ -98,55 +118,56 @@ def table(out: Path) -> tuple[list[dict[str, Any]], ...]:
     return tuple(one.drop_columns(drop).to_pylist() for one in found)
 
 
-def run(out: Path, kill_at: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, str(out), str(kill_at)], capture_output=True, text=True, cwd=Path.cwd()
+def killed_runs(folder: Path, moments: list[int]) -> str:
+    """Runs into ``folder/<moment>``, each killed at its moment (0: never)."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, str(folder), *map(str, moments)], capture_output=True, text=True, cwd=Path.cwd()
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[tuple[list[dict[str, Any]], ...], int]:
-    """The table of a run that nobody killed, and the number of steps at which it could have been."""
-    out = tmp_path_factory.mktemp("calm") / "out"
-    done = run(out, 0)
-    assert done.returncode == 0, done.stderr
-    return table(out), int(done.stdout)
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """The tables of a run that nobody killed, and the number of moments at which it could have been."""
+    folder = tmp_path_factory.mktemp("calm")
+    moments = int(killed_runs(folder, [0]))
+    assert len(asked(folder / "0")) == 4
+    return table(folder / "0"), moments
 
 
-STEPS = 12
-"""Kills of a test; each test takes the steps of its number and every ``STRIDE``-th after."""
-
-
-@pytest.mark.parametrize("part", range(4))
-def test_a_kill_at_any_step_costs_at_most_the_call_in_flight(
-    tmp_path: Path, undisturbed: tuple[tuple[list[dict[str, Any]], ...], int], part: int
-) -> None:
-    expected, steps = undisturbed
-    assert steps > 100, "the steps are counted"
-    stride = max(1, steps // STEPS)
-    for kill_at in range(1 + part * stride // 4, steps + 1, stride):
-        out = tmp_path / str(kill_at)
-        assert run(out, kill_at).returncode == -signal.SIGKILL
-        before = {commit.name for commit in out.glob("thing/*/commits/[!.]*")}
-        kept = sum(
-            len(path.read_bytes().split(b"\n")) - 2 for path in out.glob("thing/*/journal/*") if path.stat().st_size
-        )
-        asked = work(out)
-        committed = sum(len(CHUNKS[name.removesuffix(".json")]) for name in before)
-        known = max(kept, 0) + committed
-        assert asked <= 4 - min(4, known) or asked == 4 - committed, f"killed at {kill_at}"
-        assert table(out) == expected, f"killed at {kill_at}"
-        left = [path for path in out.rglob("*") if ".tmp-" in path.name or path.suffix == ".jsonl"]
-        assert not left, f"killed at {kill_at}"
-
-
-def test_a_run_killed_twice_ends_with_the_same_table(
-    tmp_path: Path, undisturbed: tuple[tuple[list[dict[str, Any]], ...], int]
-) -> None:
-    expected, steps = undisturbed
-    for first, second in ((steps // 3, steps // 4), (steps // 2, steps // 2), (steps - 40, 60)):
-        out = tmp_path / f"{first}"
-        assert run(out, first).returncode == -signal.SIGKILL
-        assert run(out, second).returncode == -signal.SIGKILL
+def kill_and_go_on(folder: Path, undisturbed: Undisturbed, *, stride: int) -> None:
+    """One killed run for every ``stride``-th moment, and one after it that is left in peace."""
+    expected, last = undisturbed
+    assert last > 100, "every step of a run has its moment"
+    moments = list(range(1, last + 1, stride))
+    killed_runs(folder, moments)
+    for moment in moments:
+        out = folder / str(moment)
         work(out)
-        assert table(out) == expected
+        assert len(asked(out)) <= 5, f"killed at {moment}"
+        assert table(out) == expected, f"killed at {moment}"
+        left = [path for path in out.rglob("*") if ".tmp-" in path.name or path.suffix == ".jsonl"]
+        assert not left, f"killed at {moment}"
+
+
+def test_a_kill_at_any_moment_costs_at_most_the_call_in_flight(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    kill_and_go_on(tmp_path, undisturbed, stride=11)
+
+
+@pytest.mark.slow
+def test_a_kill_at_every_single_moment(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    kill_and_go_on(tmp_path, undisturbed, stride=1)
+
+
+def test_runs_killed_twice_end_with_the_same_tables(tmp_path: Path, undisturbed: Undisturbed) -> None:
+    expected, last = undisturbed
+    moments = [last // 3, last // 2, last - 40]
+    killed_runs(tmp_path, moments)
+    for first, second in zip(moments, (60, 20, 40), strict=True):
+        again = tmp_path / f"{first}-{second}"
+        again.mkdir()
+        shutil.copytree(tmp_path / str(first), again / str(second))
+        killed_runs(again, [second])
+        work(again / str(second))
+        assert table(again / str(second)) == expected, f"killed at {first} and {second}"

@@ -132,6 +132,13 @@ def test_a_folder_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.doc"]
 
 
+def test_a_folder_in_which_a_run_was_killed_at_its_very_start_is_used(tmp_path: Path) -> None:
+    (tmp_path / ".lock").write_text("pid 1")
+    files.temporary(tmp_path / "quarry.json").write_text("{")
+    open_store(tmp_path).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "quarry.json", "runs", "thing"]
+
+
 def test_a_folder_of_a_newer_quarry_is_refused(tmp_path: Path) -> None:
     (tmp_path / "quarry.json").write_text('{"format": 2}')
     with pytest.raises(OutputError, match="newer Quarry"):
@@ -151,6 +158,12 @@ def test_an_output_that_is_a_file_or_below_one_is_refused_by_its_name(tmp_path: 
         open_store(tmp_path / "file")
     with pytest.raises(OutputError, match=r"cannot write .*file/sub"):
         open_store(tmp_path / "file" / "sub")
+
+
+def test_a_folder_whose_name_a_database_cannot_bear_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"what\?: .* give another --out"):
+        open_store(tmp_path / "what?")
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_recipe_with_the_same_short_id_is_refused(tmp_path: Path) -> None:
