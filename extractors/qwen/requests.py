@@ -35,7 +35,7 @@ class Mode(StrEnum):
     TOOLS = "tools"
     PROMPTED = "prompted"
     GRAMMAR = "grammar"
-    """llama.cpp: a GBNF grammar compiled from the schema that leaves no room for whitespace."""
+    """llama.cpp: a GBNF grammar compiled from the schema, for one line of JSON without indentation."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,6 @@ def test_the_embedded_model_reads_receipts_and_nothing_is_asked_twice(tmp_path: 
     assert evidence["total"]["match"] in (Match.EXACT.value, Match.VALUE.value)
     assert TEXTS[1][evidence["total"]["start"] : evidence["total"]["end"]] == "39.90"
     assert found.report.cost == 0
-    assert found.report.output_tokens < 200, "answers hold no white space"
+    assert found.report.output_tokens < 200, "answers are not indented"
     again = extract(table, Receipt, tmp_path / "out", id="id", model=MODEL, max_output_tokens=256, settings=Settings())
     assert (again.report.skipped, again.report.calls) == (3, 0)
