@@ -158,8 +158,9 @@ def run(
             ):
                 tally.add(done)
                 watch.chunk_done(done, engine.progress)
-            if not tally.undone:
-                # Only now: a leftover journal may hold answers to what was not finished.
+            if not tally.undone and retry is None:
+                # Only now: a leftover journal may hold answers to what was not finished, and a retry
+                # knows nothing of the records that an earlier run left undone.
                 replay.discard()
         else:
             watch.planned(plan.counts, Progress())
