@@ -14,7 +14,6 @@
     │   ├── ServerUnreachable   nothing answers at the address
     │   └── ModelMissing        the model's weights or name are unknown
     ├── BudgetReached           a ceiling stopped the run (not a failure)   exit 5
-    ├── CorruptStore            a file of ours does not match its checksum  exit 6
     └── InternalError           a bug of ours                               exit 70
 
 Messages say what happened, to what, and what to do next. Failures of single records are not
@@ -102,13 +101,6 @@ class BudgetReached(QuarryError):
 
     kind = "budget"
     exit_code = 5
-
-
-class CorruptStore(QuarryError):
-    """A file in the output does not match the checksum in its commit."""
-
-    kind = "corrupt"
-    exit_code = 6
 
 
 class InternalError(QuarryError):

@@ -8,8 +8,11 @@ from typing import Any
 import orjson
 
 from extractors.errors import JobError, SchemaError
-from extractors.store.catalog import open_failures, outputs, query
+from extractors.store.catalog import current_rows, open_failures, outputs, query
 from flows.cli import terminal
+
+_HIDDEN = frozenset({"_evidence", "_confidence", "_meta", "_recipe", "fingerprint", "recipe", "committed_at", "run_id"})
+"""Columns of the rows' views that are not the extraction itself."""
 
 
 def show_output(out: Path, *, limit: int, as_json: bool) -> None:
@@ -24,20 +27,20 @@ def show_output(out: Path, *, limit: int, as_json: bool) -> None:
             f"{one.name} recipe={one.recipe}: {one.rows:,} rows, {one.failures:,} open failures, {one.calls:,} calls"
         )
         if limit and one.rows:
-            rows = query(
-                out, f"select * from \"{one.name}\" where recipe = '{one.recipe}' order by record_id limit {int(limit)}"
+            rows = current_rows(out, name=one.name, recipe=one.recipe).slice(0, limit).to_pylist()
+            terminal.blocks(
+                [
+                    {k: v for k, v in row.items() if k not in _HIDDEN or (k == "recipe" and "_recipe" in row)}
+                    for row in rows
+                ]
             )
-            hidden = {"_evidence", "_confidence", "_meta", "fingerprint", "recipe", "committed_at", "run_id"}
-            terminal.blocks([{k: v for k, v in row.items() if k not in hidden} for row in rows.to_pylist()])
         if one.failures:
-            reasons = query(
-                out,
-                f'select reason, count(*) as records, any_value(message) as example from "{one.name}_failures" '
-                f"where recipe = '{one.recipe}' group by reason order by records desc, reason",
-            )
+            reasons: dict[str, list[str]] = {}
+            for entry in open_failures(out, name=one.name, recipe=one.recipe).select(["reason", "message"]).to_pylist():
+                reasons.setdefault(entry["reason"], []).append(entry["message"])
             terminal.say("\n  open failures:")
-            for row in reasons.to_pylist():
-                terminal.say(f"    {row['records']:,} {row['reason']}: {row['example'][:200]}")
+            for reason, messages in sorted(reasons.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+                terminal.say(f"    {len(messages):,} {reason}: {messages[0][:200]}")
         terminal.say("")
     terminal.say("last runs:")
     for run in runs:

@@ -60,7 +60,7 @@ async def test_a_call_larger_than_the_whole_ceiling_is_refused_unasked() -> None
 
 
 async def test_a_call_that_fits_exactly_is_made() -> None:
-    await budgeted(reply(SMALL), Budget(WORST.cost, WORST.tokens))(request())
+    assert isinstance(await budgeted(reply(SMALL), Budget(WORST.cost, WORST.tokens))(request()), ChatReply)
 
 
 async def test_money_that_is_spent_stays_spent() -> None:
@@ -177,7 +177,8 @@ def test_a_ceiling_on_money_needs_a_price() -> None:
 
 
 async def test_a_ceiling_of_no_money_lets_a_free_model_work() -> None:
-    await budgeted(reply(SMALL), Budget(max_cost=Decimal(0)), Pricing.free())(request())
+    call = budgeted(reply(SMALL), Budget(max_cost=Decimal(0)), Pricing.free())
+    assert isinstance(await call(request()), ChatReply)
 
 
 @given(st.text(st.characters(codec=None, categories=None)))

@@ -159,7 +159,9 @@ def test_a_duckdb_file_is_given_back_when_it_is_read(tmp_path: Path) -> None:
     with duckdb.connect() as con:
         source.stage(con, "memory.main.staged")
         with duckdb.connect(str(path)) as writer:
+            before = writer.execute("select count(*) from tickets").fetchall()[0][0]
             writer.execute("insert into tickets values (9, 'new', 1)")
+            assert writer.execute("select count(*) from tickets").fetchall() == [(before + 1,)]
 
 
 def test_a_missing_table_is_an_error_that_lists_the_tables(tmp_path: Path) -> None:
