@@ -47,6 +47,7 @@ _NOT_CHARGED = frozenset(
         ErrorKind.REFUSED,
         ErrorKind.TOO_LONG,
         ErrorKind.BAD_REQUEST,
+        ErrorKind.UNSUPPORTED,
         ErrorKind.KEY,
         ErrorKind.MODEL,
     }

@@ -50,6 +50,7 @@ _CALL_REASONS = {
     ErrorKind.REFUSED: Reason.REFUSED,
     ErrorKind.TOO_LONG: Reason.TOO_LONG,
     ErrorKind.BAD_REQUEST: Reason.REJECTED,
+    ErrorKind.UNSUPPORTED: Reason.REJECTED,
     ErrorKind.KEY: Reason.REJECTED,
     ErrorKind.MODEL: Reason.REJECTED,
     ErrorKind.CANCELLED: Reason.INTERNAL,

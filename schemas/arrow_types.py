@@ -163,6 +163,9 @@ class ColumnBuilder:
             branches.append(column)
         if len(branches) == 1:
             return branches[0], nullable
+        # ``typing`` takes A | B for B | A and gives back whichever it made first: the order of a column's
+        # members must not depend on that.
+        branches.sort(key=lambda branch: (branch.name, str(branch.arrow)))
         return columns.UnionColumn(branches), nullable
 
     def _literal(self, values: tuple[Any, ...], path: str, *, plain: bool) -> tuple[Column, bool]:

@@ -79,8 +79,11 @@ def length_limits(flat: Mapping[str, Any], **words: str) -> dict[str, Any]:
 
 
 def union_of(kinds: Sequence[Any]) -> Any:
-    """The union of annotations that are made at run time."""
-    return Union[tuple(kinds)]  # noqa: UP007 - built at run time
+    """The union of annotations that are made at run time, its members in one order whatever the order given.
+
+    ``typing`` remembers the unions it made, and takes ``A | B`` for ``B | A``: without an order of our own a
+    schema's columns would depend on what else the process has loaded before."""
+    return Union[tuple(sorted(kinds, key=lambda kind: (kind in (None, type(None)), repr(kind))))]  # noqa: UP007
 
 
 def class_name(text: str) -> str:

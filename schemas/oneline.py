@@ -18,12 +18,13 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal, NoReturn, Union
+from typing import Any, Literal, NoReturn
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from schemas.arrow_types import RESERVED, SchemaMappingError
+from schemas.json_shape import union_of
 
 TYPES: dict[str, Any] = {
     "str": str,
@@ -140,7 +141,7 @@ class _Parser:
         if not kinds:
             self._fail("a type beside null is needed", start)
         self._depth -= 1
-        return Union[tuple(kinds)], nullable  # noqa: UP007 - built at run time
+        return union_of(kinds), nullable
 
     def _part(self, hint: str, start: int) -> Any:
         if self._take("{"):

@@ -203,6 +203,7 @@ _SAID = {
     ErrorKind.OVERLOADED: "the provider is overloaded or broken",
     ErrorKind.TIMED_OUT: "the provider ran out of time",
     ErrorKind.BAD_REQUEST: "the provider refused the request",
+    ErrorKind.UNSUPPORTED: "the model does not take the request in this form",
     ErrorKind.GARBLED: "the reply is an error that is not known",
 }
 

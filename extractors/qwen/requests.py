@@ -25,6 +25,8 @@ class Purpose(StrEnum):
     """Only the failing paths are asked again."""
     REASK = "reask"
     """The whole answer is asked again: the last one was not JSON, or was cut off."""
+    CONTINUE = "continue"
+    """The rest of an answer is asked for whose beginning is kept: it was cut off inside of a list."""
 
 
 class Mode(StrEnum):
@@ -39,11 +41,24 @@ class Mode(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A picture that goes with a message: its encoded bytes, ready to send, or an address that the provider
+    fetches (then ``data`` is empty). ``media_type`` is such as ``image/jpeg``; sizes are in pixels, 0 unknown."""
+
+    media_type: str
+    data: bytes = b""
+    url: str | None = None
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message."""
+    """One chat message; pictures go before the words."""
 
     role: Literal["system", "user", "assistant"]
     content: str
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +87,8 @@ class ChatRequest:
     seed: int | None = None
     thinking: bool | None = None
     """None: the model has no such switch, send nothing."""
+    thinking_budget: int | None = None
+    """Tokens that the model may think at most; None: the model's own limit."""
 
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
@@ -87,12 +104,16 @@ class ChatRequest:
                 self.seed,
                 self.thinking,
                 self.shape.mode,
+                self.thinking_budget,
             ]
         )
         digest = hashlib.sha256(head)
         for message in self.messages:
             digest.update(f"\x00{message.role}\x00".encode())
             digest.update(message.content.encode("utf-8", "surrogatepass"))
+            for image in message.images:
+                digest.update(f"\x00image {image.media_type} {image.url or ''}\x00".encode())
+                digest.update(hashlib.sha256(image.data).digest())
         return digest.hexdigest()[:32]
 
 
@@ -129,6 +150,8 @@ class ErrorKind(StrEnum):
     TOO_LONG = "too_long"
     BAD_REQUEST = "bad_request"
     """4xx about this request."""
+    UNSUPPORTED = "unsupported"
+    """The model does not know the way in which structure was asked for, or a switch that was sent."""
     KEY = "key"
     """401/403, or an account in arrears: the whole run must stop."""
     MODEL = "model"

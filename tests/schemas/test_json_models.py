@@ -6,10 +6,10 @@ import json
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional, Union
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.json_models import model_of
@@ -43,7 +43,7 @@ def column(schema: Any, *, required: bool = True) -> str:
         ({}, "string?"),
         (
             {"anyOf": [{"type": "string"}, {"type": "integer"}, {"type": "null"}]},
-            "struct<kind: dictionary<values=string, indices=int32, ordered=0>, str: string, int: int64>?",
+            "struct<kind: dictionary<values=string, indices=int32, ordered=0>, int: int64, str: string>?",
         ),
         (
             {"allOf": [{"properties": {"a": {"type": "string"}}}, {"properties": {"b": {"type": "integer"}}}]},
@@ -54,6 +54,23 @@ def column(schema: Any, *, required: bool = True) -> str:
 )
 def test_each_schema_has_its_column(schema: Any, arrow: str) -> None:
     assert column(schema) == arrow
+
+
+def test_the_members_of_a_union_do_not_depend_on_what_was_loaded_before() -> None:
+    one, other = {"type": "integer"}, {"type": "array", "items": {"type": "string"}}
+    for branches in ([one, other], [other, one]):
+        for _ in range(2):
+            assert column({"anyOf": [*branches, {"type": "null"}]}) == (
+                "struct<kind: dictionary<values=string, indices=int32, ordered=0>, int: int64, str_list: list<element: string>>?"
+            )
+
+    class Wide(BaseModel):
+        x: Optional[Union[str, int]]  # noqa: UP007, UP045 -- these words are remembered by typing, `|` is not
+
+    class Narrow(BaseModel):
+        x: Optional[Union[int, str]]  # noqa: UP007, UP045
+
+    assert RowCodec(Wide).schema.field("x").type == RowCodec(Narrow).schema.field("x").type
 
 
 def test_a_property_that_is_not_required_may_be_null() -> None:
