@@ -48,7 +48,15 @@ class ExtractionJob(BaseModel):
     base_url: str | None = Field(
         default=None, description="The root of an OpenAI-compatible API. Default: QWEN_BASE_URL_COMPAT, else embedded."
     )
-    dialect: Literal["auto", "chat"] = Field(default="auto", description="The wire format.")
+    dialect: Literal["auto", "chat", "responses", "dashscope"] = Field(
+        default="auto", description="The wire format; auto takes it from the model's profile."
+    )
+    stream: Literal["auto", "always", "never"] = Field(
+        default="auto", description="Whether replies are streamed; auto streams where an answer may take long."
+    )
+    thinking: int | None = Field(
+        default=None, ge=0, description="Tokens that the model may think before it answers. Default: it does not think."
+    )
     lane: Literal["live"] = Field(default="live", description="How calls travel.")
     mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"] = Field(
         default="auto", description="How structured output is asked for; auto takes it from the model's profile."

@@ -58,6 +58,21 @@ class Profile(BaseModel):
     dated: str = ""
     logprobs: bool = False
     batch: bool = False
+    bucket: Literal["fast", "balanced", "max", "vision", "embedding", "long", "other"] = "other"
+    dialects: tuple[Literal["chat", "responses", "dashscope"], ...] = Field(default=("chat",), min_length=1)
+    """Wire formats that the model answers in, best first."""
+    cache: Literal["none", "implicit", "explicit"] = "none"
+    """Whether a repeated prefix is cheaper, and whether it must be marked (``cache_control``) for that."""
+    stream_only_thinking: bool = True
+    """Whether the model thinks only in streamed replies."""
+    thinking_modes: tuple[Mode, ...] = (Mode.PROMPTED,)
+    """The structured-output modes that may be used while it thinks."""
+    vision: bool = False
+    max_images: int = Field(default=0, ge=0)
+    max_image_bytes: int = Field(default=10_000_000, ge=1)
+    """Bytes of one encoded picture, before base64."""
+    min_image_side: int = Field(default=11, ge=1)
+    max_image_pixels: int = Field(default=12_845_056, ge=1)
     always: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
