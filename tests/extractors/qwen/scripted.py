@@ -27,6 +27,8 @@ class Scripted:
     body: dict[str, Any] = field(default_factory=dict)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the client has closed the connection."""
+    begun: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the first piece is on its way."""
     sent: int = 0
 
     @property
@@ -70,6 +72,7 @@ async def _play(script: Sequence[Step], writer: asyncio.StreamWriter, seen: Scri
             writer.write(b"%x\r\n%b\r\n" % (len(step), step))
             await writer.drain()
             seen.sent += 1
+            seen.begun.set()
         elif step == "hang":
             await asyncio.Event().wait()
         elif step == "cut":

@@ -242,14 +242,52 @@ def test_frames_that_came_without_empty_lines_between_them_are_read_one_by_one(d
 # Nothing makes them raise -----------------------------------------------------------------------------
 
 KEYS = st.sampled_from(
-    "choices message delta content tool_calls function arguments finish_reason usage error code type output text "
-    "response status item summary incomplete_details refusal prompt_tokens input_tokens prompt_tokens_details "
-    "cached_tokens index model reasoning_content".split()
+    [
+        "choices",
+        "message",
+        "delta",
+        "content",
+        "tool_calls",
+        "function",
+        "arguments",
+        "finish_reason",
+        "usage",
+        "error",
+        "code",
+        "type",
+        "output",
+        "text",
+        "response",
+        "status",
+        "item",
+        "summary",
+        "incomplete_details",
+        "refusal",
+        "prompt_tokens",
+        "input_tokens",
+        "prompt_tokens_details",
+        "cached_tokens",
+        "index",
+        "model",
+        "reasoning_content",
+    ]
 )
 LEAVES = st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(max_size=5)
 NAMES = st.sampled_from(
-    "response.output_text.delta response.completed response.failed response.incomplete error message "
-    "response.function_call_arguments.delta reasoning function_call output_text incomplete null".split()
+    [
+        "response.output_text.delta",
+        "response.completed",
+        "response.failed",
+        "response.incomplete",
+        "error",
+        "message",
+        "response.function_call_arguments.delta",
+        "reasoning",
+        "function_call",
+        "output_text",
+        "incomplete",
+        "null",
+    ]
 )
 TREES = st.recursive(
     LEAVES | NAMES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
