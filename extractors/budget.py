@@ -26,7 +26,7 @@ from extractors.errors import BudgetReached, JobError
 from extractors.qwen.prices import Pricing
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.qwen.transport import NOT_SENT
-from extractors.tokens import most_tokens
+from extractors.tokens import most_image_tokens, most_tokens
 from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -188,6 +188,7 @@ def worst_case(request: ChatRequest, pricing: Pricing) -> Amount:
     fresh = _PER_CALL
     for message in request.messages:
         fresh += _PER_MESSAGE + _most(message.content)
+        fresh += sum(most_image_tokens(image.width, image.height) for image in message.images)
     wire = {key: value for key, value in request.shape.wire.items() if key != "grammar"}
     if wire:
         fresh += len(orjson.dumps(wire)) + (_PER_TOOLS if "tools" in wire else 0)

@@ -12,15 +12,18 @@ from typing import Any
 from pydantic import SecretStr
 
 from extractors.errors import JobError
+from extractors.images import ImageLimits
 from extractors.qwen.dialects import CHAT, Dialect, pick_dialect
 from extractors.qwen.local import EmbeddedModel, is_embedded
 from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
 from extractors.qwen.requests import Mode
 from extractors.recipe import ModelPolicy
+from extractors.sources import has_pictures
 from schemas.job import ExtractionJob
 
 DEFAULT_MODEL = "local-1.5b"
+VISION_MODEL = "qwen3-vl-plus"
 DEFAULT_CONCURRENCY = 64
 
 
@@ -80,7 +83,9 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
     without an address.
     """
     address = job.base_url or settings.base_url or (settings.dashscope_url if job.dialect == "dashscope" else None)
-    name = model or job.model or settings.default_model or ("qwen-plus" if address else DEFAULT_MODEL)
+    usual = VISION_MODEL if has_pictures(job) else "qwen-plus"
+    default = settings.vision_model if has_pictures(job) and settings.vision_model else settings.default_model
+    name = model or job.model or default or (usual if address else DEFAULT_MODEL)
     if is_embedded(name) and job.base_url is None:
         return _embedded(job, name, settings)
     if address is None:
@@ -105,12 +110,28 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
             thinking=profile.thinking_flag,
             max_input_tokens=profile.max_input,
             max_output_tokens=profile.max_output,
+            images=_image_limits(job, profile, name, settings),
         ),
         concurrency=job.concurrency or DEFAULT_CONCURRENCY,
         api_key=settings.api_key,
         base_url=address,
         dialect=dialect,
     )
+
+
+def _image_limits(job: ExtractionJob, profile: Profile, name: str, settings: Settings) -> ImageLimits | None:
+    """What the model takes of the job's pictures; None where it has none. Raises ``JobError`` for a model that
+    cannot see."""
+    if not has_pictures(job):
+        return None
+    if not profile.vision:
+        able = ", ".join(row.name for row in load_profiles(settings.profiles).rows if row.vision)
+        raise JobError(
+            f"the records have pictures and {name} cannot see, as far as its profile ({profile.name}) says; choose a "
+            f"vision model with --model or QWEN_VISION_MODEL ({able or 'none is known'}), or give {name} a profile with "
+            "vision = true in the file that QUARRY_PROFILES names"
+        )
+    return ImageLimits.of(profile)
 
 
 def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
@@ -131,6 +152,7 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
             max_input_tokens=embedded.max_input_tokens,
             max_output_tokens=embedded.max_output_tokens,
             weights=embedded.sha256,
+            images=_image_limits(job, profile, name, settings),
         ),
         concurrency=embedded.slots,
         api_key=SecretStr(""),
