@@ -87,6 +87,7 @@ class PictureFinder:
             if scheme.group(1).lower() == "data":
                 return self._inline(cell)
             check_address(cell, hosts=self._hosts)
+            cell = "https" + cell[len("https") :]
             return ImageRef(cell, cell, hashlib.sha256(cell.encode("utf-8", "surrogatepass")).hexdigest())
         return self._file(cell)
 
