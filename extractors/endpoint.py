@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from extractors.errors import JobError
+from extractors.qwen.dialects import CHAT, Dialect, pick_dialect
 from extractors.qwen.local import EmbeddedModel, is_embedded
 from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
@@ -63,6 +64,7 @@ class Endpoint:
     api_key: SecretStr
     base_url: str | None
     embedded: EmbeddedModel | None = None
+    dialect: Dialect = CHAT
 
     def serve(self, *, progress: Callable[[str, int, int], None] | None = None) -> AbstractContextManager[str]:
         """The base URL for as long as it is needed; starts and stops the embedded server where there is one."""
@@ -77,7 +79,7 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
     Without a model and an address, the embedded one answers. Raises ``JobError`` for a hosted model
     without an address.
     """
-    address = job.base_url or settings.base_url
+    address = job.base_url or settings.base_url or (settings.dashscope_url if job.dialect == "dashscope" else None)
     name = model or job.model or settings.default_model or ("qwen-plus" if address else DEFAULT_MODEL)
     if is_embedded(name) and job.base_url is None:
         return _embedded(job, name, settings)
@@ -89,6 +91,9 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
             "DASHSCOPE_API_KEY; or use the embedded model with --model local-1.5b"
         )
     profile = load_profiles(settings.profiles).find(name, base_url=address)
+    dialect = pick_dialect(job.dialect, profile)
+    if dialect.route.native and job.base_url is None:
+        address = settings.dashscope_url or address
     mode = Mode(job.mode) if job.mode != "auto" else profile.modes[0]
     return Endpoint(
         model=name,
@@ -104,10 +109,15 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
         concurrency=job.concurrency or DEFAULT_CONCURRENCY,
         api_key=settings.api_key,
         base_url=address,
+        dialect=dialect,
     )
 
 
 def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
+    if job.dialect not in ("auto", "chat"):
+        raise JobError(
+            f"the embedded model speaks chat, not {job.dialect}; leave --dialect out, or name a hosted model"
+        )
     embedded = EmbeddedModel(name, slots=job.concurrency)
     profile = load_profiles(settings.profiles).find(name, base_url=None)
     return Endpoint(
