@@ -90,14 +90,16 @@ class Pricing:
         return worst
 
 
-def pricing_for(profile: Profile, model: str, *, base_url: str | None) -> Pricing:
-    """The price of ``model`` at ``base_url`` (None: the embedded server).
+def pricing_for(profile: Profile, model: str, *, base_url: str | None, thinking: int | None = None) -> Pricing:
+    """The price of ``model`` at ``base_url`` (None: the embedded server). ``thinking``: the tokens that it is
+    allowed to think, where they were limited.
 
     Nothing on this machine; else the profile's own dated rows; else what the ``genai-prices`` package
     knows about that address; else unknown."""
     from extractors.qwen.profiles import is_loopback
 
     thinks = profile.thinking == "always"
+    max_thinking = profile.max_thinking if thinking is None else thinking
     if profile.prices:
         own = profile.prices[-1]
         return Pricing(
@@ -105,7 +107,7 @@ def pricing_for(profile: Profile, model: str, *, base_url: str | None) -> Pricin
             currency=own.currency,
             source=f"Quarry's table, row {profile.name}",
             dated=own.dated,
-            max_thinking=profile.max_thinking,
+            max_thinking=max_thinking,
             always_thinks=thinks,
         )
     if base_url is None or is_loopback(base_url):
@@ -114,7 +116,7 @@ def pricing_for(profile: Profile, model: str, *, base_url: str | None) -> Pricin
     return Pricing(
         tiers,
         source="genai-prices" if tiers else "",
-        max_thinking=profile.max_thinking,
+        max_thinking=max_thinking,
         always_thinks=thinks,
     )
 
