@@ -132,6 +132,8 @@ class ChatReply:
     started_at: float = 0.0
     earlier: tuple[CallError, ...] = ()
     """The tries of the same call that failed before this one, oldest first."""
+    usage_estimated: bool = False
+    """The usage was not told, because the stream was not heard to its end: it is a bound, never too low."""
 
 
 class ErrorKind(StrEnum):

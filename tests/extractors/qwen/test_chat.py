@@ -7,8 +7,10 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.qwen.chat import decode, encode
+from extractors.qwen import chat
+from extractors.qwen.chat import decode
 from extractors.qwen.prices import Pricing, Tier
+from extractors.qwen.profiles import Profile
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Message, Mode
 
 PRICE = Pricing((Tier(Decimal(2), Decimal(6), Decimal(1)),))
@@ -24,6 +26,10 @@ USAGE = {
 def request(content: str = "hello", *, mode: Mode = Mode.JSON_OBJECT, **more: Any) -> ChatRequest:
     wire: dict[str, Any] = {"response_format": {"type": "json_object"}} if mode is Mode.JSON_OBJECT else {}
     return ChatRequest("qwen-plus", (Message("user", content),), AnswerShape("a", {}, mode, wire), **more)
+
+
+def encode(request: ChatRequest, **profile: Any) -> bytes:
+    return chat.encode(request, profile=Profile(name="p", **profile))
 
 
 def completion(message: dict[str, Any], *, reason: str | None = "stop", usage: Any = USAGE) -> bytes:
