@@ -40,7 +40,14 @@ _STREAM_ONLY = re.compile(r"only support stream")
 
 
 class ModeFallback:
-    """A ``Call`` that finds a way of asking which the model takes. It belongs outside of the retries.
+    """Finds a way of asking which the model takes. Two ``Call`` wrappers share what it knows::
+
+        fallback = ModeFallback(modes, host=..., learned=...)
+        call = fallback.asking(Retrying(Limited(fallback.shaping(transport))))
+
+    ``shaping`` gives each request its shape at the last moment, so that one which queued for a slot while another
+    was refused goes the new way at once. ``asking`` asks again what was refused; it stands outside of the retries
+    and the limits, since it is another question, which both must see.
 
     ``modes`` are tried in order; with one mode there is nothing to move on to, and its refusal is the call's result.
     ``host`` and ``learned`` say where lessons are kept, and ``keywords`` what a strict schema may hold.
@@ -48,46 +55,55 @@ class ModeFallback:
 
     def __init__(
         self,
-        call: Call,
-        *,
         modes: Sequence[Mode],
+        *,
         host: str = "",
         learned: Learned | None = None,
         keywords: Sequence[str] = SEEN_ACCEPTED,
     ) -> None:
-        self._call = call
         self._modes = tuple(modes)
         self._host = host
         self._learned = learned or Learned()
         self._keywords = keywords
         self._lessons: dict[str, Lesson] = {}
         self._shapes: dict[tuple[int, Mode], tuple[AnswerShape, AnswerShape]] = {}
+        self._sent: dict[int, ChatRequest] = {}
+        """What went out for a request in flight, by the request's ``id``."""
 
     @classmethod
-    def over(cls, call: Call, endpoint: Endpoint, address: str) -> ModeFallback:
+    def of(cls, endpoint: Endpoint, address: str) -> ModeFallback:
         """The fallback that an endpoint's profile and the user's file of lessons describe."""
-        return cls(
-            call,
-            modes=endpoint.modes,
-            host=host_of(address),
-            learned=endpoint.learned,
-            keywords=endpoint.policy.keywords,
-        )
+        return cls(endpoint.modes, host=host_of(address), learned=endpoint.learned, keywords=endpoint.policy.keywords)
 
-    async def __call__(self, request: ChatRequest) -> ChatReply | CallError:
-        """Ask in the way that is known to work; where it is refused, find another and ask again."""
-        refusals: list[CallError] = []
-        for _ in range(_MOST_STEPS):
+    def shaping(self, call: Call) -> Call:
+        """``call``, given every request as it may be sent now."""
+
+        async def shaped(request: ChatRequest) -> ChatReply | CallError:
             sent = self._as_it_may_be_sent(request)
-            result = await self._call(sent)
-            if sent.shape.mode is not request.shape.mode:
-                result = _told(result, sent.shape.mode)
-            if not (isinstance(result, CallError) and result.kind is ErrorKind.UNSUPPORTED):
-                break
-            if not self._moved_on(sent, result):
-                break
-            refusals += [*result.earlier, replace(result, earlier=())]
-        return replace(result, earlier=(*refusals, *result.earlier)) if refusals else result
+            self._sent[id(request)] = sent
+            result = await call(sent)
+            return result if sent.shape.mode is request.shape.mode else replace(result, mode=sent.shape.mode)
+
+        return shaped
+
+    def asking(self, call: Call) -> Call:
+        """``call``, asked again in another way where it refuses this one."""
+
+        async def asked(request: ChatRequest) -> ChatReply | CallError:
+            refusals: list[CallError] = []
+            for _ in range(_MOST_STEPS):
+                try:
+                    result = await call(request)
+                finally:
+                    sent = self._sent.pop(id(request), request)
+                if not (isinstance(result, CallError) and result.kind is ErrorKind.UNSUPPORTED):
+                    break
+                if not self._moved_on(sent, result):
+                    break
+                refusals += [*result.earlier, replace(result, earlier=())]
+            return replace(result, earlier=(*refusals, *result.earlier)) if refusals else result
+
+        return asked
 
     def _as_it_may_be_sent(self, request: ChatRequest) -> ChatRequest:
         lesson = self._lesson(request.model)
@@ -184,8 +200,3 @@ def _cure(sent: ChatRequest, error: CallError) -> Switch | Literal["mode"] | Non
         # Without the switch it would not think, which is not what was asked for.
         return None if sent.thinking else "omit"
     return "mode"
-
-
-def _told(result: ChatReply | CallError, mode: Mode) -> ChatReply | CallError:
-    earlier = tuple(replace(one, mode=mode) for one in result.earlier)
-    return replace(result, mode=mode, earlier=earlier)

@@ -76,9 +76,7 @@ class Recipe:
                 shape = self.shape
             else:
                 wanted = {"type": "object", "properties": properties, "required": list(properties)}
-                shape = compile_shape(
-                    f"{self.name}_correction", wanted, self.shape.mode, keywords=self.policy.keywords
-                )
+                shape = compile_shape(f"{self.name}_correction", wanted, self.shape.mode, keywords=self.policy.keywords)
             if len(self._corrections) >= 512:
                 self._corrections.clear()
             self._corrections[key] = shape
@@ -106,6 +104,16 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     prompter = Prompter(texts, told, instructions=job.instructions)
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
+    asked = {
+        "name": policy.name,
+        "mode": policy.mode.value,
+        "thinking": policy.thinking,
+        "thinking_budget": policy.thinking_budget,
+        "weights_sha256": policy.weights,
+        "temperature": job.temperature,
+        "seed": job.seed,
+        "max_output_tokens": max_output_tokens,
+    }
     document = {
         "format": FORMAT,
         "name": schema_name(model),
@@ -117,16 +125,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "correct": texts.correct,
             "reask": texts.reask,
         },
-        "model": {
-            "name": policy.name,
-            "mode": policy.mode.value,
-            "thinking": policy.thinking,
-            "thinking_budget": policy.thinking_budget,
-            "weights_sha256": policy.weights,
-            "temperature": job.temperature,
-            "seed": job.seed,
-            "max_output_tokens": max_output_tokens,
-        },
+        "model": asked,
         "corrections": {"max_attempts": job.max_attempts, "max_record_tokens": job.max_record_tokens},
         "evidence": {"require": sorted(job.require_evidence), "policy": job.evidence_policy},
         "text": job.text,
@@ -135,7 +134,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
     # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
     identity["model"] = {
-        **{key: value for key, value in document["model"].items() if not key.startswith("thinking")},
+        **{key: value for key, value in asked.items() if not key.startswith("thinking")},
         "mode": job.mode,
         "thinking": job.thinking or None,
     }

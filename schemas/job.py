@@ -64,7 +64,9 @@ class ExtractionJob(BaseModel):
         default="auto", description="Whether replies are streamed; auto streams where an answer may take long."
     )
     thinking: int | None = Field(
-        default=None, ge=0, description="Tokens that the model may think before it answers; part of the recipe. Default: it does not think."
+        default=None,
+        ge=0,
+        description="Tokens that the model may think before it answers; part of the recipe. Default: it does not think.",
     )
     lane: Literal["live"] = Field(default="live", description="How calls travel.")
     mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"] = Field(

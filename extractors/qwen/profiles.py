@@ -181,7 +181,8 @@ def is_loopback(base_url: str) -> bool:
 
 @cache
 def _shipped() -> dict[str, dict[str, Any]]:
-    return _rows((resources.files("extractors.qwen") / "profiles.toml").read_text(encoding="utf-8"))
+    rows = _rows((resources.files("extractors.qwen") / "profiles.toml").read_text(encoding="utf-8"))
+    return {name: _above(rows, name, row) for name, row in rows.items()}
 
 
 def _above(shipped: Mapping[str, dict[str, Any]], name: str, row: Mapping[str, Any]) -> dict[str, Any]:
