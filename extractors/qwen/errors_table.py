@@ -135,6 +135,13 @@ TABLE: tuple[Row, ...] = (
     ),
     _row(ErrorKind.OVERLOADED, statuses=_SERVER),
     _row(
+        ErrorKind.UNSUPPORTED,
+        "notsupportenablethinking",
+        phrases=("response_format", "json_schema", "json mode response", "tool_choice", "enable_thinking"),
+        statuses=(*_IN_200, 400),
+        hint="leave --mode out, so that another mode can be taken",
+    ),
+    _row(
         ErrorKind.BAD_REQUEST,
         "invalidparameter invalidparametererror invalidrequesterror badrequest notsupportenablethinking",
         statuses=_IN_200,
