@@ -69,5 +69,5 @@ def most_usage(request: ChatRequest, sent: bytes, reader: StreamReader, pricing:
         thought = min(thought, request.thinking_budget + _OUTPUT_SLACK)
     answered = max(request.max_output_tokens + _OUTPUT_SLACK, sum(map(most_tokens, reader.text)))
     made = max(told.output_tokens, answered + thought)
-    bare = Usage(1, fresh, made, told.cached_tokens, thought)
-    return Usage(1, fresh, made, told.cached_tokens, thought, pricing.cost(bare))
+    cost = pricing.worst_cost(fresh, made, thinks=thought > 0)
+    return Usage(1, fresh, made, told.cached_tokens, thought, cost)
