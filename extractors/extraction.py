@@ -111,6 +111,7 @@ class Extraction:
             temperature=recipe.temperature,
             seed=recipe.seed,
             thinking=recipe.policy.thinking,
+            thinking_budget=recipe.policy.thinking_budget,
         )
 
     def next_request(self) -> ChatRequest | None:
@@ -394,6 +395,7 @@ class Extraction:
             temperature=request.temperature,
             seed=request.seed,
             thinking=request.thinking,
+            thinking_budget=request.thinking_budget,
         )
 
     def _note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:

@@ -146,7 +146,7 @@ def run(
                     recipe,
                     store,
                     connect=partial(connect, job, answering, address, on_limits=tally.watch_limits),
-                    dialect="chat",
+                    dialect=answering.dialect.name,
                     run_id=run_id,
                     replay=replay,
                     alive=liveness(address),

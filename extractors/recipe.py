@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from extractors.errors import SchemaError
 from extractors.prompting import Prompter, load_texts
+from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Mode
 from schemas.arrow import RowCodec, SchemaMappingError
@@ -33,6 +34,9 @@ class ModelPolicy:
     max_input_tokens: int
     max_output_tokens: int
     weights: str | None = None
+    thinking_budget: int | None = None
+    keywords: tuple[str, ...] = SEEN_ACCEPTED
+    """What a strict schema may hold beyond the core keywords."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Recipe:
                 shape = self.shape
             else:
                 wanted = {"type": "object", "properties": properties, "required": list(properties)}
-                shape = compile_shape(f"{self.name}_correction", wanted, self.shape.mode)
+                shape = compile_shape(f"{self.name}_correction", wanted, self.shape.mode, keywords=self.policy.keywords)
             if len(self._corrections) >= 512:
                 self._corrections.clear()
             self._corrections[key] = shape
@@ -95,9 +99,21 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             f"its fields are {', '.join(fields)}"
         )
     texts = load_texts()
-    prompter = Prompter(texts, schema, instructions=job.instructions)
-    shape = compile_shape(model.__name__, schema, policy.mode)
+    # The embedded grammar holds constraints by itself; the other modes must be told of them.
+    told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
+    prompter = Prompter(texts, told, instructions=job.instructions)
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
+    asked = {
+        "name": policy.name,
+        "mode": policy.mode.value,
+        "thinking": policy.thinking,
+        "thinking_budget": policy.thinking_budget,
+        "weights_sha256": policy.weights,
+        "temperature": job.temperature,
+        "seed": job.seed,
+        "max_output_tokens": max_output_tokens,
+    }
     document = {
         "format": FORMAT,
         "name": schema_name(model),
@@ -109,20 +125,19 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "correct": texts.correct,
             "reask": texts.reask,
         },
-        "model": {
-            "name": policy.name,
-            "mode": policy.mode.value,
-            "thinking": policy.thinking,
-            "weights_sha256": policy.weights,
-            "temperature": job.temperature,
-            "seed": job.seed,
-            "max_output_tokens": max_output_tokens,
-        },
+        "model": asked,
         "corrections": {"max_attempts": job.max_attempts, "max_record_tokens": job.max_record_tokens},
         "evidence": {"require": sorted(job.require_evidence), "policy": job.evidence_policy},
         "text": job.text,
     }
     identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text")}
+    # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
+    # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
+    identity["model"] = {
+        **{key: value for key, value in asked.items() if not key.startswith("thinking")},
+        "mode": job.mode,
+        "thinking": job.thinking or None,
+    }
     identity["validation"] = _validation_identity(model)
     return Recipe(
         id=hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest(),

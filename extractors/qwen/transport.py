@@ -12,36 +12,50 @@ import logging
 import time
 import urllib.request
 import zlib
+from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Self
-from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 
-from extractors.errors import JobError, KeyRejected
-from extractors.qwen.chat import decode, encode
+from extractors.errors import KeyRejected
+from extractors.qwen.connection_errors import CONNECT_SECONDS, NOT_SENT, Unfit, connection_error
+from extractors.qwen.dialects import CHAT, EVENT_STREAM, Dialect
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile, is_loopback
-from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest
+from extractors.qwen.sse import SseParser
+from extractors.qwen.streaming import StreamChoice, most_usage, wants_stream
+from extractors.qwen.streams import StreamReader
+from schemas.usage import Usage
+
+__all__ = ["NOT_SENT", "HttpTransport"]
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY = 16 * 1024 * 1024
-CONNECT_SECONDS = 5.0
-NOT_SENT = "not_sent"
-"""The code of errors before the request left: nothing can have been charged for it."""
+STREAM_FRAMING = 16
+"""How much longer a streamed reply may be than a whole one: every token has a frame around it."""
+_CHATTER = 200
+"""Characters after the answer's end that show that the model goes on talking."""
+_TROUBLE = (TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError, ValueError, Unfit)
 
 
 class HttpTransport:
-    """A ``Call`` over HTTP, and an async context manager that owns the connections.
+    """A ``Call`` over HTTP in one dialect, and an async context manager that owns the connections.
 
-    ``base_url`` may be a bare host, an API root or the whole address of the chat endpoint. ``timeout`` is
+    ``base_url`` may be a bare host, an API root or the whole address of an endpoint. ``timeout`` is
     in seconds and bounds a call from end to end, however slowly its bytes drip. Replies past ``max_body``
     bytes are given up, redirects are not followed, and the environment's proxies are not used for
     loopback addresses. Raises ``JobError`` for an address, and ``KeyRejected`` for a key, that cannot be used.
+
+    ``stream`` says when replies are streamed (``wants_stream``). A stream is given up after ``idle_timeout``
+    seconds without a byte. It is closed at once when it goes in circles, and ``grace`` seconds after its JSON value
+    is whole: its usage usually comes within them; if not, the reply carries a bound in its place.
     """
 
     def __init__(
@@ -51,31 +65,34 @@ class HttpTransport:
         api_key: SecretStr,
         pricing: Pricing,
         profile: Profile,
+        dialect: Dialect = CHAT,
+        stream: StreamChoice = "auto",
         timeout: float = 300.0,
+        idle_timeout: float = 60.0,
+        grace: float = 2.0,
         connections: int = 64,
         max_body: int = MAX_BODY,
     ) -> None:
-        self.url = chat_url(base_url)
+        self.url = dialect.url(base_url)
         self._target = httpx.URL(self.url)
         self._key = api_key
         self._pricing = pricing
-        self._always = dict(profile.always)
-        self._switch = profile.switch
+        self._profile = profile
+        self._dialect = dialect
+        self._stream: StreamChoice = stream
         self._timeout = timeout
+        self._idle_timeout = idle_timeout
+        self._grace = grace
         self._connections = connections
         self._max_body = max_body
-        self._extensions = {"timeout": {"connect": min(CONNECT_SECONDS, timeout)}}
         self._transport: AiohttpTransport | None = None
-        self._headers = httpx.Headers(
-            {
-                "Content-Type": "application/json",
-                "Accept": "application/json",
-                # Replies are small, and an answer that is not compressed cannot be a bomb.
-                "Accept-Encoding": "identity",
-                "User-Agent": "quarry",
-                "Host": self._target.netloc.decode("ascii"),
-            }
-        )
+        common = {
+            "Content-Type": "application/json",
+            # Replies are small, and an answer that is not compressed cannot be a bomb.
+            "Accept-Encoding": "identity",
+            "User-Agent": "quarry",
+            "Host": self._target.netloc.decode("ascii"),
+        }
         secret = api_key.get_secret_value()
         if secret:
             if not (secret.isascii() and secret.isprintable()) or " " in secret:
@@ -83,9 +100,18 @@ class HttpTransport:
                     "the API key holds a space, a line break or a character outside of ASCII; "
                     "copy it again into DASHSCOPE_API_KEY"
                 )
-            self._headers["Authorization"] = f"Bearer {secret}"
+            common["Authorization"] = f"Bearer {secret}"
             if self._target.scheme == "http" and not is_loopback(self.url):
                 logger.warning("the API key travels unencrypted to %s; use https", self._target.host)
+        connect = min(CONNECT_SECONDS, timeout)
+        self._plain = (
+            httpx.Headers({**common, **dialect.headers(stream=False)}),
+            {"timeout": {"connect": connect}},
+        )
+        self._streamed = (
+            httpx.Headers({**common, **dialect.headers(stream=True)}),
+            {"timeout": {"connect": connect, "read": min(idle_timeout, timeout)}},
+        )
 
     def __repr__(self) -> str:
         return f"HttpTransport({self.url!r})"
@@ -116,49 +142,141 @@ class HttpTransport:
         """Ask once. Never raises for what the other side does; only ``CancelledError`` passes."""
         if self._transport is None:
             raise RuntimeError("HttpTransport is used inside `async with`")
-        body = encode(request, always=self._always, switch=self._switch)
-        message = httpx.Request("POST", self._target, headers=self._headers, content=body, extensions=self._extensions)
+        stream = wants_stream(request, self._profile, choice=self._stream)
+        body = self._dialect.encode(request, profile=self._profile, stream=stream)
+        headers, extensions = self._streamed if stream else self._plain
+        message = httpx.Request("POST", self._target, headers=headers, content=body, extensions=extensions)
         started_at, start = time.time(), time.perf_counter()
+        if stream:
+            result = await self._listen(self._transport, message, request, body)
+        else:
+            result = await self._ask(self._transport, message, request)
+        return replace(result, latency=time.perf_counter() - start, started_at=started_at)
+
+    async def _ask(
+        self, transport: AiohttpTransport, message: httpx.Request, request: ChatRequest
+    ) -> ChatReply | CallError:
+        """The whole reply at once."""
         try:
             async with asyncio.timeout(self._timeout):
-                response = await self._transport.handle_async_request(message)
+                response = await transport.handle_async_request(message)
                 try:
                     raw = await self._read(response)
                 finally:
                     await response.stream.aclose()  # type: ignore[union-attr]
-        except TimeoutError as error:
-            result: ChatReply | CallError = self._failed(error, request.model)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError, _Unfit) as error:
-            result = self._failed(error, request.model)
-        else:
-            result = self._decoded(response, raw, request.model)
-        return replace(result, latency=time.perf_counter() - start, started_at=started_at)
+        except _TROUBLE as error:
+            return self._failed(error, request.model)
+        return self._decoded(response, raw, request.model)
+
+    async def _listen(
+        self, transport: AiohttpTransport, message: httpx.Request, request: ChatRequest, sent: bytes
+    ) -> ChatReply | CallError:
+        """The reply as it is written. Leaving early closes the connection, so that no more is made."""
+        reader = self._dialect.reader(model=request.model, pricing=self._pricing)
+        trouble: BaseException | None = None
+        headers: Mapping[str, str] = {}
+        try:
+            async with asyncio.timeout(self._timeout) as deadline:
+                response = await transport.handle_async_request(message)
+                try:
+                    headers = response.headers
+                    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+                    if response.status_code != 200 or kind != EVENT_STREAM:
+                        # An error, or a server that does not stream.
+                        return self._decoded(response, await self._read(response), request.model)
+                    if not await self._follow(response, reader, deadline):
+                        trouble = EOFError()
+                finally:
+                    await response.stream.aclose()  # type: ignore[union-attr]
+        except _TROUBLE as error:
+            trouble = error
+        return self._heard(reader, headers, trouble, request, sent)
+
+    async def _follow(self, response: httpx.Response, reader: StreamReader, deadline: asyncio.Timeout) -> bool:
+        """Read events until there is nothing more to wait for; False when the stream ended before its answer."""
+        if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            raise Unfit("the stream is packed, which was not asked for")
+        parser = SseParser()
+        secret = self._key.get_secret_value().encode()
+        size, hurried = 0, False
+        async with aclosing(response.stream.__aiter__()) as chunks:  # type: ignore[union-attr, type-var]
+            async for chunk in chunks:
+                size += len(chunk)
+                for event in parser.feed(chunk):
+                    # Some services quote the key that they refuse.
+                    hide = secret and secret in event.data
+                    reader.feed(replace(event, data=event.data.replace(secret, b"[key]")) if hide else event)
+                if size > self._max_body * STREAM_FRAMING or parser.held > self._max_body:
+                    raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
+                if reader.error is not None or reader.looping or reader.json.extra > _CHATTER:
+                    return True
+                if not hurried and (reader.ended or reader.json.complete):
+                    # The usage comes right behind the answer, if it comes.
+                    hurried = True
+                    soonest = asyncio.get_running_loop().time() + self._grace
+                    deadline.reschedule(min(deadline.when() or soonest, soonest))
+        for event in parser.close():
+            reader.feed(event)
+        return reader.ended or bool(reader.reason) or reader.json.complete or reader.error is not None
+
+    def _heard(
+        self,
+        reader: StreamReader,
+        headers: Mapping[str, str],
+        trouble: BaseException | None,
+        request: ChatRequest,
+        sent: bytes,
+    ) -> ChatReply | CallError:
+        """What a stream came to."""
+        if reader.looping and reader.error is None:
+            logger.info("%s: the answer went in circles, the stream was closed", request.model)
+            return reader.stopped("loop", usage=self._bound(reader, request, sent))
+        if reader.ended or reader.reason or reader.error is not None:
+            result = reader.result(headers=headers)
+            if isinstance(result, ChatReply) and reader.told is None:
+                return replace(result, usage=self._bound(reader, request, sent), usage_estimated=True)
+            return result
+        if reader.json.complete:
+            return reader.stopped("stop", usage=self._bound(reader, request, sent))
+        if reader.worth_keeping:
+            return reader.stopped("cut", usage=self._bound(reader, request, sent))
+        error = self._failed(trouble or EOFError(), request.model)
+        return replace(error, body="".join(reader.text)[:2000])
+
+    def _bound(self, reader: StreamReader, request: ChatRequest, sent: bytes) -> Usage:
+        return most_usage(request, sent, reader, self._pricing)
+
+    def _failed(self, error: BaseException, model: str) -> CallError:
+        return connection_error(
+            error, target=self._target, timeout=self._timeout, idle_timeout=self._idle_timeout, model=model
+        )
 
     async def _read(self, response: httpx.Response) -> bytes:
-        """The whole body, or ``_Unfit`` for one that is too long or packed in a way that was not asked for."""
+        """The whole body, or ``Unfit`` for one that is too long or packed in a way that was not asked for."""
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.stream:  # type: ignore[union-attr]
             size += len(chunk)
             if size > self._max_body:
-                raise _Unfit(f"the reply is longer than {self._max_body:,} bytes")
+                raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
             chunks.append(chunk)
         raw = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         packed = response.headers.get("content-encoding", "identity").strip().lower()
         if packed in ("identity", ""):
             return raw
         if packed not in ("gzip", "x-gzip", "deflate"):
-            raise _Unfit(f"the reply is packed as {packed[:40]}, which was not asked for")
+            raise Unfit(f"the reply is packed as {packed[:40]}, which was not asked for")
         unpacker = zlib.decompressobj(wbits=47)
         try:
             raw = unpacker.decompress(raw, self._max_body)
         except zlib.error as error:
-            raise _Unfit(f"the reply cannot be unpacked ({error})") from error
+            raise Unfit(f"the reply cannot be unpacked ({error})") from error
         if unpacker.unconsumed_tail:
-            raise _Unfit(f"the reply is longer than {self._max_body:,} bytes")
+            raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
         return raw
 
     def _decoded(self, response: httpx.Response, raw: bytes, model: str) -> ChatReply | CallError:
+        decode = self._dialect.decode
         result = decode(response.status_code, response.headers, raw, model=model, pricing=self._pricing)
         secret = self._key.get_secret_value().encode()
         if secret and isinstance(result, CallError) and secret in raw:
@@ -166,80 +284,6 @@ class HttpTransport:
             hidden = raw.replace(secret, b"[key]")
             result = decode(response.status_code, response.headers, hidden, model=model, pricing=self._pricing)
         return result
-
-    def _failed(self, error: BaseException, model: str) -> CallError:
-        """The error of a call without a reply, by what lay below ``httpx``'s exception.
-
-        ``httpx-aiohttp`` turns a reset connection into a connect time-out, so its cause is asked first."""
-        cause = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
-        where = f"{self._target.host}:{self._target.port or (443 if self._target.scheme == 'https' else 80)}"
-        kind, code, words = ErrorKind.CONNECTION, None, f"the connection to {where} failed"
-        if isinstance(cause, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-            kind, code = ErrorKind.MODEL, NOT_SENT
-            words = f"{where} cannot be trusted: its TLS certificate or protocol was refused"
-        elif isinstance(cause, aiohttp.ConnectionTimeoutError):
-            code, words = NOT_SENT, f"no connection to {where} within {CONNECT_SECONDS:g} seconds"
-        elif isinstance(cause, aiohttp.ClientConnectorError | aiohttp.ClientProxyConnectionError):
-            code, words = NOT_SENT, f"no connection to {where}"
-        elif isinstance(cause, TimeoutError):
-            kind, words = ErrorKind.TIMED_OUT, f"no whole reply from {where} within {self._timeout:g} seconds"
-        elif isinstance(cause, aiohttp.ClientPayloadError):
-            words = f"the connection to {where} was cut off in the middle of the reply"
-        elif isinstance(cause, aiohttp.ServerDisconnectedError):
-            words = f"{where} closed the connection without a reply"
-        elif isinstance(cause, ConnectionResetError | BrokenPipeError | aiohttp.ClientOSError):
-            words = f"the connection to {where} was reset"
-        elif isinstance(cause, _Unfit):
-            kind, words = ErrorKind.GARBLED, str(cause)
-        elif isinstance(cause, aiohttp.ClientResponseError | ValueError):
-            kind, words = ErrorKind.GARBLED, f"the reply of {where} is not HTTP"
-        detail = "" if isinstance(cause, _Unfit | TimeoutError) else f" ({type(cause).__name__})"
-        return CallError(kind, words + detail, model, code=code)
-
-
-class _Unfit(Exception):
-    """A reply that is not taken, whatever it says."""
-
-
-def chat_url(base_url: str) -> str:
-    """The chat endpoint's address from what a user gives: a bare host, ``.../v1``,
-    ``.../compatible-mode/v1``, or the endpoint itself. Raises ``JobError``.
-
-    >>> chat_url("dashscope-intl.aliyuncs.com")
-    'https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions'
-    >>> chat_url("127.0.0.1:8080/v1/")
-    'http://127.0.0.1:8080/v1/chat/completions'
-    """
-    given = base_url.strip()
-    if "//" not in given:
-        given = ("http://" if is_loopback(given) else "https://") + given
-    try:
-        parts = urlsplit(given)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        fits = False
-    if not fits or "{" in given or any(c.isspace() for c in given):
-        raise JobError(
-            f"{_without_secrets(base_url)!r} is no address of an API; it looks like "
-            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1 or http://127.0.0.1:8080/v1"
-        )
-    if "@" in parts.netloc:
-        raise JobError("an address with a name or password in it is refused; the key goes into DASHSCOPE_API_KEY")
-    path = parts.path.rstrip("/")
-    hosted = (parts.hostname or "").endswith(".aliyuncs.com")
-    if not path.endswith("/chat/completions"):
-        if hosted and path in ("", "/compatible-mode", "/api/v1", "/apps/anthropic"):
-            path = "/compatible-mode/v1"
-        elif not path:
-            path = "/v1"
-        path += "/chat/completions"
-    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
-
-
-def _without_secrets(url: str) -> str:
-    """An address for a message: what stands before an ``@`` may be a password."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('//')[0] + '//' if '//' in head else ''}...@{tail}" if at else url
 
 
 def _proxy_for(url: httpx.URL) -> str | None:

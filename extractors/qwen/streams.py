@@ -1,0 +1,186 @@
+"""A streamed reply, put together from its events: what a dialect's ``take`` reads goes into one ``StreamReader``.
+
+Pure: the transport feeds it and decides when to stop. An error frame is the error of the table; usage is that of the
+last event that told one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from extractors.qwen.json_end import JsonEnd
+from extractors.qwen.loops import LoopWatch
+from extractors.qwen.prices import Pricing
+from extractors.qwen.replies import error_in, finished, garbled, usage_in
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind
+from extractors.qwen.sse import Event
+from extractors.qwen.wire import load
+from schemas.usage import Usage
+
+Take = Callable[["StreamReader", Mapping[str, Any], Event], None]
+"""Reads one event's JSON object into the reader. It may raise ``KeyError``, ``TypeError``, ``ValueError``,
+``IndexError`` or ``AttributeError`` for what is not of its protocol."""
+
+_NO_HEADERS: Mapping[str, str] = {}
+
+
+class StreamReader:
+    """Collects a stream. ``ended`` is true once the other side has said all; then ``result`` is the reply.
+
+    ``json`` follows the answer and ``loop`` watches it, so that the transport can stop early."""
+
+    __slots__ = (
+        "_pricing",
+        "_take",
+        "ended",
+        "error",
+        "json",
+        "loop",
+        "model",
+        "reason",
+        "refusal",
+        "source",
+        "strange",
+        "text",
+        "thinking",
+        "thinking_loop",
+        "told",
+    )
+
+    def __init__(self, take: Take, *, model: str, pricing: Pricing) -> None:
+        self._take = take
+        self._pricing = pricing
+        self.model = model
+        self.text: list[str] = []
+        self.thinking: list[str] = []
+        self.refusal: list[str] = []
+        self.reason = ""
+        self.told: Mapping[str, Any] | None = None
+        """The ``usage`` of the last event that had one."""
+        self.source: object = None
+        """Which of several tool calls is the answer, where a dialect names them."""
+        self.error: CallError | None = None
+        self.ended = False
+        self.strange: bytes | None = None
+        """The first event that was not of the protocol."""
+        self.json = JsonEnd()
+        self.loop = LoopWatch()
+        self.thinking_loop = LoopWatch()
+
+    def feed(self, event: Event) -> None:
+        """Read one event. Never raises; what cannot be read is kept in ``strange``."""
+        if self.error is not None:
+            return
+        data = event.data
+        if data == b"[DONE]":
+            self.ended = True
+            return
+        try:
+            self._read(load(data), event)
+        except ValueError:
+            if b"\n" not in data:
+                self._odd(data)
+                return
+            # Some gateways forget the empty lines between their frames.
+            for line in data.split(b"\n"):
+                self.feed(Event(line, event.name, event.status))
+
+    def _read(self, frame: Any, event: Event) -> None:
+        if not isinstance(frame, dict):
+            self._odd(event.data)
+            return
+        try:
+            self._take(self, frame, event)
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError):
+            self._odd(event.data)
+
+    def _odd(self, data: bytes) -> None:
+        if self.strange is None:
+            self.strange = data
+
+    # What a dialect calls ------------------------------------------------------------------------
+
+    def answer(self, piece: str) -> None:
+        """More of the answer. Raises ``TypeError`` for what is not text, as the next two do."""
+        if _text(piece):
+            self.text.append(piece)
+            self.json.feed(piece)
+            self.loop.feed(piece)
+
+    def thought(self, piece: str) -> None:
+        """More of what was thought before it."""
+        if _text(piece):
+            self.thinking.append(piece)
+            self.thinking_loop.feed(piece)
+
+    def refused(self, piece: str) -> None:
+        """More of the words in which the model declines."""
+        if _text(piece):
+            self.refusal.append(piece)
+
+    def fail(self, frame: Mapping[str, Any], event: Event, *, status: int = 200) -> None:
+        """The event is an error: judged like a reply of this status with this body."""
+        self.error = error_in(
+            event.status or status,
+            _NO_HEADERS,
+            frame,
+            event.data,
+            model=self.model,
+            pricing=self._pricing,
+            missing="choices",
+        )
+        self.ended = True
+
+    # What the transport asks ---------------------------------------------------------------------
+
+    @property
+    def looping(self) -> bool:
+        """Whether the answer, or the thinking, goes in circles."""
+        return bool(self.loop.found or self.thinking_loop.found)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Whether what is there can be continued: a list with at least one whole object. Of anything less the
+        whole must be asked again, which a fresh try does better."""
+        return bool(self.json.readable and self.json.items)
+
+    @property
+    def usage(self) -> Usage:
+        """The usage told so far, with its cost."""
+        return usage_in({"usage": self.told}, self._pricing)
+
+    def result(self, *, headers: Mapping[str, str] = _NO_HEADERS) -> ChatReply | CallError:
+        """The reply of a stream that has ended by itself."""
+        if self.error is not None:
+            return self.error
+        if not (self.text or self.thinking or self.reason or self.refusal):
+            body = self.strange or b""
+            what = "the stream is not of this protocol" if body else "the stream has no answer in it"
+            return garbled(what, 200, body, model=self.model, usage=self.usage)
+        return finished(
+            "".join(self.text),
+            self.reason or "stop",
+            usage=self.usage,
+            model=self.model,
+            headers=headers,
+            thinking="".join(self.thinking),
+            refusal="".join(self.refusal),
+        )
+
+    def stopped(self, reason: str, *, usage: Usage) -> ChatReply:
+        """The reply of a stream that was not heard to its end: ``reason`` says why, ``usage`` what it may have
+        cost."""
+        text = "".join(self.text)
+        text = text[: len(text) - self.json.extra] if self.json.complete else text.rstrip()
+        return ChatReply(text, reason, usage, self.model, thinking="".join(self.thinking), usage_estimated=True)
+
+    def lost(self, kind: ErrorKind, message: str) -> CallError:
+        """The error of a stream that was lost with nothing worth keeping."""
+        return CallError(kind, message, self.model, body="".join(self.text)[:2000])
+
+
+def _text(piece: str) -> bool:
+    if not isinstance(piece, str):
+        raise TypeError("text was expected")
+    return bool(piece)
