@@ -37,6 +37,9 @@ class Options(TypedDict, total=False):
     instructions: str
     model: str
     base_url: str
+    region: str
+    workspace: str
+    thinking: int
     mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"]
     concurrency: int
     rpm: int

@@ -1,9 +1,11 @@
 """Opens the way to a model: the transport, and the policies around it, in one order.
 
-``Retrying(Limited(Gate(Budgeted(HttpTransport))))``: a retry waits outside of the limiter, so that it holds no
-slot; the limiter sees every try, because that is what a provider's rate limit counts; the gate turns away what
-was still waiting there when the run was stopped; and money is reserved for each HTTP try, so that a try that the
-provider may charge is counted.
+``KeyAdvice(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport)))))))``: what a model does not take is
+asked again in another way, which is another question with tries of its own; a retry waits outside of the
+limiter, so that it holds no slot; the limiter sees every try, because that is what a provider's rate limit
+counts; the gate turns away what was still waiting there when the run was stopped; what is left is given the
+shape that the model takes; and money is reserved for each HTTP try of that, so that a try that the provider may
+charge is counted.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from extractors.budget import Budget, Budgeted
+from extractors.credentials import KeyAdvice
 from extractors.endpoint import Endpoint
+from extractors.fallback import ModeFallback
 from extractors.limits import Limited, LimitStats
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.qwen.transport import HttpTransport
@@ -50,12 +54,16 @@ async def connect(
     )
     call: Call = transport
     if job.max_cost is not None or job.max_tokens is not None:
-        call = Budgeted(call, Budget(job.max_cost, job.max_tokens), pricing=endpoint.pricing)
+        least = 0 if endpoint.dialect.limits_output else endpoint.profile.max_output
+        budget = Budget(job.max_cost, job.max_tokens)
+        call = Budgeted(call, budget, pricing=endpoint.pricing, least_output=least)
     sleep = partial(_sleep, stopping)
-    gated = Gate(call, stopping)
+    fallback = ModeFallback.of(endpoint, address)
+    gated = Gate(fallback.shaping(call), stopping)
     limited = Limited(gated, concurrency=endpoint.concurrency, rpm=job.rpm, tpm=job.tpm, sleep=sleep)
     on_limits(limited.stats)
-    return Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds, sleep=sleep)
+    retrying = Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds, sleep=sleep)
+    return KeyAdvice(fallback.asking(retrying), address, endpoint.api_key)
 
 
 class Gate:

@@ -11,8 +11,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from extractors.credentials import QwenCredentials
 from extractors.errors import JobError
+from extractors.home import learned_file, profiles_file
 from extractors.images import ImageLimits
+from extractors.learned import Learned
 from extractors.qwen.dialects import CHAT, Dialect, pick_dialect
 from extractors.qwen.local import EmbeddedModel, is_embedded
 from extractors.qwen.prices import Pricing, pricing_for
@@ -29,29 +32,46 @@ DEFAULT_CONCURRENCY = 64
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the environment says. Read once at the border, by ``Settings.from_environment``."""
+    """What the environment says. Read once at the border, by ``Settings.from_environment``; made by hand, it
+    knows no files of the user's."""
 
     api_key: SecretStr = field(default_factory=lambda: SecretStr(""))
     base_url: str | None = None
+    region: str | None = None
+    workspace: str | None = None
     dashscope_url: str | None = None
     default_model: str | None = None
     final_model: str | None = None
     vision_model: str | None = None
     profiles: Path | None = None
+    learned: Path | None = None
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
-        """``DASHSCOPE_API_KEY``, ``QWEN_BASE_URL_COMPAT``, ``QWEN_BASE_URL_DASHSCOPE``,
-        ``QWEN_DEFAULT_MODEL``, ``QWEN_FINAL_MODEL``, ``QWEN_VISION_MODEL``, ``QUARRY_PROFILES``."""
+        """The variables of ``QwenCredentials``; ``QWEN_BASE_URL_DASHSCOPE``, ``QWEN_DEFAULT_MODEL``,
+        ``QWEN_FINAL_MODEL``, ``QWEN_VISION_MODEL``; and the places of ``extractors.home``."""
         env = os.environ if environ is None else environ
+        credentials = QwenCredentials.from_environment(env)
+        profiles = profiles_file(env)
         return cls(
-            api_key=SecretStr(env.get("DASHSCOPE_API_KEY", "").strip()),
-            base_url=env.get("QWEN_BASE_URL_COMPAT") or None,
+            api_key=credentials.api_key,
+            base_url=credentials.base_url,
+            region=credentials.region,
+            workspace=credentials.workspace,
             dashscope_url=env.get("QWEN_BASE_URL_DASHSCOPE") or None,
             default_model=env.get("QWEN_DEFAULT_MODEL") or None,
             final_model=env.get("QWEN_FINAL_MODEL") or None,
             vision_model=env.get("QWEN_VISION_MODEL") or None,
-            profiles=Path(env["QUARRY_PROFILES"]) if env.get("QUARRY_PROFILES") else None,
+            # A file that was named must be there; the usual one may be missing.
+            profiles=profiles if env.get("QUARRY_PROFILES") or profiles.is_file() else None,
+            learned=learned_file(env),
+        )
+
+    @property
+    def credentials(self) -> QwenCredentials:
+        """The key and where it is valid."""
+        return QwenCredentials(
+            api_key=self.api_key, region=self.region, workspace=self.workspace, base_url=self.base_url
         )
 
 
@@ -68,6 +88,10 @@ class Endpoint:
     base_url: str | None
     embedded: EmbeddedModel | None = None
     dialect: Dialect = CHAT
+    modes: tuple[Mode, ...] = ()
+    """Ways of asking for structure that may be used, the policy's own first."""
+    learned: Learned = field(default_factory=Learned)
+    """What the model was seen to refuse."""
 
     def serve(self, *, progress: Callable[[str, int, int], None] | None = None) -> AbstractContextManager[str]:
         """The base URL for as long as it is needed; starts and stops the embedded server where there is one."""
@@ -79,43 +103,51 @@ class Endpoint:
 def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | None = None) -> Endpoint:
     """Decide who answers. ``model`` overrides the job's (a retry with another model).
 
-    Without a model and an address, the embedded one answers. Raises ``JobError`` for a hosted model
-    without an address.
+    Without a model, an address and a region in the job, the embedded one answers. Raises ``JobError`` for a
+    hosted model without an address, for a region or a workspace that cannot be, and for options that the model's
+    profile rules out.
     """
-    address = job.base_url or settings.base_url or (settings.dashscope_url if job.dialect == "dashscope" else None)
+    native = settings.dashscope_url if job.dialect == "dashscope" else None
+    own = QwenCredentials(base_url=job.base_url, region=job.region, workspace=job.workspace)
+    asked_for = job.base_url or job.region or settings.base_url or native
     usual = VISION_MODEL if has_pictures(job) else "qwen-plus"
     default = settings.vision_model if has_pictures(job) and settings.vision_model else settings.default_model
-    name = model or job.model or default or (usual if address else DEFAULT_MODEL)
+    name = model or job.model or default or (usual if asked_for else DEFAULT_MODEL)
     if is_embedded(name) and job.base_url is None:
         return _embedded(job, name, settings)
+    address = _address(own, settings.credentials) or native
     if address is None:
         raise JobError(
-            f"{name} needs an address: set QWEN_BASE_URL_COMPAT or --base-url, for instance "
-            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1 (Singapore) or "
-            "https://dashscope.aliyuncs.com/compatible-mode/v1 (Beijing), with a key of that region in "
-            "DASHSCOPE_API_KEY; or use the embedded model with --model local-1.5b"
+            f"{name} needs an address: set --region (DASHSCOPE_REGION), such as intl (Singapore) or beijing, "
+            "with a key of that region in DASHSCOPE_API_KEY; or --base-url (QWEN_BASE_URL_COMPAT) for any other "
+            "OpenAI-compatible API; or use the embedded model with --model local-1.5b"
         )
     profile = load_profiles(settings.profiles).find(name, base_url=address)
     dialect = pick_dialect(job.dialect, profile)
-    if dialect.route.native and job.base_url is None:
+    if dialect.route.native and own.base_url is None and own.region is None:
         address = settings.dashscope_url or address
-    mode = Mode(job.mode) if job.mode != "auto" else profile.modes[0]
+    budget = _thinking_budget(job, profile, name)
+    modes = _modes(job, profile, thinking=budget is not None)
     return Endpoint(
         model=name,
         profile=profile,
-        pricing=pricing_for(profile, name, base_url=address),
+        pricing=pricing_for(profile, name, base_url=address, thinking=budget),
         policy=ModelPolicy(
             name=name,
-            mode=mode,
-            thinking=profile.thinking_flag,
+            mode=modes[0],
+            thinking=profile.thinking_flag if budget is None else True,
             max_input_tokens=profile.max_input,
             max_output_tokens=profile.max_output,
             images=_image_limits(job, profile, name, settings),
+            thinking_budget=budget,
+            keywords=profile.schema_keywords,
         ),
         concurrency=job.concurrency or DEFAULT_CONCURRENCY,
         api_key=settings.api_key,
         base_url=address,
         dialect=dialect,
+        modes=modes,
+        learned=Learned(settings.learned),
     )
 
 
@@ -134,40 +166,90 @@ def _image_limits(job: ExtractionJob, profile: Profile, name: str, settings: Set
     return ImageLimits.of(profile)
 
 
+def _address(own: QwenCredentials, usual: QwenCredentials) -> str | None:
+    """The job's address or region, else those of the environment; a workspace of either goes with them."""
+    if own.base_url is None and own.region is None and own.workspace is None:
+        return usual.address()
+    if own.base_url is not None:
+        return own.base_url
+    region = own.region or usual.region
+    if region is None:
+        raise JobError("--workspace needs --region (DASHSCOPE_REGION) beside it, such as intl or beijing")
+    return QwenCredentials(region=region, workspace=own.workspace or usual.workspace).address()
+
+
+def _thinking_budget(job: ExtractionJob, profile: Profile, name: str) -> int | None:
+    """The tokens that the model may think, None where it is not to. Raises ``JobError`` where it cannot."""
+    if not job.thinking:
+        return None
+    if profile.thinking == "none":
+        raise JobError(
+            f"{name} cannot think, as far as its profile ({profile.name}) says: leave --thinking out, or choose a model "
+            "that `quarry model list` shows with thinking"
+        )
+    if profile.max_thinking and job.thinking > profile.max_thinking:
+        raise JobError(f"--thinking {job.thinking}: {name} thinks {profile.max_thinking:,} tokens at most")
+    return job.thinking
+
+
+def _modes(job: ExtractionJob, profile: Profile, *, thinking: bool) -> tuple[Mode, ...]:
+    """The modes that may be used, best first; the one that was asked for is the only one."""
+    possible = profile.modes
+    if thinking or profile.thinking == "always":
+        possible = profile.thinking_modes
+    if job.mode == "auto":
+        return possible
+    mode = Mode(job.mode)
+    if thinking and mode not in possible:
+        raise JobError(
+            f"--mode {mode.value} cannot be used while the model thinks: leave --mode or --thinking out, or choose "
+            f"{', '.join(one.value for one in possible)}"
+        )
+    return (mode,)
+
+
 def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
     if job.dialect not in ("auto", "chat"):
         raise JobError(
             f"the embedded model speaks chat, not {job.dialect}; leave --dialect out, or name a hosted model"
         )
+    if job.thinking:
+        raise JobError(f"{name} cannot think: leave --thinking out, or choose a hosted model that can")
     embedded = EmbeddedModel(name, slots=job.concurrency)
     profile = load_profiles(settings.profiles).find(name, base_url=None)
+    mode = Mode(job.mode) if job.mode != "auto" else Mode.GRAMMAR
     return Endpoint(
         model=name,
         profile=profile,
         pricing=pricing_for(profile, name, base_url=None),
         policy=ModelPolicy(
             name=name,
-            mode=Mode(job.mode) if job.mode != "auto" else Mode.GRAMMAR,
+            mode=mode,
             thinking=None,
             max_input_tokens=embedded.max_input_tokens,
             max_output_tokens=embedded.max_output_tokens,
             weights=embedded.sha256,
             images=_image_limits(job, profile, name, settings),
+            keywords=profile.schema_keywords,
         ),
         concurrency=embedded.slots,
         api_key=SecretStr(""),
         base_url=None,
         embedded=embedded,
+        modes=(mode,),
     )
 
 
 def settings_without_secrets(settings: Settings) -> dict[str, Any]:
     """What ``quarry doctor`` may show: the key only as set or not set."""
     return {
-        "DASHSCOPE_API_KEY": "set" if settings.api_key.get_secret_value() else "not set",
+        "DASHSCOPE_API_KEY": "set" if settings.credentials.has_key else "not set",
         "QWEN_BASE_URL_COMPAT": settings.base_url,
         "QWEN_BASE_URL_DASHSCOPE": settings.dashscope_url,
+        "DASHSCOPE_REGION": settings.region,
+        "QWEN_WORKSPACE": settings.workspace,
         "QWEN_DEFAULT_MODEL": settings.default_model,
         "QWEN_FINAL_MODEL": settings.final_model,
         "QWEN_VISION_MODEL": settings.vision_model,
+        "profiles": str(settings.profiles) if settings.profiles else None,
     }

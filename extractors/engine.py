@@ -336,7 +336,7 @@ def _call_records(
                 request=digest,
                 model=one.model or request.model,
                 dialect=dialect,
-                mode=request.shape.mode.value,
+                mode=(one.mode or request.shape.mode).value,
                 purpose=request.purpose.value,
                 attempt=request.attempt,
                 try_number=number,

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
-from extractors.tokens import most_image_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -191,5 +190,4 @@ def rough_tokens(request: ChatRequest) -> int:
     """About how many tokens a call takes: a token for four bytes of the messages, and a quarter of the output
     that it may give, 512 at most."""
     sent = sum(len(message.content.encode("utf-8", "surrogatepass")) for message in request.messages)
-    seen = sum(most_image_tokens(image.width, image.height) for message in request.messages for image in message.images)
-    return sent // 4 + seen + min(request.max_output_tokens // 4, 512) + 1
+    return sent // 4 + min(request.max_output_tokens // 4, 512) + 1

@@ -15,6 +15,7 @@ from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
 from extractors.images import ImageLimits
 from extractors.prompting import Prompter, load_texts
+from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Mode
 from extractors.second_look import is_choice
@@ -38,6 +39,9 @@ class ModelPolicy:
     weights: str | None = None
     images: ImageLimits | None = None
     """What the model takes of pictures; None where the job has none."""
+    thinking_budget: int | None = None
+    keywords: tuple[str, ...] = SEEN_ACCEPTED
+    """What a strict schema may hold beyond the core keywords."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,9 @@ class Recipe:
 
     def rest_shape(self, base: AnswerShape, start: Beginning) -> AnswerShape:
         """The shape of what is missing of an answer in the shape ``base`` that was cut off. Raises ``KeyError``."""
-        return compile_shape(f"{self.name}_rest", rest_schema(base.schema, start), base.mode)
+        return compile_shape(
+            f"{self.name}_rest", rest_schema(base.schema, start), base.mode, keywords=self.policy.keywords
+        )
 
     def correction_shape(self, paths: Sequence[str], *, mode: Mode | None = None) -> AnswerShape:
         """The shape of an answer that holds just ``paths`` as keys, in the recipe's mode unless another is given;
@@ -88,7 +94,7 @@ class Recipe:
                 shape = self.shape
             else:
                 wanted = {"type": "object", "properties": properties, "required": list(properties)}
-                shape = compile_shape(f"{self.name}_correction", wanted, mode)
+                shape = compile_shape(f"{self.name}_correction", wanted, mode, keywords=self.policy.keywords)
             if len(self._corrections) >= 512:
                 self._corrections.clear()
             self._corrections[key] = shape
@@ -112,9 +118,21 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         )
     _check_evidence(job.require_evidence, schema)
     texts = load_texts()
-    prompter = Prompter(texts, schema, instructions=job.instructions, pictures=policy.images is not None)
-    shape = compile_shape(model.__name__, schema, policy.mode)
+    # The embedded grammar holds constraints by itself; the other modes must be told of them.
+    told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
+    prompter = Prompter(texts, told, instructions=job.instructions, pictures=policy.images is not None)
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
+    asked = {
+        "name": policy.name,
+        "mode": policy.mode.value,
+        "thinking": policy.thinking,
+        "thinking_budget": policy.thinking_budget,
+        "weights_sha256": policy.weights,
+        "temperature": job.temperature,
+        "seed": job.seed,
+        "max_output_tokens": max_output_tokens,
+    }
     document: dict[str, Any] = {
         "format": FORMAT,
         "name": schema_name(model),
@@ -127,15 +145,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "reask": texts.reask,
             "continue": texts.rest,
         },
-        "model": {
-            "name": policy.name,
-            "mode": policy.mode.value,
-            "thinking": policy.thinking,
-            "weights_sha256": policy.weights,
-            "temperature": job.temperature,
-            "seed": job.seed,
-            "max_output_tokens": max_output_tokens,
-        },
+        "model": asked,
         "corrections": {"max_attempts": job.max_attempts, "max_record_tokens": job.max_record_tokens},
         "evidence": {"require": sorted(job.require_evidence), "policy": job.evidence_policy},
         "text": job.text,
@@ -144,7 +154,14 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
-    identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text")}
+    identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text", "images")}
+    # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
+    # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
+    identity["model"] = {
+        **{key: value for key, value in asked.items() if not key.startswith("thinking")},
+        "mode": job.mode,
+        "thinking": job.thinking or None,
+    }
     identity["validation"] = _validation_identity(model)
     return Recipe(
         id=hashlib.sha256(orjson.dumps(identity, option=orjson.OPT_SORT_KEYS)).hexdigest(),

@@ -64,6 +64,15 @@ class ExtractionJob(BaseModel):
     base_url: str | None = Field(
         default=None, description="The root of an OpenAI-compatible API. Default: QWEN_BASE_URL_COMPAT, else embedded."
     )
+    region: str | None = Field(
+        default=None,
+        description="The hosted region, such as beijing or intl (Singapore), in the place of an address. "
+        "Default: DASHSCOPE_REGION.",
+    )
+    workspace: str | None = Field(
+        default=None,
+        description="A workspace id of the hosted service, for the workspace's own host. Default: QWEN_WORKSPACE.",
+    )
     dialect: Literal["auto", "chat", "responses", "dashscope"] = Field(
         default="auto", description="The wire format; auto takes it from the model's profile."
     )
@@ -71,7 +80,9 @@ class ExtractionJob(BaseModel):
         default="auto", description="Whether replies are streamed; auto streams where an answer may take long."
     )
     thinking: int | None = Field(
-        default=None, ge=0, description="Tokens that the model may think before it answers. Default: it does not think."
+        default=None,
+        ge=0,
+        description="Tokens that the model may think before it answers; part of the recipe. Default: it does not think.",
     )
     lane: Literal["live"] = Field(default="live", description="How calls travel.")
     mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from typing import Any
 
@@ -24,13 +25,9 @@ def _guarded(self: socket.socket, address: Any) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _only_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (
-        "DASHSCOPE_API_KEY",
-        "QWEN_BASE_URL_COMPAT",
-        "QWEN_BASE_URL_DASHSCOPE",
-        "QWEN_DEFAULT_MODEL",
-        "QUARRY_PROFILES",
-    ):
-        monkeypatch.delenv(name, raising=False)
+def _only_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    for name in list(os.environ):
+        if name.startswith(("DASHSCOPE_", "QWEN_")) or name == "QUARRY_PROFILES":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("QUARRY_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
     monkeypatch.setattr(socket.socket, "connect", _guarded)

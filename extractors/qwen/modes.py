@@ -2,81 +2,76 @@
 
 The shapes come from instructor's mode handlers, whose client stays out of the loop; the schema inside
 them is Quarry's own, with references inlined and fit for strict decoding. Not every handler's words
-are used: the prompt is Quarry's in all modes.
+are used: the prompt is Quarry's in all modes, and always states the fields, so that a mode can be
+exchanged for another without touching the messages.
 """
 
 from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from extractors.qwen.fitting import SEEN_ACCEPTED, fitted, inlined, nullable
 from extractors.qwen.grammar import compact_grammar
-from extractors.qwen.requests import AnswerShape, Mode
+from extractors.qwen.requests import AnswerShape, ChatRequest, Message, Mode
 
-_UNENFORCED = ("uniqueItems", "contains", "minContains", "maxContains", "default", "examples", "title")
-"""Keywords that hosted models were seen to refuse, or that only cost tokens. Validation still holds them."""
+__all__ = ["compile_shape", "nullable", "with_the_word_json"]
+
+_GRAMMAR_KEYWORDS = (
+    *SEEN_ACCEPTED,
+    *("const", "oneOf", "prefixItems", "minLength", "maxLength", "format", "pattern"),
+    *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+)
+"""What ``compact_grammar`` reads."""
+_WORD = "\nAnswer with one JSON object."
+_JSON = re.compile("json", re.IGNORECASE)
 
 
-def compile_shape(name: str, schema: Mapping[str, Any], mode: Mode) -> AnswerShape:
-    """The answer shape of an object schema (without ``$ref``) in one mode."""
+def compile_shape(
+    name: str, schema: Mapping[str, Any], mode: Mode, *, keywords: Sequence[str] = SEEN_ACCEPTED
+) -> AnswerShape:
+    """The answer shape of an object schema in one mode. ``keywords``, of the model's profile, are those that
+    its strict mode takes beyond the core of types, properties, enums and unions."""
     label = (re.sub(r"[^A-Za-z0-9_-]+", "_", name) or "answer")[:64]
-    strict = strict_schema(schema)
+    whole = inlined(schema)
     wire: dict[str, Any]
     if mode is Mode.GRAMMAR:
-        wire = {"grammar": compact_grammar(strict), "cache_prompt": True}
+        wire = {"grammar": compact_grammar(fitted(whole, _GRAMMAR_KEYWORDS)), "cache_prompt": True}
     elif mode is Mode.PROMPTED:
         wire = {}
     else:
         wire = copy.deepcopy(_handler_keys(mode))
         if mode is Mode.JSON_SCHEMA:
-            wire["response_format"]["json_schema"] = {"name": label, "strict": True, "schema": strict}
+            wire["response_format"]["json_schema"] = {
+                "name": label,
+                "strict": True,
+                "schema": fitted(whole, keywords),
+            }
         elif mode is Mode.TOOLS:
             function = wire["tools"][0]["function"]
-            function.update(name=label, description="Give the extracted values.", parameters=strict)
+            label = "answer" if label == "search" else label  # the service refuses that name
+            function.update(name=label, description="Give the extracted values.", parameters=fitted(whole, keywords))
             wire["tool_choice"] = {"type": "function", "function": {"name": label}}
-    return AnswerShape(name=label, schema=strict, mode=mode, wire=wire)
+    return AnswerShape(name=label, schema=whole, mode=mode, wire=wire)
 
 
-def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema as strict decoders want it: every object closed, every property that may be null
-    required, keywords they refuse left out. A property with a default that is not null stays optional."""
-    fitted: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in _UNENFORCED and not (key == "title" and isinstance(value, Mapping)):
-            continue
-        if key == "properties":
-            fitted[key] = {name: strict_schema(inner) for name, inner in value.items()}
-        elif key in ("anyOf", "oneOf", "allOf", "prefixItems"):
-            fitted[key] = [strict_schema(inner) for inner in value]
-        elif isinstance(value, Mapping):
-            fitted[key] = strict_schema(value)
-        else:
-            fitted[key] = value
-    properties = fitted.get("properties")
-    if properties:
-        required = set(schema.get("required", ()))
-        fitted["required"] = [
-            name for name, inner in properties.items() if name in required or nullable(inner) or _is_list(inner)
-        ]
-        fitted["additionalProperties"] = False
-    return fitted
+def with_the_word_json(request: ChatRequest) -> ChatRequest:
+    """The request as it may be sent: in ``json_object`` mode the service demands the word JSON, in any case, in a
+    system or user message, and refuses the call with a 400 without it. Quarry's prompts have it already."""
+    if request.shape.mode is not Mode.JSON_OBJECT or any(_says_json(message) for message in request.messages):
+        return request
+    first, *rest = request.messages
+    if first.role == "system":
+        return replace(request, messages=(replace(first, content=first.content + _WORD), *rest))
+    return replace(request, messages=(Message("system", _WORD.strip()), *request.messages))
 
 
-def nullable(schema: Mapping[str, Any]) -> bool:
-    """Whether null is a value of the schema."""
-    kind = schema.get("type")
-    if kind == "null" or (isinstance(kind, list) and "null" in kind):
-        return True
-    if "enum" in schema and None in schema["enum"]:
-        return True
-    return any(nullable(branch) for key in ("anyOf", "oneOf") for branch in schema.get(key, ()))
-
-
-def _is_list(schema: Mapping[str, Any]) -> bool:
-    return schema.get("type") == "array" and not schema.get("minItems")
+def _says_json(message: Message) -> bool:
+    return message.role in ("system", "user") and _JSON.search(message.content) is not None
 
 
 @cache

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _MILLION = Decimal(1_000_000)
 _FREE = Decimal(0)
+_WRITING = Decimal("1.25")
+"""An explicit cache entry costs 125 % of the input's price to make."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,8 @@ class Pricing:
     dated: str = ""
     max_thinking: int = 0
     always_thinks: bool = False
+    writing: Decimal = Decimal(1)
+    """What input costs at most as a share of its price: more than 1 where it is written to an explicit cache."""
 
     @classmethod
     def free(cls, source: str = "runs on this machine") -> Pricing:
@@ -83,21 +87,24 @@ class Pricing:
         for tier in self.tiers:
             tokens = input_tokens_max if tier.up_to is None else min(input_tokens_max, tier.up_to)
             out = max(tier.output, tier.thinking or _FREE) if thinks else tier.output
-            cost = (tokens * max(tier.input, tier.cached or _FREE) + output_tokens_max * out) / _MILLION
+            cost = (tokens * max(tier.input * self.writing, tier.cached or _FREE) + output_tokens_max * out) / _MILLION
             worst = cost if worst is None else max(worst, cost)
             if tier.up_to is not None and input_tokens_max <= tier.up_to:
                 break
         return worst
 
 
-def pricing_for(profile: Profile, model: str, *, base_url: str | None) -> Pricing:
-    """The price of ``model`` at ``base_url`` (None: the embedded server).
+def pricing_for(profile: Profile, model: str, *, base_url: str | None, thinking: int | None = None) -> Pricing:
+    """The price of ``model`` at ``base_url`` (None: the embedded server). ``thinking``: the tokens that it is
+    allowed to think, where they were limited.
 
     Nothing on this machine; else the profile's own dated rows; else what the ``genai-prices`` package
     knows about that address; else unknown."""
     from extractors.qwen.profiles import is_loopback
 
     thinks = profile.thinking == "always"
+    max_thinking = profile.max_thinking if thinking is None else thinking
+    writing = _WRITING if profile.cache == "explicit" else Decimal(1)
     if profile.prices:
         own = profile.prices[-1]
         return Pricing(
@@ -105,8 +112,9 @@ def pricing_for(profile: Profile, model: str, *, base_url: str | None) -> Pricin
             currency=own.currency,
             source=f"Quarry's table, row {profile.name}",
             dated=own.dated,
-            max_thinking=profile.max_thinking,
+            max_thinking=max_thinking,
             always_thinks=thinks,
+            writing=writing,
         )
     if base_url is None or is_loopback(base_url):
         return Pricing.free()
@@ -114,8 +122,9 @@ def pricing_for(profile: Profile, model: str, *, base_url: str | None) -> Pricin
     return Pricing(
         tiers,
         source="genai-prices" if tiers else "",
-        max_thinking=profile.max_thinking,
+        max_thinking=max_thinking,
         always_thinks=thinks,
+        writing=writing,
     )
 
 

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from extractors.errors import JobError
+from extractors.qwen.fitting import SEEN_ACCEPTED
 from extractors.qwen.requests import Mode
 
 
@@ -73,6 +74,10 @@ class Profile(BaseModel):
     """Bytes of one encoded picture, before base64."""
     min_image_side: int = Field(default=11, ge=1)
     max_image_pixels: int = Field(default=12_845_056, ge=1)
+    schema_keywords: tuple[str, ...] = SEEN_ACCEPTED
+    """Keywords that its strict schemas may hold beyond types, properties, enums and unions; others are said in words."""
+    probed: str = ""
+    """When ``quarry model probe`` last asked the model itself."""
     always: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -102,6 +107,11 @@ class Profile(BaseModel):
     def thinking_flag(self) -> bool | None:
         """What to send: False where the model has a switch (set always, since defaults differ), else nothing."""
         return False if self.thinking in ("off-by-default", "on-by-default") else None
+
+    @property
+    def switchable(self) -> bool:
+        """Whether thinking can be turned on and off."""
+        return self.thinking in ("off-by-default", "on-by-default")
 
 
 class Profiles:
@@ -144,7 +154,7 @@ def load_profiles(path: Path | None = None) -> Profiles:
         return Profiles(tuple(Profile.model_validate(row) for row in shipped.values()))
     try:
         given = _rows(path.read_text(encoding="utf-8"))
-        merged = {**shipped, **{name: {**shipped.get(name, {}), **row} for name, row in given.items()}}
+        merged = {**shipped, **{name: _above(shipped, name, row) for name, row in given.items()}}
         rows = tuple(Profile.model_validate(row) for row in merged.values())
     except OSError as error:
         raise JobError(f"the profiles file {path} cannot be read: {error.strerror}") from error
@@ -171,7 +181,17 @@ def is_loopback(base_url: str) -> bool:
 
 @cache
 def _shipped() -> dict[str, dict[str, Any]]:
-    return _rows((resources.files("extractors.qwen") / "profiles.toml").read_text(encoding="utf-8"))
+    rows = _rows((resources.files("extractors.qwen") / "profiles.toml").read_text(encoding="utf-8"))
+    return {name: _above(rows, name, row) for name, row in rows.items()}
+
+
+def _above(shipped: Mapping[str, dict[str, Any]], name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the user's over the shipped one of its name, or over the one that its ``base`` names."""
+    own = dict(row)
+    under = own.pop("base", None)
+    if under is not None and under not in shipped:
+        raise KeyError(f"base {under!r} of row {name!r} is no row of ours")
+    return {**shipped.get(under or name, {}), **own, "name": name}
 
 
 def _rows(text: str) -> dict[str, dict[str, Any]]:

@@ -134,6 +134,8 @@ class ChatReply:
     started_at: float = 0.0
     earlier: tuple[CallError, ...] = ()
     """The tries of the same call that failed before this one, oldest first."""
+    mode: Mode | None = None
+    """How structure was truly asked for, where that is not the request's own mode."""
     usage_estimated: bool = False
     """The usage was not told, because the stream was not heard to its end: it is a bound, never too low."""
 
@@ -180,6 +182,8 @@ class CallError:
     started_at: float = 0.0
     earlier: tuple[CallError, ...] = ()
     """The tries of the same call that failed before this one, oldest first."""
+    mode: Mode | None = None
+    """How structure was truly asked for, where that is not the request's own mode."""
 
     @property
     def retryable(self) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from extractors.qwen.requests import CallError, ChatReply, ErrorKind
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Mode
 from extractors.store import files
 from schemas.usage import Usage
 
@@ -133,6 +133,7 @@ def result_entry(result: ChatReply | CallError) -> dict[str, Any]:
         "latency": result.latency,
         "started_at": result.started_at,
         "earlier": [result_entry(one) for one in result.earlier],
+        "mode": result.mode,
     }
     if isinstance(result, ChatReply):
         entry |= {
@@ -157,6 +158,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
     calls, input_tokens, output_tokens, cached, reasoning, cost = entry["usage"]
     usage = Usage(calls, input_tokens, output_tokens, cached, reasoning, None if cost is None else Decimal(cost))
     earlier = tuple(one for one in map(entry_result, entry["earlier"]) if isinstance(one, CallError))
+    mode = None if entry.get("mode") is None else Mode(entry["mode"])
     if "text" in entry:
         return ChatReply(
             text=entry["text"],
@@ -167,6 +169,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
             thinking=entry["thinking"],
             started_at=entry["started_at"],
             earlier=earlier,
+            mode=mode,
         )
     return CallError(
         kind=ErrorKind(entry["kind"]),
@@ -180,6 +183,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
         usage=usage,
         started_at=entry["started_at"],
         earlier=earlier,
+        mode=mode,
     )
 
 

@@ -39,7 +39,7 @@ class Embeddings:
         body = orjson.loads(raw)
         model = body.get("model")
         given = (body.get("input") or {}).get("texts") if native else body.get("input")
-        texts = [given] if isinstance(given, str) else given
+        texts: Any = [given] if isinstance(given, str) else given
         parameters = (body.get("parameters") or {}) if native else body
         size = parameters.get("dimension" if native else "dimensions")
         bad = self._refusal(model, texts, size)

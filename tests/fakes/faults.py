@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from tests.fakes.asked import Body, key
 from tests.fakes.spelling import USUAL
@@ -220,7 +221,7 @@ _SPOILED = (
 )
 _SHORTENED = ("truncated", "partial")
 
-Answer = Callable[[Body], "str | Reply | Fault"]
+Answer = Callable[[Any], "str | Reply | Fault"]
 
 
 class Faults:

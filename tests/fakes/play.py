@@ -33,12 +33,16 @@ SHAPES: dict[Dialect, Shapes] = {
 }
 
 
+End = Literal["keep", "close", "reset", "hang"]
+_NOTHING: dict[str, End] = {"reset": "reset", "hang": "hang", "closed": "close"}
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a connection writes: pieces, each after a wait in seconds, and how it ends."""
 
     steps: Sequence[tuple[float, bytes]]
-    end: Literal["keep", "close", "reset", "hang"] = "keep"
+    end: End = "keep"
 
 
 def answer(asked: Asked, told: Told, reply: Reply, *, latency: float = 0.0, size: int) -> Plan:
@@ -60,10 +64,8 @@ def misbehave(asked: Asked, fault: Fault, *, latency: float = 0.0, size: int) ->
         return Plan([(latency, http(fault.status_code, fault.body, fault.headers, fault.content_type))])
     if fault.kind in ("error", "framed"):
         return Plan([(latency, _error(asked, fault))])
-    if fault.kind in ("reset", "hang"):
-        return Plan([], fault.kind)
-    if fault.kind == "closed":
-        return Plan([], "close")
+    if fault.kind in _NOTHING:
+        return Plan([], _NOTHING[fault.kind])
     if fault.kind == "error_in_stream" and not asked.stream:
         return Plan([(latency, _error(asked, fault))])
     if fault.kind in ("drip", "cut", "stall", "error_in_stream") or (fault.kind == "partial" and asked.stream):
@@ -121,7 +123,7 @@ def _broken_off(asked: Asked, fault: Fault, *, latency: float, size: int) -> Pla
         pieces += [chunk(one) for one in shapes.error_event(500, error_body(asked, fault))]
         return Plan([(latency, head + b"".join(pieces) + STREAM_END)])
     # A moment before the connection is closed, so that the half is read first.
-    end: Literal["hang", "close"] = "hang" if fault.kind == "stall" else "close"
+    end: End = "hang" if fault.kind == "stall" else "close"
     return Plan([(latency, head + b"".join(pieces)), (0.005, b"")], end)
 
 

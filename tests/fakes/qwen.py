@@ -175,7 +175,8 @@ class FakeQwen:
             self._loop.run_forever()
         finally:
             server.close()
-            for connection in list(self._state.connections):
+            connections: set[Connection] = self._state.connections
+            for connection in list(connections):
                 connection.abort()
             self._loop.run_until_complete(asyncio.sleep(0.01))
             self._loop.run_until_complete(server.wait_closed())

@@ -38,7 +38,7 @@ def events(told: Told, asked: Asked, *, size: int) -> Iterator[bytes]:
         yield one("response.output_item.added", output_index=at, item=_empty(item))
         if item["type"] == "reasoning":
             text = item["summary"][0]["text"]
-            part = {"type": "summary_text", "text": ""}
+            part: Body = {"type": "summary_text", "text": ""}
             yield one("response.reasoning_summary_part.added", **place, summary_index=0, part=part)
             for piece in pieces(text, size):
                 yield one("response.reasoning_summary_text.delta", **place, summary_index=0, delta=piece)
@@ -105,7 +105,7 @@ def _items(told: Told) -> list[Body]:
             }
         )
     else:
-        content = [{"type": "output_text", "text": told.text, "annotations": []}]
+        content: list[Body] = [{"type": "output_text", "text": told.text, "annotations": []}]
         status = "incomplete" if told.finish == "length" else "completed"
         items.append({"type": "message", "id": "msg_fake", "role": "assistant", "content": content, "status": status})
     return items

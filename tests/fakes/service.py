@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -55,7 +54,7 @@ class Service:
     requests: list[Seen] = field(default_factory=list)
     dialects: Counter[str] = field(default_factory=Counter)
     errors: list[str] = field(default_factory=list)
-    connections: set[asyncio.Protocol] = field(default_factory=set)
+    connections: set[Any] = field(default_factory=set)
     files: Files = field(default_factory=Files)
     embeddings: Embeddings = field(default_factory=Embeddings)
 
@@ -76,6 +75,17 @@ class Service:
             self.errors.append(repr(error))
             broken = {"error": {"message": f"the fake broke: {error!r}", "code": "fake"}}
             return Plan([(0.0, http(500, orjson.dumps(broken)))])
+
+    def stats(self) -> Body:
+        """The counts of this server, as ``GET /stats`` shows them."""
+        traffic = self.traffic
+        return {
+            "count": traffic.count,
+            "most_in_flight": traffic.most_in_flight,
+            "left_early": traffic.left_early,
+            "highest_rate": traffic.highest_rate(),
+            "dialects": dict(self.dialects),
+        }
 
     def _generate(self, dialect: Dialect, path: str, headers: dict[str, str], raw: bytes) -> Plan:
         now = time.monotonic()
@@ -121,7 +131,7 @@ class Service:
             self.dialects["files"] += 1
             return self.files.reply(method, path, query, headers, raw)
         if method == "GET" and path.endswith("/stats"):
-            return http(200, orjson.dumps({"count": self.traffic.count, "most_in_flight": self.traffic.most_in_flight}))
+            return http(200, orjson.dumps(self.stats()))
         if method == "GET" and path.endswith("/models"):
             models = (self.rules.models if self.rules is not None else None) or ("qwen-plus",)
             rows = [{"id": name, "object": "model", "created": 1760000000, "owned_by": "system"} for name in models]

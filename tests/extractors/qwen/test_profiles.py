@@ -20,13 +20,13 @@ HOSTED = "https://dashscope-intl.aliyuncs.com/compatible-mode/v1"
     ("name", "row", "mode", "flag"),
     [
         ("qwen-plus", "qwen-plus", Mode.JSON_OBJECT, False),
-        ("qwen-plus-2025-12-01", "qwen-plus", Mode.JSON_OBJECT, False),
+        ("qwen-plus-2025-12-01", "qwen-plus-snapshot", Mode.JSON_OBJECT, False),
         ("qwen-plus-latest", "qwen-plus", Mode.JSON_OBJECT, False),
         ("qwen-max", "qwen-max", Mode.JSON_OBJECT, None),
         ("qwen3-max", "qwen3-max", Mode.JSON_OBJECT, False),
         ("qwen3.7-plus", "qwen3.7-plus", Mode.JSON_SCHEMA, False),
         ("qwen3.8-flash", "qwen3.8-flash", Mode.JSON_SCHEMA, False),
-        ("qwen3.6-plus", "qwen3.6+", Mode.JSON_OBJECT, False),
+        ("qwen3.6-plus", "qwen3.6-plus", Mode.JSON_OBJECT, False),
         ("Qwen/Qwen3-32B", "qwen3-open", Mode.JSON_OBJECT, False),
         ("qwen3-30b-a3b-instruct-2507", "qwen3-instruct-2507", Mode.JSON_OBJECT, None),
         ("qwen3-235b-a22b-thinking-2507", "qwen-thinking", Mode.PROMPTED, None),
@@ -120,6 +120,36 @@ def test_loopback_is_this_machine_only(url: str, here: bool) -> None:
     assert is_loopback(url) is here
 
 
+def test_a_row_may_start_from_another_one(tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[[model]]\nname = "house"\nbase = "qwen-plus"\nmatch = ["house"]\nmodes = ["tools"]\n')
+    house, plus = (load_profiles(own).find(name) for name in ("house", "qwen-plus"))
+    assert (house.modes, house.prices, house.max_input) == ((Mode.TOOLS,), plus.prices, plus.max_input)
+    own.write_text('[[model]]\nname = "house"\nbase = "nobody"\n')
+    with pytest.raises(JobError, match="nobody"):
+        load_profiles(own)
+
+
+def test_every_family_has_its_bucket_and_models_that_see_say_how_many_pictures_they_take() -> None:
+    rows = load_profiles().rows
+    assert {"fast", "balanced", "max", "vision", "embedding", "long"} <= {row.bucket for row in rows}
+    assert [row.name for row in rows if row.vision and not row.max_images] == []
+    assert [row.name for row in rows if row.bucket == "vision" and not row.vision] == []
+
+
+def test_modes_while_thinking_are_never_those_that_the_service_refuses_then() -> None:
+    for row in load_profiles().rows:
+        if row.thinking != "none" and not row.loopback:
+            assert not {Mode.JSON_OBJECT, Mode.TOOLS} & set(row.thinking_modes), row.name
+
+
+def test_snapshots_tell_logprobs_and_stable_names_do_not() -> None:
+    profiles = load_profiles()
+    assert profiles.find("qwen-plus-2025-07-28").logprobs
+    assert not profiles.find("qwen-plus").logprobs
+    assert profiles.find("qwen-plus-2025-07-28").prices == profiles.find("qwen-plus").prices
+
+
 def test_every_price_row_is_dated() -> None:
     assert [row.name for row in load_profiles().rows if row.prices and not row.dated] == []
 
@@ -137,6 +167,19 @@ def test_cached_input_is_cheaper_and_thinking_dearer() -> None:
     price = pricing_for(load_profiles().find("qwen-plus"), "qwen-plus", base_url=HOSTED)
     assert price.cost(Usage(1, 1_000, 0, cached_tokens=500)) == Decimal("0.0002") + Decimal("0.00004")
     assert price.cost(Usage(1, 0, 1_000, reasoning_tokens=10)) == Decimal("0.004")
+
+
+def test_an_explicit_cache_entry_is_dearer_to_write_and_the_worst_case_knows() -> None:
+    plain = load_profiles().find("qwen-plus")
+    marked = plain.model_copy(update={"cache": "explicit"})
+    usual, worst = (pricing_for(row, "qwen-plus", base_url=HOSTED).worst_cost(1_000_000, 0) for row in (plain, marked))
+    assert usual is not None and worst == usual * Decimal("1.25")
+
+
+def test_the_worst_case_counts_the_thinking_that_was_asked_for() -> None:
+    row = load_profiles().find("qwen-plus")
+    assert pricing_for(row, "qwen-plus", base_url=HOSTED).max_thinking == row.max_thinking
+    assert pricing_for(row, "qwen-plus", base_url=HOSTED, thinking=500).max_thinking == 500
 
 
 def test_an_unknown_price_is_none_and_not_nothing() -> None:
