@@ -184,7 +184,7 @@ class Extraction:
         if answer.json is None:
             self._note(request, reply, raw=text, error=answer.problem)
             start = beginning(text) if answer.truncated else None
-            if start is None or not self._go_on(request, answer.problem, _Cut(start, self._recipe.shape, None)):
+            if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, self._recipe.shape, None)):
                 self._unreadable(request, reply, answer)
             return
         self._repaired = self._repaired or answer.unwrapped
@@ -209,7 +209,7 @@ class Extraction:
         if answer.json is None:
             self._note(request, reply, raw=reply.text, error=answer.problem)
             start = beginning(reply.text) if answer.truncated else None
-            if start is None or not self._go_on(request, answer.problem, _Cut(start, request.shape, asked)):
+            if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, request.shape, asked)):
                 self._unreadable(request, reply, answer)
             return
         self._note(request, reply, raw=reply.text, error=None)
@@ -231,7 +231,7 @@ class Extraction:
                 self._unreadable(request, reply, answer)
                 return
             longer = replace(cut, start=extended(cut.start, more.value))
-            if not self._go_on(request, answer.problem, longer):
+            if not self._go_on(request, reply, answer.problem, longer):
                 self._unreadable(request, reply, answer)
             return
         self._note(request, reply, raw=reply.text, error=None)
@@ -338,7 +338,7 @@ class Extraction:
             ]
         self._request = self._questions.correction(request, asked, shape)
 
-    def _go_on(self, request: ChatRequest, problem: str, cut: _Cut) -> bool:
+    def _go_on(self, request: ChatRequest, reply: ChatReply, problem: str, cut: _Cut) -> bool:
         """Ask for the rest of an answer that was cut off inside of a list. False where the list is none of the
         schema's; settles the outcome when no call is left for it."""
         try:
@@ -350,7 +350,11 @@ class Extraction:
         if not self._may_ask(request, (), Reason.TRUNCATED, problem):
             return True
         self._cut = cut
-        self._request = self._questions.rest(request, cut.start, shape)
+        room = request.max_output_tokens
+        if reply.finish_reason == "length":
+            # What did not fit once may be long: more room means fewer parts, and only what is used is paid.
+            room = min(room * 2, self._recipe.policy.max_output_tokens)
+        self._request = self._questions.rest(request, cut.start, shape, room=room)
         return True
 
     def _look_again(self, request: ChatRequest, value: BaseModel, text: str, evidence: Sequence[Evidence]) -> bool:

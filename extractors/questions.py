@@ -45,7 +45,7 @@ class Questions:
         messages = prompter.correct(self._record.text, problems, code=self._code, images=self._images)
         return self._next(last, Purpose.CORRECT, messages, shape)
 
-    def rest(self, last: ChatRequest, start: Beginning, shape: AnswerShape) -> ChatRequest:
+    def rest(self, last: ChatRequest, start: Beginning, shape: AnswerShape, *, room: int) -> ChatRequest:
         """For what is missing of an answer that was cut off."""
         messages = self._recipe.prompter.rest(
             self._record.text,
@@ -55,7 +55,7 @@ class Questions:
             code=self._code,
             images=self._images,
         )
-        return self._next(last, Purpose.CONTINUE, messages, shape)
+        return self._next(last, Purpose.CONTINUE, messages, shape, room=room)
 
     def look(self, last: ChatRequest, shape: AnswerShape) -> ChatRequest:
         """For some fields, a second time."""

@@ -174,3 +174,25 @@ def test_public_addresses_are_taken_and_hosts_can_be_limited(tmp_path: Path) -> 
     limited = PictureFinder(base=tmp_path, hosts=["*.example.com"])
     assert problem(limited, "https://img.example.com/a.png") == ""
     assert "image-hosts" in problem(limited, "https://example.org/a.png")
+
+
+@pytest.mark.parametrize("cell", ["'scans/a.png'", "read_blob"])
+def test_a_duckdb_table_names_or_holds_pictures(tmp_path: Path, cell: str) -> None:
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "a.png").write_bytes(DATA)
+    with duckdb.connect(str(tmp_path / "t.duckdb")) as con:
+        if cell == "read_blob":
+            con.execute(f"create table t as select 1 as id, content as scan from read_blob('{tmp_path}/scans/a.png')")
+        else:
+            con.execute(f"create table t as select 1 as id, {cell} as scan")
+    options = {"duckdb": str(tmp_path / "t.duckdb"), "id": "id", "image": "scan"}
+    [row] = staged(tmp_path, open_source(job("t", **options)))
+    assert (row["image"]["sha256"], row["problem"], row["text"]) == (HASH, None, "")
+
+
+def test_a_broken_line_does_not_shift_the_pictures_of_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(DATA)
+    (tmp_path / "t.jsonl").write_text('not json\n{"p": "a.png"}\n[1]\n{"p": null, "text": "x"}\n')
+    rows = staged(tmp_path, open_source(job(tmp_path / "t.jsonl", image="p")))
+    assert [row["image"] is not None for row in rows] == [False, True, False, False]
+    assert [row["problem"] is None for row in rows] == [False, True, False, True]
