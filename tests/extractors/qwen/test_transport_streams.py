@@ -241,6 +241,7 @@ async def test_a_list_cut_in_the_middle_is_kept_in_every_dialect(dialect: Dialec
     [
         (Fault.status(429), ErrorKind.RATE_LIMITED),
         (Fault.framed(429), ErrorKind.RATE_LIMITED),
+        (Fault.framed(400, "data_inspection_failed", "Input data may contain"), ErrorKind.REFUSED),
         (Fault.status(503), ErrorKind.OVERLOADED),
         (Fault.moderation(), ErrorKind.REFUSED),
         (Fault.error_in_200(), ErrorKind.OVERLOADED),
