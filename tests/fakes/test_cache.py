@@ -94,3 +94,14 @@ def test_a_prefix_is_the_same_in_every_dialect(dialect: Any) -> None:
         messages = [{"role": "system", "content": content}, {"role": "user", "content": "other"}]
         body = {"model": "qwen-plus", "input": {"messages": messages}}
     assert cache.use(read(dialect, body, {}), 1)[0] > 1000
+
+
+def test_a_session_keeps_its_whole_input_where_the_header_asks_for_it() -> None:
+    def turn(*contents: str, header: str = "enable") -> Asked:
+        items = [{"role": "user", "content": one} for one in contents]
+        return read("responses", {"model": "qwen-plus", "input": items}, {"x-dashscope-session-cache": header})
+
+    cache = PromptCache(implicit_from=10**9)
+    assert cache.use(turn(LONG), 0) == (0, len(LONG) // 4)
+    assert cache.use(turn(LONG, "and now this"), 1) == (len(LONG) // 4, 3)
+    assert cache.use(turn(LONG, header="disable"), 2) == (0, 0)
