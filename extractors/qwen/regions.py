@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from extractors.errors import JobError
+from extractors.qwen import addresses
 
 COMPAT = "/compatible-mode/v1"
 _WORKSPACE_HOSTS = "maas.aliyuncs.com"
@@ -51,7 +52,6 @@ REGIONS: tuple[Region, ...] = (
     Region("eu-central-1", "Frankfurt", None, ("frankfurt", "eu")),
     Region("ap-northeast-1", "Tokyo", None, ("tokyo",)),
 )
-_EXTRA_HOSTS = {"batch.dashscope.aliyuncs.com": "cn-beijing"}
 
 
 def region_named(name: str) -> Region:
@@ -87,16 +87,12 @@ def host_of(base_url: str) -> str:
 
 
 def region_of(base_url: str) -> Region | None:
-    """The region that an address is of; None for addresses that are not the provider's."""
-    host = host_of(base_url).partition(":")[0]
-    if host in PLAN_HOSTS:
+    """The region that a key must be of at an address; None for addresses that are not the provider's, and for the
+    plans' own."""
+    if host_of(base_url).partition(":")[0] in PLAN_HOSTS:
         return None
-    for region in REGIONS:
-        if host == region.shared or host.endswith(f".{region.id}.{_WORKSPACE_HOSTS}"):
-            return region
-        if _EXTRA_HOSTS.get(host) == region.id:
-            return region
-    return None
+    found = addresses.region_of(base_url)
+    return next((region for region in REGIONS if region.id == found), None)
 
 
 def key_advice(base_url: str, key: str) -> str:
