@@ -45,7 +45,10 @@ async def connect(
             api_key=endpoint.api_key,
             pricing=endpoint.pricing,
             profile=endpoint.profile,
+            dialect=endpoint.dialect,
+            stream=job.stream,
             timeout=job.timeout,
+            idle_timeout=job.idle_timeout,
             connections=endpoint.concurrency,
         )
     )

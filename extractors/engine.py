@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class Engine:
         self._thread = threading.Thread(target=self._loop.run_forever, name="quarry-engine", daemon=True)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="quarry-store")
         self._asking: set[asyncio.Task[Any]] = set()
+        self._turns: deque[asyncio.Future[None]] = deque()
 
     def __enter__(self) -> Engine:
         self._thread.start()
@@ -176,6 +178,7 @@ class Engine:
         record = group.records[0]
         calls: list[CallRecord] = []
         try:
+            await self._turn()
             extraction = Extraction(self._recipe, record)
             while (request := extraction.next_request()) is not None:
                 digest = request.digest()
@@ -187,6 +190,7 @@ class Engine:
                     result = await self._ask(request)
                     journal.append(digest, result_entry(result))
                     self._count(result)
+                    await self._turn()
                 calls.extend(
                     _call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect)
                 )
@@ -226,6 +230,24 @@ class Engine:
         if isinstance(result, CallError):
             await self._judge(result)
         return result
+
+    async def _turn(self) -> None:
+        """Wait for a turn to compute: one in each round of the event loop.
+
+        Replies come in bunches, records in chunks. Working through them all before the loop looks at its sockets
+        again would keep free places empty for that long, and the next replies would come as a larger bunch."""
+        turn = self._loop.create_future()
+        if not self._turns:
+            self._loop.call_soon(self._next_turn)
+        self._turns.append(turn)
+        await turn
+
+    def _next_turn(self) -> None:
+        turn = self._turns.popleft()
+        if not turn.done():
+            turn.set_result(None)
+        if self._turns:
+            self._loop.call_soon(self._next_turn)
 
     async def _judge(self, error: CallError) -> None:
         """Is it this call's trouble, or the whole run's? Raises ``Undone`` when the run must end."""

@@ -23,6 +23,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
+from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
 from extractors.endpoint import Endpoint, Settings, resolve_endpoint
 from extractors.engine import ChunkDone, Engine
@@ -129,6 +130,7 @@ def run(
         recipe = replace(stand_in, id=recipe.id, document=recipe.document)
     run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
     with ExitStack() as stack:
+        stack.enter_context(older_objects_set_aside())
         source = stack.enter_context(source or open_source(job))
         store = stack.enter_context(_open_store(job, recipe, source))
         plan = stack.enter_context(
@@ -144,7 +146,7 @@ def run(
                     recipe,
                     store,
                     connect=partial(connect, job, answering, address, on_limits=tally.watch_limits),
-                    dialect="chat",
+                    dialect=answering.dialect.name,
                     run_id=run_id,
                     replay=replay,
                     alive=liveness(address),

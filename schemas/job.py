@@ -105,6 +105,7 @@ class ExtractionJob(BaseModel):
     temperature: float = Field(default=0.0, ge=0, lt=2, description="Sampling temperature.")
     seed: int | None = Field(default=None, ge=0, lt=2**31, description="Sampling seed.")
     timeout: float = Field(default=300.0, gt=0, description="Seconds for one call.")
+    idle_timeout: float = Field(default=60.0, gt=0, description="Seconds that a streamed reply may be silent.")
     transport_attempts: int = Field(
         default=4, ge=1, le=20, description="Tries of one call on 429, 5xx, time-outs and resets."
     )

@@ -137,7 +137,14 @@ TABLE: tuple[Row, ...] = (
     _row(
         ErrorKind.UNSUPPORTED,
         "notsupportenablethinking",
-        phrases=("response_format", "json_schema", "json mode response", "tool_choice", "enable_thinking"),
+        phrases=(
+            "response_format",
+            "json_schema",
+            "json mode response",
+            "tool_choice",
+            "not support tools",
+            "enable_thinking",
+        ),
         statuses=(*_IN_200, 400),
         hint="leave --mode out, so that another mode can be taken",
     ),

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from extractors.errors import JobError
-from extractors.qwen import addresses
 
 COMPAT = "/compatible-mode/v1"
 _WORKSPACE_HOSTS = "maas.aliyuncs.com"
@@ -30,6 +29,9 @@ class Region:
     place: str
     shared: str | None
     also: tuple[str, ...] = ()
+    """Short names of it."""
+    hosts: tuple[str, ...] = ()
+    """Further hosts that take its keys."""
 
     def base_url(self, workspace: str | None = None) -> str:
         """The root of the OpenAI-compatible API. Raises ``JobError`` for a workspace id that cannot be one, and
@@ -45,7 +47,7 @@ class Region:
 
 
 REGIONS: tuple[Region, ...] = (
-    Region("cn-beijing", "Beijing", "dashscope.aliyuncs.com", ("beijing", "cn")),
+    Region("cn-beijing", "Beijing", "dashscope.aliyuncs.com", ("beijing", "cn"), ("batch.dashscope.aliyuncs.com",)),
     Region("ap-southeast-1", "Singapore", "dashscope-intl.aliyuncs.com", ("singapore", "intl")),
     Region("us-east-1", "US Virginia", "dashscope-us.aliyuncs.com", ("virginia", "us")),
     Region("cn-hongkong", "Hong Kong", "cn-hongkong.dashscope.aliyuncs.com", ("hongkong",)),
@@ -89,10 +91,13 @@ def host_of(base_url: str) -> str:
 def region_of(base_url: str) -> Region | None:
     """The region that a key must be of at an address; None for addresses that are not the provider's, and for the
     plans' own."""
-    if host_of(base_url).partition(":")[0] in PLAN_HOSTS:
+    host = host_of(base_url).partition(":")[0]
+    if host in PLAN_HOSTS:
         return None
-    found = addresses.region_of(base_url)
-    return next((region for region in REGIONS if region.id == found), None)
+    for region in REGIONS:
+        if host in (region.shared, *region.hosts) or host.endswith(f".{region.id}.{_WORKSPACE_HOSTS}"):
+            return region
+    return None
 
 
 def key_advice(base_url: str, key: str) -> str:

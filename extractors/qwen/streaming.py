@@ -31,13 +31,13 @@ _OUTPUT_SLACK = 16
 """Services overrun the output limit by up to 10 tokens."""
 
 
-def wants_stream(request: ChatRequest, profile: Profile, *, choice: StreamChoice, timeout: float) -> bool:
+def wants_stream(request: ChatRequest, profile: Profile, *, choice: StreamChoice) -> bool:
     """Whether this request's reply is streamed.
 
     "auto": where the model thinks only in streams, and where the longest allowed reply (the answer and what may be
-    thought before it) would at ``SLOWEST`` pass 80 % of the time that the service, or our own ``timeout``
-    (seconds), gives a reply that is not streamed. A server on this machine has no such limit and keeps to the
-    plain reply, which is cheaper to read."""
+    thought before it) would at ``SLOWEST`` pass 80 % of the time that the service gives a reply that is not streamed. A
+    server on this machine has no such limit and keeps to the plain reply, which is cheaper to read. Our own time-out
+    does not matter here: it bounds a stream as well."""
     if choice != "auto":
         return choice == "always"
     thinks = bool(request.thinking) or (request.thinking is None and profile.thinking == "always")
@@ -49,7 +49,7 @@ def wants_stream(request: ChatRequest, profile: Profile, *, choice: StreamChoice
     if thinks:
         tokens += profile.max_thinking if request.thinking_budget is None else request.thinking_budget
     limit = SERVICE_SECONDS_VISION if profile.vision else SERVICE_SECONDS
-    return tokens / SLOWEST > _SAFE * min(limit, timeout)
+    return tokens / SLOWEST > _SAFE * limit
 
 
 def most_usage(request: ChatRequest, sent: bytes, reader: StreamReader, pricing: Pricing) -> Usage:

@@ -23,7 +23,6 @@ from httpx_aiohttp import AiohttpTransport
 from pydantic import SecretStr
 
 from extractors.errors import KeyRejected
-from extractors.qwen.addresses import chat_url
 from extractors.qwen.connection_errors import CONNECT_SECONDS, NOT_SENT, Unfit, connection_error
 from extractors.qwen.dialects import CHAT, EVENT_STREAM, Dialect
 from extractors.qwen.prices import Pricing
@@ -34,7 +33,7 @@ from extractors.qwen.streaming import StreamChoice, most_usage, wants_stream
 from extractors.qwen.streams import StreamReader
 from schemas.usage import Usage
 
-__all__ = ["NOT_SENT", "HttpTransport", "chat_url"]
+__all__ = ["NOT_SENT", "HttpTransport"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ class HttpTransport:
         """Ask once. Never raises for what the other side does; only ``CancelledError`` passes."""
         if self._transport is None:
             raise RuntimeError("HttpTransport is used inside `async with`")
-        stream = wants_stream(request, self._profile, choice=self._stream, timeout=self._timeout)
+        stream = wants_stream(request, self._profile, choice=self._stream)
         body = self._dialect.encode(request, profile=self._profile, stream=stream)
         headers, extensions = self._streamed if stream else self._plain
         message = httpx.Request("POST", self._target, headers=headers, content=body, extensions=extensions)
@@ -203,12 +202,12 @@ class HttpTransport:
         async with aclosing(response.stream.__aiter__()) as chunks:  # type: ignore[union-attr, type-var]
             async for chunk in chunks:
                 size += len(chunk)
-                if size > self._max_body * STREAM_FRAMING or parser.held > self._max_body:
-                    raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
                 for event in parser.feed(chunk):
                     # Some services quote the key that they refuse.
                     hide = secret and secret in event.data
                     reader.feed(replace(event, data=event.data.replace(secret, b"[key]")) if hide else event)
+                if size > self._max_body * STREAM_FRAMING or parser.held > self._max_body:
+                    raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
                 if reader.error is not None or reader.looping or reader.json.extra > _CHATTER:
                     return True
                 if not hurried and (reader.ended or reader.json.complete):

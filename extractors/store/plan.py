@@ -21,7 +21,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from extractors.errors import OutputError
+from extractors.errors import OutputError, SourceError
 from extractors.sources import Source
 from extractors.store.current import CurrentOutcomes, current_outcomes, fingerprint_sql, identity_sql
 from schemas.records import Record
@@ -164,9 +164,16 @@ class Plan:
         con = duckdb.connect()
         try:
             return _made(con, folder, source, keys, chunk_size=chunk_size, retry=retry)
-        except duckdb.IOException as error:
+        except (duckdb.Error, SourceError) as error:
             _remove(con, folder)
-            raise OutputError(f"planning cannot write to {scratch}: {str(error).splitlines()[0]}") from error
+            # A full disk shows as an error of whatever was being written, the source's copy included.
+            trouble = error if isinstance(error, duckdb.Error) else error.__cause__
+            if isinstance(trouble, duckdb.IOException) or str(folder) in str(trouble):
+                told = str(trouble).splitlines()[0]
+                raise OutputError(
+                    f"planning cannot write to {scratch}: {told}; what was committed is safe: make room and run it again"
+                ) from error
+            raise
         except BaseException:
             _remove(con, folder)
             raise

@@ -95,7 +95,7 @@ def _line(row: Profile) -> dict[str, Any]:
     return {
         "bucket": row.bucket,
         "name": row.name,
-        "input": _thousands(row.max_input),
+        "context": _thousands(row.context),
         "output": _thousands(row.max_output),
         "modes": ", ".join(_SHORT[mode.value] for mode in row.modes),
         "thinking": thinking,

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from extractors.errors import JobError, KeyRejected
+from extractors.errors import KeyRejected
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import load_profiles
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Message, Mode
-from extractors.qwen.transport import NOT_SENT, HttpTransport, chat_url
+from extractors.qwen.transport import NOT_SENT, HttpTransport
 from tests.fakes.qwen import FakeQwen, Fault, Reply, Rules
 
 KEY = "sk-verysecret0123456789"
@@ -245,43 +245,3 @@ async def test_a_cancelled_call_is_cancelled(service: FakeQwen) -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ("https://h.example/v1", "https://h.example/v1/chat/completions"),
-        ("https://h.example/v1/", "https://h.example/v1/chat/completions"),
-        ("https://h.example/v1/chat/completions", "https://h.example/v1/chat/completions"),
-        ("h.example", "https://h.example/v1/chat/completions"),
-        ("https://h.example/openai/v4", "https://h.example/openai/v4/chat/completions"),
-        ("localhost:8080", "http://localhost:8080/v1/chat/completions"),
-        ("[::1]:8080/v1", "http://[::1]:8080/v1/chat/completions"),
-        ("dashscope.aliyuncs.com", "https://dashscope.aliyuncs.com/compatible-mode/v1/chat/completions"),
-        (
-            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
-            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions",
-        ),
-        (
-            "https://dashscope-intl.aliyuncs.com/api/v1",
-            "https://dashscope-intl.aliyuncs.com/compatible-mode/v1/chat/completions",
-        ),
-    ],
-)
-def test_an_address_is_completed(given: str, url: str) -> None:
-    assert chat_url(given) == url
-
-
-@pytest.mark.parametrize("given", ["", "ftp://h", "https://", "https://{WorkspaceId}.h", "http://h:99999", "a b"])
-def test_an_address_that_is_none_is_refused_with_an_example(given: str) -> None:
-    with pytest.raises(JobError, match="it looks like"):
-        chat_url(given)
-
-
-def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
-    with pytest.raises(JobError) as refused:
-        chat_url("https://me:hunter2@h.example/v1")
-    assert "hunter2" not in str(refused.value)
-    with pytest.raises(JobError) as refused:
-        chat_url("ftp://me:hunter2@h.example/v1")
-    assert "hunter2" not in str(refused.value)

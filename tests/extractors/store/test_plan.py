@@ -278,3 +278,29 @@ def test_every_record_is_skipped_or_in_exactly_one_group(
     for group in groups:
         assert (group.donor is None) == (group.records[0].text not in {t for t, parts in answered.items() if parts})
         assert group.donor is None or group.donor in answered[group.records[0].text]
+
+
+FULL = """
+import random, resource, sys
+from pathlib import Path
+import pyarrow as pa
+from extractors.errors import OutputError
+from extractors.sources import open_dataframe
+from extractors.store.plan import Plan
+noise = random.Random(1)
+table = pa.table({"text": [noise.randbytes(200).hex() for _ in range(40_000)]})
+source = open_dataframe(table, id=None, text="text", keep=[])
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
+try:
+    Plan.make(source, [], scratch=Path(sys.argv[1]), chunk_size=10)
+except OutputError as error:
+    print(error)
+"""
+
+
+def test_a_disk_that_is_full_while_the_source_is_read_is_the_outputs_trouble(tmp_path: Path) -> None:
+    """The kernel's limit on a file's size stands for the disk's."""
+    said = subprocess.run([sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, cwd=Path.cwd())
+    assert "planning cannot write to" in said.stdout, said.stderr
+    assert "make room" in said.stdout
+    assert not list(tmp_path.iterdir())
