@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,6 +115,79 @@ def _plain(price: Decimal) -> str:
 
 def _thousands(tokens: int) -> str:
     return f"{tokens // 1000}K" if tokens >= 1000 else str(tokens)
+
+
+@models.command("probe")
+def probe_model(
+    name: Annotated[str, typer.Argument(help="The model's name at the address.")],
+    base_url: Annotated[str | None, typer.Option(help="The address. Default: QWEN_BASE_URL_COMPAT.")] = None,
+    region: Annotated[str | None, typer.Option(help="A hosted region in its place, such as beijing or intl.")] = None,
+    workspace: Annotated[str | None, typer.Option(help="A workspace id of the hosted service.")] = None,
+    write: Annotated[bool, typer.Option(help="Write what was found into your profiles file.")] = True,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Ask a live model what it truly takes, with some 20 tiny calls, and write it into your profiles file.
+
+    Example: `quarry model probe qwen3.7-plus --region intl`
+    """
+    import asyncio
+    import os
+
+    from extractors.endpoint import Settings, resolve_endpoint
+    from extractors.errors import JobError
+    from extractors.home import profiles_file
+    from extractors.qwen.local import is_embedded
+    from extractors.qwen.overrides import write_override
+    from extractors.qwen.probe import probe
+    from schemas.job import ExtractionJob
+
+    settings = Settings.from_environment()
+    if is_embedded(name) and base_url is None:
+        raise JobError(f"{name} runs on this machine, and what it can do is known: there is nothing to probe")
+    job = ExtractionJob(
+        source="-", schema_spec="-", out="-", model=name, base_url=base_url, region=region, workspace=workspace
+    )
+    endpoint = resolve_endpoint(job, settings)
+    address = endpoint.base_url or ""
+    found = asyncio.run(
+        probe(name, address, api_key=endpoint.api_key, profile=endpoint.profile, pricing=endpoint.pricing)
+    )
+    path = profiles_file(os.environ)
+    if write:
+        write_override(path, found.row)
+    if json:
+        findings = [
+            {**asdict(one), "cost": None if one.cost is None else format(one.cost, "f")} for one in found.findings
+        ]
+        cost = None if found.cost is None else format(found.cost, "f")
+        terminal.say_json(
+            {
+                "model": name,
+                "base_url": address,
+                "cost": cost,
+                "currency": endpoint.pricing.currency,
+                "findings": findings,
+                "row": found.row,
+                "written_to": str(path) if write else None,
+            }
+        )
+        return
+    lines = [
+        {
+            "asked for": one.about,
+            "": {True: "yes", False: "no", None: "?"}[one.works],
+            "what came": one.note,
+            "tokens": f"{one.input_tokens} + {one.output_tokens}",
+            "cost": "unknown" if one.cost is None else format(one.cost, "f"),
+        }
+        for one in found.findings
+    ]
+    terminal.table(terminal.talk(), lines, title=f"{name} at {address}")
+    terminal.say(
+        f"{sum(one.calls for one in found.findings)} calls, {terminal.money(found.cost, endpoint.pricing.currency)}"
+    )
+    if write:
+        terminal.say(f"written to {path}, row {found.row['name']}")
 
 
 @models.command()
