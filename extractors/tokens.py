@@ -8,6 +8,9 @@ _CLASSES = re.compile(
     r"(?P<word>[A-Za-z]+)|(?P<digit>\d)|(?P<space>\s+)|(?P<other>[\x21-\x7e])|(?P<wide>[^\x00-\x7f]+)"
 )
 _SAMPLE = 20_000
+MOST_PICTURE_TOKENS = 16_386
+"""Tokens of one picture at most: 12,845,056 pixels at 28 x 28 a token, and two marks. Models with 32 x 32 a token
+take up to 16,777,216 pixels, which is the same number."""
 
 
 def estimate_tokens(text: str) -> int:

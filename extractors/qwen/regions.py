@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from extractors.errors import JobError
+from extractors.qwen import addresses
 
 COMPAT = "/compatible-mode/v1"
 _WORKSPACE_HOSTS = "maas.aliyuncs.com"
@@ -30,8 +31,6 @@ class Region:
     shared: str | None
     also: tuple[str, ...] = ()
     """Short names of it."""
-    hosts: tuple[str, ...] = ()
-    """Further hosts that take its keys."""
 
     def base_url(self, workspace: str | None = None) -> str:
         """The root of the OpenAI-compatible API. Raises ``JobError`` for a workspace id that cannot be one, and
@@ -47,7 +46,7 @@ class Region:
 
 
 REGIONS: tuple[Region, ...] = (
-    Region("cn-beijing", "Beijing", "dashscope.aliyuncs.com", ("beijing", "cn"), ("batch.dashscope.aliyuncs.com",)),
+    Region("cn-beijing", "Beijing", "dashscope.aliyuncs.com", ("beijing", "cn")),
     Region("ap-southeast-1", "Singapore", "dashscope-intl.aliyuncs.com", ("singapore", "intl")),
     Region("us-east-1", "US Virginia", "dashscope-us.aliyuncs.com", ("virginia", "us")),
     Region("cn-hongkong", "Hong Kong", "cn-hongkong.dashscope.aliyuncs.com", ("hongkong",)),
@@ -91,13 +90,10 @@ def host_of(base_url: str) -> str:
 def region_of(base_url: str) -> Region | None:
     """The region that a key must be of at an address; None for addresses that are not the provider's, and for the
     plans' own."""
-    host = host_of(base_url).partition(":")[0]
-    if host in PLAN_HOSTS:
+    if host_of(base_url).partition(":")[0] in PLAN_HOSTS:
         return None
-    for region in REGIONS:
-        if host in (region.shared, *region.hosts) or host.endswith(f".{region.id}.{_WORKSPACE_HOSTS}"):
-            return region
-    return None
+    found = addresses.region_of(base_url)
+    return next((region for region in REGIONS if region.id == found), None)
 
 
 def key_advice(base_url: str, key: str) -> str:
