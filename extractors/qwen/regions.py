@@ -96,11 +96,16 @@ def region_of(base_url: str) -> Region | None:
     return next((region for region in REGIONS if region.id == found), None)
 
 
+def is_plan_key_at(base_url: str, key: str) -> bool:
+    """Whether a key is of a plan, and the address is not one of the plans'."""
+    return key.startswith(PLAN_KEY) and host_of(base_url).partition(":")[0] not in PLAN_HOSTS
+
+
 def key_advice(base_url: str, key: str) -> str:
     """What to do after a 401 at an address, in one or two sentences; "" where there is nothing to say.
 
     The key itself is not part of it, only whether it is a plan's."""
-    if key.startswith(PLAN_KEY) and host_of(base_url).partition(":")[0] not in PLAN_HOSTS:
+    if is_plan_key_at(base_url, key):
         return (
             f"the key begins with {PLAN_KEY}, so it is of a Coding Plan or Token Plan, and those work only at their own "
             f"addresses: --base-url {' or '.join(_PLAN_ADDRESSES)}"

@@ -17,6 +17,7 @@ from extractors.qwen.profiles import load_profiles
 from extractors.qwen.regions import REGIONS, host_of, key_advice, region_named, region_of
 from extractors.qwen.requests import CallError, ErrorKind, Mode
 from extractors.qwen.transport import HttpTransport
+from flows.cli import main
 from schemas.job import ExtractionJob
 from tests.end_to_end.things import job_for, write_things
 from tests.extractors.test_fallback import ask
@@ -152,3 +153,43 @@ def test_credentials_never_show_the_key() -> None:
     assert settings.credentials == credentials
     for shown in (repr(credentials), str(credentials), credentials.model_dump_json(), repr(settings), str(settings)):
         assert "marked" not in shown
+
+
+# The commands ---------------------------------------------------------------------------------------
+
+
+def quarry(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[object, str, str]:
+    monkeypatch.setattr("sys.argv", ["quarry", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capsys.readouterr()
+    return ended.value.code, out, " ".join(err.split())
+
+
+def test_a_wrong_region_on_the_command_line_is_named_with_the_right_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(1))
+    base = ["plan", str(source), "--schema", "name", "--out", str(tmp_path / "o"), "--region"]
+    code, _, said = quarry(monkeypatch, capsys, *base, "mars")
+    assert code == 2 and "cn-beijing (beijing or cn)" in said
+    code, _, said = quarry(monkeypatch, capsys, *base, "intl", "--workspace", "a.b")
+    assert code == 2 and "no workspace id" in said
+
+
+def test_the_doctor_tells_the_region_and_that_a_key_is_a_plan_s(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DASHSCOPE_API_KEY", "sk-sp-marked-0123456789")
+    monkeypatch.setenv("DASHSCOPE_REGION", "intl")
+    monkeypatch.setattr("extractors.connect.liveness", lambda address: _nobody)
+    _, out, _ = quarry(monkeypatch, capsys, "doctor")
+    assert "ok  region: Singapore (ap-southeast-1)" in out
+    assert "warning  key: the key begins with sk-sp-" in out
+    assert "marked" not in out
+
+
+async def _nobody() -> str | None:
+    return None
