@@ -27,6 +27,8 @@ class Purpose(StrEnum):
     """The whole answer is asked again: the last one was not JSON, or was cut off."""
     CONTINUE = "continue"
     """The rest of an answer is asked for whose beginning is kept: it was cut off inside of a list."""
+    LOOK = "look"
+    """What a valid answer left empty is asked a second time."""
 
 
 class Mode(StrEnum):
