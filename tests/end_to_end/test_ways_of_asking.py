@@ -132,10 +132,11 @@ def test_thinking_that_cannot_be_is_refused_before_the_first_call(
         '<think>one</think>\n<think>{"name": "two"}</think>```json\n{answer}\n```',
     ],
 )
-def test_thoughts_that_leak_into_the_answer_never_become_the_row(tmp_path: Path, leak: str) -> None:
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_thoughts_that_leak_into_the_answer_never_become_the_row(tmp_path: Path, leak: str, stream: str) -> None:
     source = write_things(tmp_path / "things.jsonl", [7])
     with FakeQwen(lambda body: leak.replace("{answer}", thing_answer(body))) as qwen:
-        run(job_for(source, tmp_path / "out", qwen), settings=Settings())
+        run(job_for(source, tmp_path / "out", qwen, stream=stream), settings=Settings())
     assert current_rows(tmp_path / "out").column("name").to_pylist() == ["thing-0000007"]
 
 
