@@ -109,8 +109,9 @@ class Order(BaseModel):
 ITEMS = [{"name": f"thing-{number}", "price": number + 0.5} for number in range(30)]
 
 
+@pytest.mark.parametrize("mode", ["json_object", "tools"])
 @pytest.mark.parametrize("dialect", ["chat", "responses", "dashscope"])
-def test_of_a_list_whose_stream_was_cut_only_the_rest_is_asked(tmp_path: Path, dialect: str) -> None:
+def test_of_a_list_whose_stream_was_cut_only_the_rest_is_asked(tmp_path: Path, dialect: str, mode: str) -> None:
     text = "We ordered " + ", ".join(f"{item['name']} for {item['price']}" for item in ITEMS)
     source = tmp_path / "orders.jsonl"
     source.write_text(json.dumps({"id": "o1", "text": text}) + "\n")
@@ -124,10 +125,11 @@ def test_of_a_list_whose_stream_was_cut_only_the_rest_is_asked(tmp_path: Path, d
         return json.dumps({"items": ITEMS[done:]})
 
     with FakeQwen(answer) as qwen:
-        job = job_for(source, tmp_path / "out", qwen, dialect=dialect, stream="always")
+        job = job_for(source, tmp_path / "out", qwen, dialect=dialect, mode=mode, stream="always")
         report = run(job, schema=Order, settings=Settings())
     assert (report.rows, report.calls, len(asked)) == (1, 2, 2)
     (row,) = current_rows(tmp_path / "out").to_pylist()
     assert [item["name"] for item in row["items"]] == [item["name"] for item in ITEMS]
+    end = "tool_calls" if mode == "tools" else "stop"
     told = query(tmp_path / "out", "select purpose, finish_reason from order_calls order by started_at").to_pylist()
-    assert [tuple(call.values()) for call in told] == [("extract", "cut"), ("continue", "stop")]
+    assert [tuple(call.values()) for call in told] == [("extract", "cut"), ("continue", end)]
