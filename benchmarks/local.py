@@ -96,7 +96,7 @@ async def instructor(url: str, model: str, golden: Golden, *, mode: str) -> Give
     """instructor's async client, with the retries that make as many answers as Quarry may ask for."""
     import instructor as library
     import openai
-    from instructor.core.exceptions import InstructorRetryException
+    from instructor.core.exceptions import IncompleteOutputException, InstructorRetryException
 
     told = TASK
     if mode == "JSON_SCHEMA":
@@ -125,7 +125,7 @@ async def instructor(url: str, model: str, golden: Golden, *, mode: str) -> Give
                     max_tokens=OUTPUT,
                     temperature=0,
                 )
-            except (InstructorRetryException, library.exceptions.IncompleteOutputException):
+            except (InstructorRetryException, IncompleteOutputException):
                 continue
             rows[one["id"]] = value.model_dump()
 

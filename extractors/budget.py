@@ -26,7 +26,7 @@ from extractors.errors import BudgetReached, JobError
 from extractors.qwen.prices import Pricing
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.qwen.transport import NOT_SENT
-from extractors.tokens import MOST_PICTURE_TOKENS, most_tokens
+from extractors.tokens import most_image_tokens, most_tokens
 from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -191,7 +191,8 @@ def worst_case(request: ChatRequest, pricing: Pricing, *, least_output: int = 0)
     ``least_output`` is for a service that may not heed the request's own output limit."""
     fresh = _PER_CALL
     for message in request.messages:
-        fresh += _PER_MESSAGE + _most(message.content) + MOST_PICTURE_TOKENS * len(message.images)
+        fresh += _PER_MESSAGE + _most(message.content)
+        fresh += sum(most_image_tokens(image.width, image.height) for image in message.images)
     wire = {key: value for key, value in request.shape.wire.items() if key != "grammar"}
     if wire:
         fresh += len(orjson.dumps(wire)) + (_PER_TOOLS if "tools" in wire else 0)

@@ -1,32 +1,44 @@
 """Opens the way to a model: the transport, and the policies around it, in one order.
 
-``KeyAdvice(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport)))))))``: what a model does not take is
-asked again in another way, which is another question with tries of its own; a retry waits outside of the
-limiter, so that it holds no slot; the limiter sees every try, because that is what a provider's rate limit
-counts; the gate turns away what was still waiting there when the run was stopped; what is left is given the
-shape that the model takes; and money is reserved for each HTTP try of that, so that a try that the provider may
-charge is counted.
+``KeyAdvice(WarmUp(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport))))))))``, from the outside:
+
+- ``KeyAdvice`` puts a refused key into words;
+- ``WarmUp`` lets the first call end before the others begin, where the provider caches prefixes. Those that wait hold
+  nothing;
+- ``asking`` asks again in another way what a model does not take, which is another question with tries of its own;
+- ``Retrying`` waits outside of the limiter, so that a wait holds no slot;
+- ``Limited`` sees every try, because that is what a provider's rate limit counts;
+- ``Gate`` turns away what was still waiting there when the run was stopped;
+- ``shaping`` gives what is left the shape that the model takes by now;
+- ``Budgeted`` reserves money for each HTTP try, so that a try that the provider may charge is counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from extractors.account import ACCOUNTS, LimitStats
 from extractors.budget import Budget, Budgeted
 from extractors.credentials import KeyAdvice
 from extractors.endpoint import Endpoint
 from extractors.fallback import ModeFallback
-from extractors.limits import Limited, LimitStats
+from extractors.limits import Limited, Permit
+from extractors.qwen.profiles import is_loopback
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.qwen.transport import HttpTransport
 from extractors.retry import Retrying
+from extractors.warmup import WarmUp, worth_waiting_for
 from schemas.job import ExtractionJob
+
+RAMP_SECONDS = 1.0
+"""Over how long the first window of calls to a hosted service is spread."""
 
 
 async def connect(
@@ -37,8 +49,10 @@ async def connect(
     stopping: asyncio.Event,
     *,
     on_limits: Callable[[LimitStats], None],
+    permit: Permit | None = None,
 ) -> Call:
-    """The call that the engine asks through. Raises ``JobError`` for a ceiling that cannot be held."""
+    """The call that the engine asks through. ``permit`` is a limit that all machines share. Raises ``JobError``
+    for a ceiling that cannot be held."""
     transport = await stack.enter_async_context(
         HttpTransport(
             address,
@@ -60,10 +74,25 @@ async def connect(
     sleep = partial(_sleep, stopping)
     fallback = ModeFallback.of(endpoint, address)
     gated = Gate(fallback.shaping(call), stopping)
-    limited = Limited(gated, concurrency=endpoint.concurrency, rpm=job.rpm, tpm=job.tpm, sleep=sleep)
+    limited = Limited(
+        gated,
+        concurrency=endpoint.concurrency,
+        rpm=job.rpm,
+        tpm=job.tpm,
+        # Only hosted services guard against steep growth, and a pace is gentle by itself.
+        ramp=0.0 if is_loopback(address) or job.rpm else RAMP_SECONDS,
+        account=ACCOUNTS.at(address, endpoint.api_key, endpoint.model, now=time.monotonic()),
+        permit=permit,
+        sleep=sleep,
+        stopped=stopping.is_set,
+    )
+    stack.callback(limited.close)
     on_limits(limited.stats)
     retrying = Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds, sleep=sleep)
-    return KeyAdvice(fallback.asking(retrying), address, endpoint.api_key)
+    call = fallback.asking(retrying)
+    if worth_waiting_for(endpoint.profile):
+        call = WarmUp(call, profile=endpoint.profile, sleep=sleep)
+    return KeyAdvice(call, address, endpoint.api_key)
 
 
 class Gate:

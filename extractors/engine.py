@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -49,7 +49,12 @@ class ChunkDone:
 
 
 class Undone(Exception):
-    """Inside the engine: this record was not finished, and nothing is wrong with it."""
+    """Inside the engine: this record was not finished, and nothing is wrong with it. ``tries`` are those of its
+    last call, which no answer will ever hold."""
+
+    def __init__(self, tries: tuple[CallError, ...] = ()) -> None:
+        super().__init__("undone")
+        self.tries = tries
 
 
 class Engine:
@@ -214,7 +219,13 @@ class Engine:
                     _call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect)
                 )
                 extraction.receive(result)
-        except Undone:
+        except Undone as undone:
+            if undone.tries and request is not None:
+                # They were made, and no answer will ever hold them.
+                last = replace(undone.tries[-1], earlier=undone.tries[:-1])
+                work.calls.extend(
+                    _call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect)
+                )
             raise
         except Exception as error:
             # A bug or an odd record must cost that record only; its trace goes to the log.
@@ -237,6 +248,10 @@ class Engine:
             result = await self._call(request)
         except BudgetReached as reached:
             self.stop(f"budget: {reached}")
+            raise Undone(reached.earlier) from None
+        except QuarryError as error:
+            self.fatal = self.fatal or error
+            self.stop(str(error))
             raise Undone from None
         except asyncio.CancelledError:
             if self.stopped is None:
@@ -271,7 +286,7 @@ class Engine:
     async def _judge(self, error: CallError) -> None:
         """Is it this call's trouble, or the whole run's? Raises ``Undone`` when the run must end."""
         if error.kind is ErrorKind.CANCELLED:
-            raise Undone
+            raise Undone(error.earlier)
         if error.kind is ErrorKind.KEY:
             self.fatal = self.fatal or KeyRejected(error.message)
         elif error.kind is ErrorKind.MODEL:
@@ -284,7 +299,7 @@ class Engine:
         else:
             return
         self.stop(str(self.fatal))
-        raise Undone
+        raise Undone((*error.earlier, replace(error, earlier=())))
 
     def _count(self, result: ChatReply | CallError) -> None:
         progress, usage = self.progress, result.usage

@@ -22,6 +22,8 @@ exceptions: they are ``Failed`` outcomes in the ledger.
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class QuarryError(Exception):
     """Base of every error that Quarry raises on purpose."""
@@ -97,10 +99,12 @@ class ModelMissing(ProviderError):
 
 
 class BudgetReached(QuarryError):
-    """A ceiling was reached; what is undone stays undone."""
+    """A ceiling was reached; what is undone stays undone. ``earlier`` holds the call's tries that failed before
+    it (``CallError``), oldest first: they were made, and belong to the calls."""
 
     kind = "budget"
     exit_code = 5
+    earlier: tuple[Any, ...] = ()
 
 
 class InternalError(QuarryError):

@@ -27,8 +27,8 @@ from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
 from extractors.endpoint import Endpoint, Settings, resolve_endpoint
 from extractors.engine import ChunkDone, Engine
-from extractors.errors import SchemaError
-from extractors.limits import LimitStats
+from extractors.errors import JobError, SchemaError
+from extractors.limits import LimitStats, Permit
 from extractors.recipe import Recipe, compile_recipe
 from extractors.report import Progress, RunReport
 from extractors.sources import Source, open_source
@@ -108,15 +108,19 @@ def run(
     conduct: Conductor | None = None,
     watch: Watcher | None = None,
     control: Control | None = None,
+    permit: Permit | None = None,
     engine_name: str = "direct",
 ) -> RunReport:
     """Run a job to its end: every record of the source becomes a row, a ledger entry, or stays undone.
 
     ``schema`` and ``source`` replace the job's own (a class at hand, a data frame, a ledger). ``retry`` asks again just for open
-    failures, and ``model`` answers them in the place of the recipe's own. Raises the errors of
+    failures, and ``model`` answers them in the place of the recipe's own. ``permit`` holds the job's
+    ``rate_limit_name``. Raises the errors of
     ``extractors.errors``; what was finished before one is committed, and the report is on disk.
     """
     watch = watch or Silent()
+    if job.rate_limit_name is not None and permit is None:
+        raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
     settings = settings or Settings.from_environment()
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
@@ -145,7 +149,7 @@ def run(
                 Engine(
                     recipe,
                     store,
-                    connect=partial(connect, job, answering, address, on_limits=tally.watch_limits),
+                    connect=partial(connect, job, answering, address, on_limits=tally.watch_limits, permit=permit),
                     dialect=answering.dialect.name,
                     run_id=run_id,
                     replay=replay,

@@ -37,11 +37,11 @@ class ModelPolicy:
     max_input_tokens: int
     max_output_tokens: int
     weights: str | None = None
-    images: ImageLimits | None = None
-    """What the model takes of pictures; None where the job has none."""
     thinking_budget: int | None = None
     keywords: tuple[str, ...] = SEEN_ACCEPTED
     """What a strict schema may hold beyond the core keywords."""
+    images: ImageLimits | None = None
+    """What the model takes of pictures; None where the job has none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import random as _random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from extractors.errors import BudgetReached
 from extractors.qwen.errors_table import patience
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest
 
@@ -24,7 +25,8 @@ class Retrying:
     it waits that long (at most 300 s) and a little more, so that callers do not come back as one; after a
     quota error, at least half of what the error table says. It gives up when a wait would end past
     ``total_seconds``, which counts the tries' own time and the waits between them, but not the time spent
-    queueing for a slot. The result's ``earlier`` holds the failed tries, oldest first.
+    queueing for a slot. The result's ``earlier`` holds the failed tries, oldest first, and so does that of a
+    ``BudgetReached`` that ends them.
 
     ``sleep`` and ``random`` (0 <= x < 1) are arguments for tests. Wrap a ``Limited`` with it, not the other
     way round: a wait must not hold a slot.
@@ -66,7 +68,11 @@ class Retrying:
             logger.info("%s after try %d, again in %.1f s: %s", result.kind.value, tried, wait, result.message[:200])
             earlier = (*earlier, result)
             await self._sleep(wait)
-            result = await self._call(request)
+            try:
+                result = await self._call(request)
+            except BudgetReached as reached:
+                reached.earlier = earlier
+                raise
             if isinstance(result, ChatReply) or not result.retryable:
                 break
         return replace(result, earlier=earlier) if earlier else result

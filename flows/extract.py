@@ -27,6 +27,7 @@ from extractors.pipeline import Silent, Watcher, run
 from extractors.report import Progress, RunReport
 from extractors.store.catalog import open_failures
 from extractors.store.plan import Chunk, PlanCounts
+from flows.limits import global_rate
 from flows.summary import failure_rows, summary_markdown
 from schemas.job import ExtractionJob
 
@@ -55,7 +56,8 @@ def extract(job: ExtractionJob) -> State[dict[str, Any]]:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
     watch = _Artifacts(ALSO.get() or Silent())
-    report = run(job, conduct=conduct_with_tasks, watch=watch, engine_name="prefect")
+    with global_rate(job.rate_limit_name) as permit:
+        report = run(job, conduct=conduct_with_tasks, watch=watch, permit=permit, engine_name="prefect")
     watch.finish(job, report)
     name, message = final_state(report, job.max_failure_rate)
     get_run_logger().info(message)

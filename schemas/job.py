@@ -93,6 +93,10 @@ class ExtractionJob(BaseModel):
     )
     rpm: int | None = Field(default=None, ge=1, description="Requests a minute at most.")
     tpm: int | None = Field(default=None, ge=1, description="Tokens a minute at most.")
+    rate_limit_name: str | None = Field(
+        default=None,
+        description="A Prefect global limit of calls a second that all machines share; it must exist, with a slot decay.",
+    )
     max_cost: Decimal | None = Field(default=None, ge=0, description="Money at most, in the price table's currency.")
     max_tokens: int | None = Field(default=None, ge=1, description="Input and output tokens at most, together.")
     max_records: int | None = Field(default=None, ge=1, description="Records asked at most in this run.")

@@ -95,7 +95,9 @@ class ChatRequest:
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
 
-        ``attempt`` takes part, so asking the same words a second time is another question."""
+        ``attempt`` takes part, so asking the same words a second time is another question. The mode does not, nor
+        whether a model that does not think is told so: what is known of models changes, and an answer that is paid
+        for is found again after it did."""
         head = orjson.dumps(
             [
                 self.model,
@@ -104,8 +106,7 @@ class ChatRequest:
                 self.max_output_tokens,
                 self.temperature,
                 self.seed,
-                self.thinking,
-                self.shape.mode,
+                bool(self.thinking),
                 self.thinking_budget,
             ]
         )

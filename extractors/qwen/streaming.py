@@ -9,7 +9,7 @@ from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile
 from extractors.qwen.requests import ChatRequest
 from extractors.qwen.streams import StreamReader
-from extractors.tokens import MOST_PICTURE_TOKENS, most_tokens
+from extractors.tokens import most_image_tokens, most_tokens
 from schemas.usage import Usage
 
 StreamChoice = Literal["auto", "always", "never"]
@@ -61,7 +61,8 @@ def most_usage(request: ChatRequest, sent: bytes, reader: StreamReader, pricing:
         fresh = _CHAT_TEMPLATE + len(sent)
         if not sent.isascii():
             fresh = max(fresh, _CHAT_TEMPLATE + most_tokens(unicodedata.normalize("NFC", sent.decode("utf-8"))))
-        fresh += MOST_PICTURE_TOKENS * sum(len(message.images) for message in request.messages)
+        pictures = (image for message in request.messages for image in message.images)
+        fresh += sum(most_image_tokens(image.width, image.height) for image in pictures)
     thought = max(told.reasoning_tokens, sum(map(most_tokens, reader.thinking)))
     if request.thinking_budget is not None:
         thought = min(thought, request.thinking_budget + _OUTPUT_SLACK)

@@ -197,7 +197,7 @@ def test_the_bound_counts_pictures_at_the_most_that_one_can_be() -> None:
     image = Image("image/png", url="https://pictures.example/a.png")
     seen = ChatRequest("m", (Message("user", "x", (image, image)),), SHAPE)
     blind = ChatRequest("m", (Message("user", "x"),), SHAPE)
-    assert worst_case(seen, PRICE).tokens - worst_case(blind, PRICE).tokens == 2 * 16_386
+    assert worst_case(seen, PRICE).tokens - worst_case(blind, PRICE).tokens == 2 * 21_402
 
 
 def test_where_the_output_limit_may_not_be_heeded_the_model_s_own_is_reserved() -> None:

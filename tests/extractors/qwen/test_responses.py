@@ -58,6 +58,13 @@ def test_of_two_streamed_function_calls_the_first_is_the_answer() -> None:
     assert (result.text, result.finish_reason) == ('{"a":1}', "tool_calls")
 
 
+def test_a_call_whose_end_was_not_heard_has_not_ended() -> None:
+    reader = RESPONSES.reader(model="m", pricing=Pricing.free())
+    frame = {"type": "response.function_call_arguments.delta", "item_id": "x", "delta": '{"a": [1, 2'}
+    reader.feed(Event(orjson.dumps(frame)))
+    assert (reader.ended, reader.reason, reader.worth_keeping) == (False, "", True)
+
+
 def test_a_stream_without_deltas_is_read_from_its_last_event() -> None:
     response = {"status": "completed", "output": [message(text("{}"))], "usage": {"input_tokens": 7}}
     result = streamed({"type": "response.completed", "response": response})
