@@ -87,7 +87,8 @@ def usage_in(data: Mapping[str, Any], pricing: Pricing) -> Usage:
     cached = _count(read, "cached_tokens")
     thought = _count(told.get("completion_tokens_details") or told.get("output_tokens_details"), "reasoning_tokens")
     bare = Usage(1, fresh, made, cached, thought)
-    return Usage(1, fresh, made, cached, thought, pricing.cost(bare))
+    written = _count(read, "cache_creation_input_tokens")
+    return Usage(1, fresh, made, cached, thought, pricing.cost(bare, written=written))
 
 
 def _count(counts: Any, *names: str) -> int:

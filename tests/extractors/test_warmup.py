@@ -183,3 +183,17 @@ async def test_over_http_the_fan_out_reads_what_the_first_call_wrote_and_pays_le
         assert hit.usage.cost is not None and fresh.cost is not None
         saved = hit.usage.cached_tokens * Decimal(8) / 1_000_000
         assert abs(fresh.cost - hit.usage.cost - saved) < Decimal("0.0001")
+
+
+async def test_writing_an_explicit_cache_is_paid_with_a_surcharge_and_reading_it_is_cheap() -> None:
+    price = Pricing((Tier(Decimal(100), Decimal(0), Decimal(10)),))
+    profile = load_profiles().find("qwen3.7-plus").model_copy(update={"cache": "explicit"})
+    prefix = Message("system", "Answer in json, by these many rules. " * 200)
+    with FakeQwen("{}", cache=True) as qwen:
+        async with HttpTransport(qwen.base_url, api_key=SecretStr(""), pricing=price, profile=profile) as transport:
+            first, second = [await transport(replace(request(name, prefix=prefix), model="m")) for name in "ab"]
+    written = second.usage.cached_tokens
+    assert written > 1024
+    each = Decimal(100) / 1_000_000
+    assert first.usage.cost == (first.usage.input_tokens + written * Decimal("0.25")) * each
+    assert second.usage.cost == (second.usage.input_tokens - written + written * Decimal("0.1")) * each
