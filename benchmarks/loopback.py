@@ -1,7 +1,8 @@
 """A model that answers at once, or after a fixed time: an HTTP server on loopback in a process of its own.
 
 It finds the record's values in the request by one regular expression and answers with them as
-JSON, so that evidence has something to find. Raw asyncio: the server must cost less than what is measured.
+JSON, so that evidence has something to find, in the dialect that the path is of, streamed (four characters an
+event, about a token) where that is asked for. Raw asyncio: the server must cost less than what is measured.
 """
 
 from __future__ import annotations
@@ -19,6 +20,41 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _VALUES = re.compile(
     rb"Article (?P<name>[A-Za-z]+ \d+) \((?P<code>[A-Z]{2}-\d+)\) costs (?P<price>[\d.]+) EUR in (?P<city>[A-Za-z]+), sold since (?P<since>\d{4}-\d\d-\d\d)"
 )
+_PIECE = 4
+_SPREAD_SECONDS = 0.002
+"""Between two events of a stream whose address ends in ``?spread``: each then comes in a packet of its own."""
+_MARK = b"\x00"
+"""Where one event ends, on the way from ``_stream`` to the socket."""
+_CHAT = (
+    b'{"id":"x","object":"chat.completion","created":1,"model":"fake","choices":[{"index":0,"finish_reason":"stop",'
+    b'"message":{"role":"assistant","content":"%b"}}],"usage":{"prompt_tokens":300,"completion_tokens":40,"total_tokens":340}}'
+)
+_CHAT_EVENT = (
+    b'data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"fake","choices":[{"index":0,'
+    b'"delta":{"content":"%b"},"finish_reason":null,"logprobs":null}],"usage":null}\n\n'
+)
+_CHAT_LAST = (
+    b'data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"fake","choices":[{"index":0,"delta":{},'
+    b'"finish_reason":"stop"}],"usage":null}\n\n'
+    b'data: {"id":"x","object":"chat.completion.chunk","created":1,"model":"fake","choices":[],'
+    b'"usage":{"prompt_tokens":300,"completion_tokens":40,"total_tokens":340}}\n\n'
+)
+_RESPONSE = (
+    b'{"id":"x","object":"response","created_at":1,"status":"completed","model":"fake","output":[{"id":"m",'
+    b'"type":"message","role":"assistant","status":"completed","content":[{"type":"output_text","text":"%b",'
+    b'"annotations":[]}]}],"usage":{"input_tokens":300,"output_tokens":40,"total_tokens":340}}'
+)
+_RESPONSE_EVENT = (
+    b"event:response.output_text.delta\n"
+    b'data:{"type":"response.output_text.delta","item_id":"m","output_index":0,"content_index":0,"delta":"%b"}\n\n'
+)
+_RESPONSE_LAST = b'event:response.completed\ndata:{"type":"response.completed","response":%b}\n\n'
+_NATIVE = (
+    b'{"request_id":"x","output":{"choices":[{"finish_reason":"%b","message":{"role":"assistant","content":"%b"}}]},'
+    b'"usage":{"input_tokens":300,"output_tokens":40,"total_tokens":340}}'
+)
+_NATIVE_EVENT = b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:" + _NATIVE.replace(b"%b", b"null", 1) + b"\n\n"
+_NATIVE_LAST = b"id:1\nevent:result\n:HTTP_STATUS/200\ndata:" + _NATIVE % (b"stop", b"") + b"\n\n"
 _WORDS = ("kettle", "lamp", "basket", "mirror", "carpet", "shovel", "bucket", "ladder")
 _CITIES = ("Lyon", "Porto", "Graz", "Turku", "Leeds", "Ghent")
 
@@ -54,31 +90,55 @@ class _Server(asyncio.Protocol):
             if len(rest) < size:
                 return
             body, self._buffer = rest[:size], rest[size:]
-            reply = _reply(body)
-            if self.latency:
-                asyncio.get_running_loop().call_later(self.latency, self._send, reply)
+            reply = _reply(head, body)
+            loop = asyncio.get_running_loop()
+            if b"?spread " in head:
+                pieces = reply.split(_MARK)
+                for number, piece in enumerate(pieces):
+                    loop.call_later(_SPREAD_SECONDS * number, self._send, piece)
+            elif self.latency:
+                loop.call_later(self.latency, self._send, reply.replace(_MARK, b""))
             else:
-                self._send(reply)
+                self._send(reply.replace(_MARK, b""))
 
     def _send(self, reply: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(reply)
 
 
-def _reply(body: bytes) -> bytes:
+def _reply(head: bytes, body: bytes) -> bytes:
     match = _VALUES.search(body, max(0, body.rfind(b"=== RECORD")))
     content = b"{}"
     if match is not None:
-        content = (
-            b'{\\"name\\":\\"%b\\",\\"code\\":\\"%b\\",\\"price\\":%b,\\"city\\":\\"%b\\",\\"since\\":\\"%b\\"}'
-            % match.group("name", "code", "price", "city", "since")
+        content = b'{"name":"%b","code":"%b","price":%b,"city":"%b","since":"%b"}' % match.group(
+            "name", "code", "price", "city", "since"
         )
-    answer = (
-        b'{"id":"x","object":"chat.completion","created":1,"model":"fake","choices":[{"index":0,"finish_reason":"stop",'
-        b'"message":{"role":"assistant","content":"%b"}}],"usage":{"prompt_tokens":300,"completion_tokens":40,"total_tokens":340}}'
-        % content
-    )
+    path = head.split(b" ", 2)[1].partition(b"?")[0]
+    if path.endswith(b"/chat/completions"):
+        if b'"stream":true' in body:
+            return _stream(_CHAT_EVENT, content, (_CHAT_LAST, b"data: [DONE]\n\n"))
+        answer = _CHAT % _quoted(content)
+    elif path.endswith(b"/responses"):
+        if b'"stream":true' in body:
+            return _stream(_RESPONSE_EVENT, content, (_RESPONSE_LAST % (_RESPONSE % _quoted(content)),))
+        answer = _RESPONSE % _quoted(content)
+    elif b"x-dashscope-sse: enable" in head.lower():
+        return _stream(_NATIVE_EVENT, content, (_NATIVE_LAST,))
+    else:
+        answer = _NATIVE % (b"stop", _quoted(content))
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer)
+
+
+def _stream(event: bytes, content: bytes, last: tuple[bytes, ...]) -> bytes:
+    events = [event % _quoted(content[at : at + _PIECE]) for at in range(0, len(content), _PIECE)]
+    chunks = b"".join(b"%x\r\n%b\r\n%b" % (len(one), one, _MARK) for one in (*events, *last))
+    return (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n" % chunks
+    )
+
+
+def _quoted(text: bytes) -> bytes:
+    return text.replace(b'"', b'\\"')
 
 
 async def _serve(latency: float) -> None:

@@ -29,6 +29,10 @@ class Options(TypedDict, total=False):
     sql: str
     id: str
     text: str
+    image: str
+    image_root: str
+    image_hosts: Sequence[str]
+    second_look: Literal["auto", "always", "never"]
     keep: Sequence[str]
     instructions: str
     model: str

@@ -3,12 +3,12 @@
 The worst case of a call is a bound, not an estimate. Qwen's byte-level tokenizer makes at most one token of
 each UTF-8 byte, so the input is at most the bytes of the messages (after NFC, which the tokenizer applies
 and which can lengthen text) and of the answer's shape, plus what the chat template adds. The output is at
-most ``max_output_tokens``, and the thinking budget where the model thinks. All of it is priced at the
-dearest tier that it can reach.
+most ``max_output_tokens`` (in a dialect that knows no such limit: all that the model can write), and the thinking
+budget where the model thinks. All of it is priced at the dearest tier that it can reach.
 
 After the call the real usage takes the place of the reservation. Where the other side may have charged
-without saying what (a time-out, a connection cut after the request left, a reply without usage, a call
-cancelled in flight, a gateway's 502 or 504), the worst case stays charged: a ceiling errs on the safe side.
+without saying what (a time-out, a connection cut after the request left, a reply without usage, a
+stream not heard to its end, a call cancelled in flight, a gateway's 502 or 504), the worst case stays charged: a ceiling errs on the safe side.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from extractors.errors import BudgetReached, JobError
 from extractors.qwen.prices import Pricing
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.qwen.transport import NOT_SENT
-from extractors.tokens import most_tokens
+from extractors.tokens import most_image_tokens, most_tokens
 from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -153,10 +153,11 @@ class Budgeted:
     a small ceiling is not blocked by calls that have not begun. A call that waits here for room does hold a
     slot, but it waits only for calls that are through the limiter already, so it cannot wait for ever.
 
+    ``least_output``: see ``worst_case``.
     Raises ``JobError`` at once for a ceiling on money where the price is unknown.
     """
 
-    def __init__(self, call: Call, budget: Budget, *, pricing: Pricing) -> None:
+    def __init__(self, call: Call, budget: Budget, *, pricing: Pricing, least_output: int = 0) -> None:
         if budget.max_cost is not None and not pricing.known:
             raise JobError(
                 "--max-cost cannot be held: the price of this model is unknown. Add its `prices` in a profiles file "
@@ -165,10 +166,11 @@ class Budgeted:
         self._call = call
         self._budget = budget
         self._pricing = pricing
+        self._least_output = least_output
 
     async def __call__(self, request: ChatRequest) -> ChatReply | CallError:
         """Reserve, ask, settle."""
-        worst = worst_case(request, self._pricing)
+        worst = worst_case(request, self._pricing, least_output=self._least_output)
         await self._budget.reserve(worst)
         real = worst
         try:
@@ -183,16 +185,19 @@ class Budgeted:
         return result
 
 
-def worst_case(request: ChatRequest, pricing: Pricing) -> Amount:
-    """The most that one HTTP try of this request may take. The cost is 0 where the price is unknown."""
+def worst_case(request: ChatRequest, pricing: Pricing, *, least_output: int = 0) -> Amount:
+    """The most that one HTTP try of this request may take. The cost is 0 where the price is unknown.
+
+    ``least_output`` is for a service that may not heed the request's own output limit."""
     fresh = _PER_CALL
     for message in request.messages:
         fresh += _PER_MESSAGE + _most(message.content)
+        fresh += sum(most_image_tokens(image.width, image.height) for image in message.images)
     wire = {key: value for key, value in request.shape.wire.items() if key != "grammar"}
     if wire:
         fresh += len(orjson.dumps(wire)) + (_PER_TOOLS if "tools" in wire else 0)
     thinks = bool(request.thinking) or (request.thinking is None and pricing.always_thinks)
-    made = request.max_output_tokens + _OUTPUT_SLACK + (pricing.max_thinking if thinks else 0)
+    made = max(request.max_output_tokens, least_output) + _OUTPUT_SLACK + (pricing.max_thinking if thinks else 0)
     return Amount(pricing.worst_cost(fresh, made, thinks=thinks) or _NO_MONEY, fresh + made)
 
 
@@ -205,6 +210,8 @@ def _most(text: str) -> int:
 def _charged(result: ChatReply | CallError, worst: Amount, pricing: Pricing) -> Amount:
     """What a finished call took: its usage where one was told, else nothing or the worst case."""
     usage = result.usage
+    if isinstance(result, ChatReply) and result.usage_estimated:
+        return worst
     if usage.total_tokens:
         return _amount(usage, pricing)
     if isinstance(result, CallError) and (

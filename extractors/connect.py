@@ -68,7 +68,9 @@ async def connect(
     )
     call: Call = transport
     if job.max_cost is not None or job.max_tokens is not None:
-        call = Budgeted(call, Budget(job.max_cost, job.max_tokens), pricing=endpoint.pricing)
+        least = 0 if endpoint.dialect.limits_output else endpoint.profile.max_output
+        budget = Budget(job.max_cost, job.max_tokens)
+        call = Budgeted(call, budget, pricing=endpoint.pricing, least_output=least)
     sleep = partial(_sleep, stopping)
     fallback = ModeFallback.of(endpoint, address)
     gated = Gate(fallback.shaping(call), stopping)

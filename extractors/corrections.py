@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from extractors.parsing import dumps_exact
+from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem
 
 _MOST_VALUE = 400
@@ -110,6 +111,34 @@ def merge(data: Any, answer: Mapping[str, Any], asked: Sequence[str]) -> tuple[A
         if _value_text(data, path) != before:
             changed.append(path)
     return data, changed
+
+
+def cut_strings(data: Any, schema: Mapping[str, Any], *, longest: int) -> list[FieldProblem]:
+    """Strings of exactly ``longest`` characters, at which a grammar cuts them off, unless the schema itself
+    allows no more."""
+    found = []
+    for path, text in _strings(data, ""):
+        if len(text) != longest:
+            continue
+        try:
+            limit = subschema(dict(schema), path)
+        except KeyError:
+            limit = {}
+        if not any(branch.get("maxLength", longest + 1) <= longest for branch in (limit, *limit.get("anyOf", ()))):
+            message = f"it was cut off at {longest:,} characters; give it whole"
+            found.append(FieldProblem(path, "cut_off", message, _clip(dumps_exact(text))))
+    return found
+
+
+def _strings(data: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(data, str):
+        yield path, data
+    elif isinstance(data, Mapping):
+        for key, inner in data.items():
+            yield from _strings(inner, f"{path}/{_escape(key)}" if path else _escape(key))
+    elif isinstance(data, list):
+        for place, inner in enumerate(data):
+            yield from _strings(inner, f"{path}/{place}")
 
 
 def fold_keys(data: Any, model: type[BaseModel]) -> tuple[Any, bool]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from extractors.qwen.regions import checked_workspace, key_advice, region_named
+from extractors.qwen.regions import checked_workspace, is_plan_key_at, key_advice, region_named
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 
 
@@ -60,6 +60,10 @@ class QwenCredentials(BaseModel):
     def has_key(self) -> bool:
         """Whether there is a key at all."""
         return bool(self.api_key.get_secret_value())
+
+    def is_plan_key_at(self, address: str) -> bool:
+        """Whether the key is of a plan, and the address is not one of the plans'."""
+        return is_plan_key_at(address, self.api_key.get_secret_value())
 
 
 class KeyAdvice:

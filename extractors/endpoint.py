@@ -15,7 +15,7 @@ from extractors.credentials import QwenCredentials
 from extractors.errors import JobError
 from extractors.home import learned_file, profiles_file
 from extractors.learned import Learned
-from extractors.qwen.dialects import CHAT, Dialect, pick_dialect
+from extractors.qwen.dialects import CHAT, RESPONSES, Dialect, pick_dialect
 from extractors.qwen.local import EmbeddedModel, is_embedded
 from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
@@ -104,8 +104,8 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
     hosted model without an address, for a region or a workspace that cannot be, and for options that the model's
     profile rules out.
     """
-    native = settings.dashscope_url if job.dialect == "dashscope" else None
     own = QwenCredentials(base_url=job.base_url, region=job.region, workspace=job.workspace)
+    native = settings.dashscope_url if job.dialect == "dashscope" else None
     asked_for = job.base_url or job.region or settings.base_url or native
     name = model or job.model or settings.default_model or ("qwen-plus" if asked_for else DEFAULT_MODEL)
     if is_embedded(name) and job.base_url is None:
@@ -118,11 +118,15 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
             "OpenAI-compatible API; or use the embedded model with --model local-1.5b"
         )
     profile = load_profiles(settings.profiles).find(name, base_url=address)
-    dialect = pick_dialect(job.dialect, profile)
-    if dialect.route.native and own.base_url is None and own.region is None:
-        address = settings.dashscope_url or address
+    if profile.bucket == "embedding":
+        raise JobError(
+            f"{name} makes embeddings and extracts nothing: choose a model of another bucket (quarry model list)"
+        )
     budget = _thinking_budget(job, profile, name)
-    modes = _modes(job, profile, thinking=budget is not None)
+    dialect = pick_dialect(job.dialect, profile)
+    modes = _modes(job, profile, dialect, thinking=budget is not None)
+    if dialect.route.native and job.base_url is None and job.region is None:
+        address = settings.dashscope_url or address
     return Endpoint(
         model=name,
         profile=profile,
@@ -171,12 +175,15 @@ def _thinking_budget(job: ExtractionJob, profile: Profile, name: str) -> int | N
     return job.thinking
 
 
-def _modes(job: ExtractionJob, profile: Profile, *, thinking: bool) -> tuple[Mode, ...]:
-    """The modes that may be used, best first; the one that was asked for is the only one."""
+def _modes(job: ExtractionJob, profile: Profile, dialect: Dialect, *, thinking: bool) -> tuple[Mode, ...]:
+    """The modes that may be used, best first; the one that was asked for is the only one. The Responses API is not
+    known to read ``text.format``, and says nothing about what it ignores, so a tool goes first there."""
     possible = profile.modes
     if thinking or profile.thinking == "always":
         possible = profile.thinking_modes
     if job.mode == "auto":
+        if dialect is RESPONSES:
+            possible = tuple(sorted(possible, key=lambda mode: mode is not Mode.TOOLS))
         return possible
     mode = Mode(job.mode)
     if thinking and mode not in possible:
@@ -188,12 +195,12 @@ def _modes(job: ExtractionJob, profile: Profile, *, thinking: bool) -> tuple[Mod
 
 
 def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
+    if job.thinking:
+        raise JobError(f"{name} cannot think: leave --thinking out, or choose a hosted model that can")
     if job.dialect not in ("auto", "chat"):
         raise JobError(
             f"the embedded model speaks chat, not {job.dialect}; leave --dialect out, or name a hosted model"
         )
-    if job.thinking:
-        raise JobError(f"{name} cannot think: leave --thinking out, or choose a hosted model that can")
     embedded = EmbeddedModel(name, slots=job.concurrency)
     profile = load_profiles(settings.profiles).find(name, base_url=None)
     mode = Mode(job.mode) if job.mode != "auto" else Mode.GRAMMAR

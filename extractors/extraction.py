@@ -8,34 +8,43 @@ what came, until there is an ``outcome``::
         extraction.receive(ask(request))
     extraction.outcome
 
-The way of an answer: parse -> validate -> correct (only the failing paths) -> ground -> outcome.
+The way of an answer: parse (and ask for the rest of a list that was cut off) -> validate -> correct (only the
+failing paths) -> ground -> look again for what is missing -> outcome.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from extractors.continuation import Beginning, beginning, extended, last_items
 from extractors.corrections import (
+    cut_strings,
     fold_keys,
     merge,
     outermost,
     problems_of,
     signature,
+    split,
     value_at,
     with_value,
     without,
 )
+from extractors.errors import SchemaError
 from extractors.grounding import Haystack, ground, ungrounded_paths
-from extractors.parsing import dumps_exact, loads_exact, read_answer
+from extractors.images import Pictures
+from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
+from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.modes import nullable
-from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Purpose
+from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
+from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
-from schemas.evidence import Evidence
+from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
@@ -56,16 +65,29 @@ _CALL_REASONS = {
     ErrorKind.CANCELLED: Reason.INTERNAL,
 }
 _UNGROUNDED = "ungrounded"
+_NO_PICTURES = Pictures()
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """An answer that was cut off: its beginning, its shape, and the paths asked for (None: the whole record)."""
+
+    start: Beginning
+    shape: AnswerShape
+    asked: tuple[str, ...] | None
 
 
 class Extraction:
-    """One record on its way to an outcome."""
+    """One record on its way to an outcome. ``pictures`` are those of the record, loaded by who drives it."""
 
     __slots__ = (
         "_attempts",
         "_corrected",
+        "_cut",
         "_data",
+        "_first",
         "_haystack",
+        "_images",
         "_last_problems",
         "_last_unreadable",
         "_recipe",
@@ -73,10 +95,11 @@ class Extraction:
         "_repaired",
         "_request",
         "_usage",
+        "_written_out",
         "outcome",
     )
 
-    def __init__(self, recipe: Recipe, record: Record) -> None:
+    def __init__(self, recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES) -> None:
         self._recipe = recipe
         self._record = record
         self._attempts: list[Attempt] = []
@@ -88,10 +111,20 @@ class Extraction:
         self._last_problems: frozenset[tuple[str, str, str]] | None = None
         self._last_unreadable = False
         self._haystack: Haystack | None = None
+        self._images = pictures.images
+        self._cut: _Cut | None = None
+        """The answer whose rest is being asked for."""
+        self._first: First | None = None
+        """The answer that is being looked over a second time."""
+        self._written_out: set[str] = set()
+        """Paths whose strings were written without the grammar's limit."""
         self._request: ChatRequest | None = None
         self.outcome: Outcome | None = None
         if record.problem is not None:
             self._fail(Reason.BAD_INPUT, record.problem)
+            return
+        if pictures.problem is not None:
+            self._fail(pictures.problem.reason, pictures.problem.message)
             return
         length = estimate_tokens(record.text) if len(record.text) > 1000 else 0
         # The estimate may be 15 % off: only what is surely too long is turned away unasked.
@@ -105,7 +138,7 @@ class Extraction:
             return
         self._request = ChatRequest(
             model=recipe.policy.name,
-            messages=recipe.prompter.extract(record.text, code=recipe.id + record.fingerprint),
+            messages=recipe.prompter.extract(record.text, code=recipe.id + record.fingerprint, images=self._images),
             shape=recipe.shape,
             max_output_tokens=recipe.max_output_tokens,
             temperature=recipe.temperature,
@@ -127,13 +160,23 @@ class Extraction:
         self._usage += reply.usage
         if isinstance(reply, CallError):
             self._note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
+            if self._first is not None:
+                self._keep_first(self._first)
+                return
             self._fail(_CALL_REASONS[reply.kind], reply.message)
             return
         if reply.finish_reason in ("content_filter", "refusal"):
             self._note(request, reply, raw=reply.text, error="refused by the provider's filter")
+            if self._first is not None:
+                self._keep_first(self._first)
+                return
             self._fail(Reason.REFUSED, "the provider's content filter stopped the answer")
             return
-        if request.purpose is Purpose.CORRECT and "" not in self._asked(request):
+        if self._first is not None:
+            self._receive_look(request, reply, self._first)
+        elif self._cut is not None and request.purpose is Purpose.CONTINUE:
+            self._receive_rest(request, reply, self._cut)
+        elif request.purpose is Purpose.CORRECT and "" not in self._asked(request):
             self._receive_correction(request, reply)
         else:
             self._receive_whole(request, reply)
@@ -155,7 +198,9 @@ class Extraction:
         answer = read_answer(text, finish_reason=reply.finish_reason)
         if answer.json is None:
             self._note(request, reply, raw=text, error=answer.problem)
-            self._unreadable(request, answer.problem, truncated=answer.truncated, refusal=answer.refusal)
+            start = beginning(text) if answer.truncated else None
+            if start is None or not self._go_on(request, answer.problem, _Cut(start, self._recipe.shape, None)):
+                self._unreadable(request, reply, answer)
             return
         self._repaired = self._repaired or answer.unwrapped
         self._note(request, reply, raw=text, error=None)
@@ -168,21 +213,64 @@ class Extraction:
         except (ValueError, RecursionError) as problem:
             # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
             self._note(request, reply, raw=reply.text, error=str(problem))
-            self._unreadable(request, f"it was not valid JSON ({problem})", truncated=False, refusal=False)
+            self._unreadable(request, reply, Answer(None, problem=f"it was not valid JSON ({problem})"))
             return
         self._note(request, reply, raw=reply.text, error="invalid")
         self._judge_invalid(request, error)
 
     def _receive_correction(self, request: ChatRequest, reply: ChatReply) -> None:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+        asked = self._asked(request)
         if answer.json is None:
             self._note(request, reply, raw=reply.text, error=answer.problem)
-            self._unreadable(request, answer.problem, truncated=answer.truncated, refusal=answer.refusal)
+            start = beginning(reply.text) if answer.truncated else None
+            if start is None or not self._go_on(request, answer.problem, _Cut(start, request.shape, asked)):
+                self._unreadable(request, reply, answer)
             return
         self._note(request, reply, raw=reply.text, error=None)
-        self._data, changed = merge(self._data, loads_exact(answer.json), self._asked(request))
+        self._correct(request, loads_exact(answer.json), asked)
+
+    def _correct(self, request: ChatRequest, values: Any, asked: Sequence[str]) -> None:
+        self._data, changed = merge(self._data, values, asked)
         self._corrected.extend(path for path in changed if path not in self._corrected)
         self._validate(request)
+
+    def _receive_rest(self, request: ChatRequest, reply: ChatReply, cut: _Cut) -> None:
+        """The rest of an answer that was cut off, which may be cut off as well."""
+        answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+        self._cut = None
+        if answer.json is None:
+            self._note(request, reply, raw=reply.text, error=answer.problem)
+            more = beginning(reply.text) if answer.truncated else None
+            if more is None or split(more.path) != [cut.start.path]:
+                self._unreadable(request, reply, answer)
+                return
+            longer = replace(cut, start=extended(cut.start, more.value))
+            if not self._go_on(request, answer.problem, longer):
+                self._unreadable(request, reply, answer)
+            return
+        self._note(request, reply, raw=reply.text, error=None)
+        self._repaired = self._repaired or answer.unwrapped
+        whole = extended(cut.start, _only(loads_exact(answer.json), self._asked(request))).value
+        if cut.asked is None:
+            self._data = whole
+            self._validate(request)
+        else:
+            self._correct(request, whole, cut.asked)
+
+    def _receive_look(self, request: ChatRequest, reply: ChatReply, first: First) -> None:
+        """What the second look found; the first answer stands whatever came back."""
+        self._first = None
+        answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+        self._note(request, reply, raw=reply.text, error=answer.problem or None)
+        if answer.json is None:
+            self._succeed(first.value, first.evidence)
+            return
+        self._data, value, changed = taken(
+            first, loads_exact(answer.json), validated=self._fitting, grounded=self._ground
+        )
+        self._corrected.extend(path for path in changed if path not in self._corrected)
+        self._succeed(value, self._ground(value))
 
     # What it is worth ---------------------------------------------------------------------------
 
@@ -219,6 +307,13 @@ class Extraction:
             self._data = loads_exact(text)
             self._ask_again(request, outermost(unfit), Reason.INVALID)
             return
+        if self._recipe.shape.mode is Mode.GRAMMAR and len(text) > LONGEST_STRING:
+            self._data = loads_exact(text)
+            cut = cut_strings(self._data, self._recipe.schema, longest=LONGEST_STRING)
+            cut = [problem for problem in cut if problem.path not in self._written_out]
+            if cut:
+                self._ask_again(request, cut, Reason.TRUNCATED)
+                return
         evidence = self._ground(value)
         required = self._recipe.require_evidence
         missing = ungrounded_paths(evidence, required) if required else []
@@ -235,7 +330,8 @@ class Extraction:
             ]
             self._ask_again(request, problems, Reason.UNGROUNDED)
             return
-        self._succeed(value, evidence)
+        if not self._look_again(request, value, text, evidence):
+            self._succeed(value, evidence)
 
     def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
         """Correct the failing paths, unless that was tried in vain."""
@@ -248,7 +344,11 @@ class Extraction:
             return
         asked = correctable(problems)
         paths = tuple(dict.fromkeys(problem.path for problem in asked))
-        shape = self._recipe.correction_shape(paths)
+        # The grammar would cut a string off again; the schema's own mode has no such limit.
+        free = reason is Reason.TRUNCATED
+        if free:
+            self._written_out.update(paths)
+        shape = self._recipe.correction_shape(paths, mode=Mode.JSON_SCHEMA if free else None)
         if shape is self._recipe.shape:
             paths = ("",)
             asked = [
@@ -257,16 +357,76 @@ class Extraction:
         self._request = self._next(
             request,
             Purpose.CORRECT,
-            self._recipe.prompter.correct(self._record.text, asked, code=self._code),
+            self._recipe.prompter.correct(self._record.text, asked, code=self._code, images=self._images),
             shape=shape,
         )
 
-    def _unreadable(self, request: ChatRequest, problem: str, *, truncated: bool, refusal: bool) -> None:
+    def _go_on(self, request: ChatRequest, problem: str, cut: _Cut) -> bool:
+        """Ask for the rest of an answer that was cut off inside of a list. False where the list is none of the
+        schema's; settles the outcome when no call is left for it."""
+        try:
+            shape = self._recipe.rest_shape(cut.shape, cut.start)
+        except (KeyError, SchemaError):
+            return False
+        if cut.asked is None:
+            self._data = cut.start.value
+        if not self._may_ask(request, (), Reason.TRUNCATED, problem):
+            return True
+        self._cut = cut
+        messages = self._recipe.prompter.rest(
+            self._record.text,
+            list(shape.schema["properties"]),
+            done=cut.start.done,
+            last=last_items(cut.start),
+            code=self._code,
+            images=self._images,
+        )
+        self._request = self._next(request, Purpose.CONTINUE, messages, shape=shape)
+        return True
+
+    def _look_again(self, request: ChatRequest, value: BaseModel, text: str, evidence: Sequence[Evidence]) -> bool:
+        """Ask a second time for what is missing or doubtful, once, where attempts and tokens allow it."""
+        recipe = self._recipe
+        cap = recipe.max_record_tokens
+        if (
+            not recipe.looks_twice(self._images)
+            or any(attempt.purpose == Purpose.LOOK for attempt in self._attempts)
+            or request.attempt >= recipe.max_attempts
+            or (cap is not None and self._usage.total_tokens >= cap)
+        ):
+            return False
+        data = loads_exact(text)
+        first = First(
+            data,
+            value,
+            evidence,
+            missing=tuple(missing_paths(data, recipe.schema)),
+            doubtful=tuple(doubtful_paths(evidence, recipe.schema)),
+        )
+        shape = recipe.correction_shape(first.paths) if first.paths else recipe.shape
+        if shape is recipe.shape:
+            return False
+        self._first = first
+        messages = recipe.prompter.look(
+            self._record.text, shape.schema["properties"], code=self._code, images=self._images
+        )
+        self._request = self._next(request, Purpose.LOOK, messages, shape=shape)
+        return True
+
+    def _keep_first(self, first: First) -> None:
+        """The second look came to nothing: the first answer stands."""
+        self._first = None
+        self._succeed(first.value, first.evidence)
+
+    def _unreadable(self, request: ChatRequest, reply: ChatReply, answer: Answer) -> None:
         """The answer was no JSON object: ask for the whole again, once with more room if it was cut."""
-        if refusal:
+        problem = answer.problem
+        if answer.refusal:
             self._fail(Reason.REFUSED, "the model declined to answer; its words are in the attempts")
             return
-        reason = Reason.TRUNCATED if truncated else Reason.NOT_JSON
+        # A stream that was lost had room enough: the same question again.
+        truncated = answer.truncated and reply.finish_reason == "length"
+        reason = Reason.TRUNCATED if truncated else Reason.UNAVAILABLE if answer.truncated else Reason.NOT_JSON
         room = request.max_output_tokens
         if truncated:
             room = min(room * 2, self._recipe.policy.max_output_tokens)
@@ -278,11 +438,13 @@ class Extraction:
             return
         self._last_unreadable = True
         if self._may_ask(request, (), reason, problem):
-            messages = (
-                request.messages
-                if truncated
-                else self._recipe.prompter.reask(self._record.text, problem, code=self._code)
-            )
+            prompter, record = self._recipe.prompter, self._record
+            if answer.truncated and request.purpose not in (Purpose.CORRECT, Purpose.CONTINUE):
+                messages = request.messages
+            elif answer.truncated:
+                messages = prompter.extract(record.text, code=self._code, images=self._images)
+            else:
+                messages = prompter.reask(record.text, problem, code=self._code, images=self._images)
             self._data, self._last_problems = None, None
             self._request = self._next(request, Purpose.REASK, messages, shape=self._recipe.shape, room=room)
 
@@ -353,7 +515,18 @@ class Extraction:
     def _ground(self, value: BaseModel) -> list[Evidence]:
         if self._haystack is None:
             self._haystack = Haystack(self._record.text)
-        return ground(value, self._haystack)
+        evidence = ground(value, self._haystack)
+        if self._images and not self._record.text.strip():
+            return [replace(one, match=Match.IMAGE) for one in evidence]
+        return evidence
+
+    def _fitting(self, data: Any) -> BaseModel | None:
+        """The answer as a value, None where it does not validate or has no place in the table."""
+        try:
+            value = self._recipe.model.model_validate_json(dumps_exact(data))
+        except ValidationError:
+            return None
+        return None if self._recipe.codec.check(value) else value
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         if request.shape is self._recipe.shape:
@@ -411,3 +584,14 @@ class Extraction:
                 error=error,
             )
         )
+
+
+def _only(answer: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """The keys that were asked for; nested objects in the place of pointers are understood."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = answer[key] if key in answer else value_at(answer, key)
+        except KeyError:
+            continue
+    return found

@@ -35,7 +35,7 @@ class Answer:
 
 def read_answer(text: str, *, finish_reason: str = "stop") -> Answer:
     """Find the one JSON object in ``text``. Never raises."""
-    cut_off = finish_reason == "length"
+    cut_off = finish_reason in ("length", "cut")
     stripped = text.strip()
     if _is_object(stripped):
         return Answer(stripped, unwrapped=False)
@@ -50,8 +50,11 @@ def read_answer(text: str, *, finish_reason: str = "stop") -> Answer:
             return Answer(fenced.strip(), unwrapped=True)
     if (found := _object_within(stripped)) is not None:
         return Answer(found, unwrapped=True)
+    if finish_reason == "loop":
+        return Answer(None, problem="it went in circles and was stopped")
     if cut_off:
-        return Answer(None, problem="it was cut off at the output limit", truncated=True)
+        where = "at the output limit" if finish_reason == "length" else "when the connection was lost"
+        return Answer(None, problem=f"it was cut off {where}", truncated=True)
     if not stripped:
         return Answer(None, problem="it was empty")
     if stripped[0] in "[{" or stripped.startswith("```"):
@@ -65,7 +68,7 @@ def loads_exact(text: str) -> Any:
 
     Raises ``ValueError`` for what is not JSON; NaN and Infinity are not.
     """
-    return json.loads(text, parse_float=_digits, parse_int=_integer, parse_constant=_no_constant)
+    return EXACT.decode(text)
 
 
 def dumps_exact(value: Any) -> str:
@@ -118,6 +121,10 @@ def _is_object_by_stdlib(text: str) -> bool:
     except (ValueError, RecursionError):
         return False
     return True
+
+
+EXACT = json.JSONDecoder(parse_float=_digits, parse_int=_integer, parse_constant=_no_constant)
+"""The reader behind ``loads_exact``."""
 
 
 def _object_within(text: str) -> str | None:

@@ -1,8 +1,9 @@
 """Prompts: versioned text files, the schema in the model's words, the record fenced as data.
 
 The system message is the same for every record of a recipe and comes first, so that its prefix is
-computed once; the record is the user message, and a correction only adds lines after it, so that the
-record's own prefix is reused as well.
+computed once; the record, picture before text, is the user message, and whatever is asked about it later
+(a correction, the rest of a list, a second look) only adds lines after it, so that the record's own prefix is
+reused as well.
 """
 
 from __future__ import annotations
@@ -15,60 +16,95 @@ from typing import Any
 
 import orjson
 
-from extractors.qwen.requests import Message
+from extractors.qwen.requests import Image, Message
 from schemas.outcomes import FieldProblem
 
 VERSION = "v1"
 _MOST_PROBLEMS = 12
 _MOST_CHARACTERS = 240
+_MOST_LAST = 2_000
+_ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTexts:
-    """The three texts of one prompt version, as read from ``extractors/prompts``."""
+    """The texts of one prompt version, as read from ``extractors/prompts``. ``image`` is a rule for recipes
+    whose records have pictures."""
 
     version: str
     extract: str
     correct: str
     reask: str
+    rest: str
+    look: str
+    image: str
 
 
 def load_texts(version: str = VERSION) -> PromptTexts:
     """Read a prompt version's files. Raises ``FileNotFoundError`` for an unknown version."""
     folder = files("extractors") / "prompts"
-    extract, correct, reask = (
+    extract, correct, reask, rest, look, image = (
         (folder / f"{name}.{version}.txt").read_text(encoding="utf-8").strip()
-        for name in ("extract", "correct", "reask")
+        for name in ("extract", "correct", "reask", "continue", "look", "image")
     )
-    return PromptTexts(version=version, extract=extract, correct=correct, reask=reask)
+    return PromptTexts(version, extract=extract, correct=correct, reask=reask, rest=rest, look=look, image=image)
 
 
 class Prompter:
     """Makes the messages of one recipe's requests."""
 
-    def __init__(self, texts: PromptTexts, schema: Mapping[str, Any], *, instructions: str = "") -> None:
+    def __init__(
+        self, texts: PromptTexts, schema: Mapping[str, Any], *, instructions: str = "", pictures: bool = False
+    ) -> None:
         self.texts = texts
-        extra = "\n".join(f"- {line.strip()}" for line in instructions.splitlines() if line.strip())
-        system = texts.extract.replace("{{fields}}", describe(schema)).replace("{{instructions}}", extra).rstrip()
-        self.system = Message("system", system)
+        extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
+        if pictures:
+            extra.insert(0, texts.image)
+        system = texts.extract.replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
+        self.system = Message("system", system.rstrip())
 
-    def extract(self, text: str, *, code: str) -> tuple[Message, ...]:
+    def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:
         """The first question about a record. ``code`` seeds the fence; see ``fence``."""
-        return (self.system, Message("user", fence(text, code=code)))
+        return (self.system, Message("user", shown(text, code=code, images=images), images))
 
-    def correct(self, text: str, problems: Sequence[FieldProblem], *, code: str) -> tuple[Message, ...]:
+    def correct(
+        self, text: str, problems: Sequence[FieldProblem], *, code: str, images: tuple[Image, ...] = ()
+    ) -> tuple[Message, ...]:
         """Ask again for the failing paths only. Bounded: at most 12 problems of 240 characters each,
         and nothing of earlier attempts but the last values."""
-        shown = problems[:_MOST_PROBLEMS]
-        lines = "\n".join(_problem_line(problem) for problem in shown)
-        keys = ", ".join(orjson.dumps(path).decode() for path in dict.fromkeys(p.path for p in shown))
-        tail = self.texts.correct.replace("{{keys}}", keys).replace("{{problems}}", lines)
-        return (self.system, Message("user", f"{fence(text, code=code)}\n\n{tail}"))
+        asked = problems[:_MOST_PROBLEMS]
+        lines = "\n".join(_problem_line(problem) for problem in asked)
+        tail = self.texts.correct.replace("{{keys}}", _keys([p.path for p in asked])).replace("{{problems}}", lines)
+        return self._after(text, tail, code=code, images=images)
 
-    def reask(self, text: str, problem: str, *, code: str) -> tuple[Message, ...]:
+    def reask(self, text: str, problem: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:
         """Ask for the whole answer again, saying in one line what was wrong with the last."""
-        tail = self.texts.reask.replace("{{problem}}", _clip(problem))
-        return (self.system, Message("user", f"{fence(text, code=code)}\n\n{tail}"))
+        return self._after(text, self.texts.reask.replace("{{problem}}", _clip(problem)), code=code, images=images)
+
+    def rest(
+        self, text: str, keys: Sequence[str], *, done: int, last: str, code: str, images: tuple[Image, ...] = ()
+    ) -> tuple[Message, ...]:
+        """Ask for the rest of the list at ``keys[0]``, of which ``done`` items are there, and for the other
+        ``keys``, which come after it. ``last`` are the last items as JSON, of which the end is shown."""
+        tail = self.texts.rest.replace("{{list}}", _keys(keys[:1])).replace("{{done}}", str(done))
+        tail = tail.replace("{{keys}}", _keys(keys)).replace("{{last}}", last[-_MOST_LAST:])
+        return self._after(text, tail, code=code, images=images)
+
+    def look(
+        self, text: str, fields: Mapping[str, Mapping[str, Any]], *, code: str, images: tuple[Image, ...] = ()
+    ) -> tuple[Message, ...]:
+        """Ask a second time for just ``fields``: their paths with their schemas."""
+        lines = "\n".join(_fields({"properties": fields}, indent=""))
+        tail = self.texts.look.replace("{{keys}}", _keys(list(fields))).replace("{{fields}}", lines)
+        return self._after(text, tail, code=code, images=images)
+
+    def _after(self, text: str, tail: str, *, code: str, images: tuple[Image, ...]) -> tuple[Message, ...]:
+        return (self.system, Message("user", f"{shown(text, code=code, images=images)}\n\n{tail}", images))
+
+
+def shown(text: str, *, code: str, images: Sequence[Image] = ()) -> str:
+    """The record in words: fenced, or one sentence where it is nothing but its picture."""
+    return _ONLY_A_PICTURE if images and not text.strip() else fence(text, code=code)
 
 
 def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
@@ -154,6 +190,10 @@ def _nested(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
         if isinstance(inner.get(key), Mapping):
             return _nested(inner[key])
     return None
+
+
+def _keys(paths: Sequence[str]) -> str:
+    return ", ".join(orjson.dumps(path).decode() for path in dict.fromkeys(paths))
 
 
 def _problem_line(problem: FieldProblem) -> str:

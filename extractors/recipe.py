@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel
 
+from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
+from extractors.images import ImageLimits
 from extractors.prompting import Prompter, load_texts
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Mode
+from extractors.second_look import is_choice
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
@@ -37,6 +40,8 @@ class ModelPolicy:
     thinking_budget: int | None = None
     keywords: tuple[str, ...] = SEEN_ACCEPTED
     """What a strict schema may hold beyond the core keywords."""
+    images: ImageLimits | None = None
+    """What the model takes of pictures; None where the job has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +63,38 @@ class Recipe:
     max_record_tokens: int | None
     require_evidence: tuple[str, ...]
     evidence_policy: Literal["null", "fail"]
+    second_look: Literal["auto", "always", "never"]
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
 
-    def correction_shape(self, paths: Sequence[str]) -> AnswerShape:
-        """The shape of an answer that holds just ``paths`` as keys; compiled once for each set of
-        paths. A path that the schema cannot resolve makes the whole object the answer."""
-        key = tuple(paths)
+    def looks_twice(self, images: Sequence[object]) -> bool:
+        """Whether what is missing is asked a second time of a record with these pictures."""
+        return self.second_look == "always" or (self.second_look == "auto" and bool(images))
+
+    def rest_shape(self, base: AnswerShape, start: Beginning) -> AnswerShape:
+        """The shape of what is missing of an answer in the shape ``base`` that was cut off. Raises ``KeyError``."""
+        return compile_shape(
+            f"{self.name}_rest", rest_schema(base.schema, start), base.mode, keywords=self.policy.keywords
+        )
+
+    def correction_shape(self, paths: Sequence[str], *, mode: Mode | None = None) -> AnswerShape:
+        """The shape of an answer that holds just ``paths`` as keys, in the recipe's mode unless another is given;
+        compiled once for each set of paths. A path that the schema cannot resolve makes the whole object the
+        answer."""
+        mode = mode or self.shape.mode
+        key = (mode.value, *paths)
         shape = self._corrections.get(key)
         if shape is None:
             try:
-                properties = {path: subschema(dict(self.schema), path) for path in key}
+                properties = {path: subschema(dict(self.schema), path) for path in paths}
             except KeyError:
                 properties = {}
             if "" in properties or not properties:
                 shape = self.shape
             else:
                 wanted = {"type": "object", "properties": properties, "required": list(properties)}
-                shape = compile_shape(f"{self.name}_correction", wanted, self.shape.mode, keywords=self.policy.keywords)
+                shape = compile_shape(f"{self.name}_correction", wanted, mode, keywords=self.policy.keywords)
             if len(self._corrections) >= 512:
                 self._corrections.clear()
             self._corrections[key] = shape
@@ -98,10 +116,11 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             f"require_evidence names {', '.join(unknown)}, which {model.__name__} does not have; "
             f"its fields are {', '.join(fields)}"
         )
+    _check_evidence(job.require_evidence, schema)
     texts = load_texts()
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
-    prompter = Prompter(texts, told, instructions=job.instructions)
+    prompter = Prompter(texts, told, instructions=job.instructions, pictures=policy.images is not None)
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
     asked = {
@@ -114,7 +133,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         "seed": job.seed,
         "max_output_tokens": max_output_tokens,
     }
-    document = {
+    document: dict[str, Any] = {
         "format": FORMAT,
         "name": schema_name(model),
         "schema": schema,
@@ -124,12 +143,17 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "system": prompter.system.content,
             "correct": texts.correct,
             "reask": texts.reask,
+            "continue": texts.rest,
         },
         "model": asked,
         "corrections": {"max_attempts": job.max_attempts, "max_record_tokens": job.max_record_tokens},
         "evidence": {"require": sorted(job.require_evidence), "policy": job.evidence_policy},
         "text": job.text,
     }
+    if policy.images is not None:
+        document["images"] = policy.images.as_dict()
+    if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
+        document["second_look"] = {"of": job.second_look, "prompt": texts.look}
     identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text")}
     # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
     # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
@@ -155,8 +179,41 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         max_record_tokens=job.max_record_tokens,
         require_evidence=job.require_evidence,
         evidence_policy=job.evidence_policy,
+        second_look=job.second_look,
         document=document,
     )
+
+
+def _check_evidence(required: Sequence[str], schema: Mapping[str, Any]) -> None:
+    """Evidence of a choice can hardly ever be found, since what a record says instead of ``true`` is anything.
+    Raises ``SchemaError`` naming such a field."""
+    for field_path in required:
+        for path, leaf in _leaves_at(schema, field_path.removeprefix("/").split("/"), ""):
+            if is_choice(leaf):
+                raise SchemaError(
+                    f"require_evidence names {field_path!r}, but {path!r} is a choice among fixed values (true or false, "
+                    "an enum), which a record rarely prints, so that its evidence would hardly ever be found; name only "
+                    "fields whose values are copied from the record"
+                )
+
+
+def _leaves_at(schema: Mapping[str, Any], steps: Sequence[str], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The schemas of the values at or below a path, in which ``*`` and any number are an item of a list."""
+    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()) if branch.get("type") != "null"]
+    if branches and not is_choice(schema):
+        for branch in branches:
+            yield from _leaves_at(branch, steps, path)
+        return
+    inner = [
+        (name, each) for name, each in schema.get("properties", {}).items() if not steps or steps[0] in ("*", name)
+    ]
+    for name, each in inner:
+        yield from _leaves_at(each, steps[1:], f"{path}/{name}" if path else name)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), Mapping):
+            yield from _leaves_at(schema[key], steps[1:], f"{path}/*")
+    if not inner and not steps and "items" not in schema:
+        yield path, schema
 
 
 def schema_name(model: type[BaseModel]) -> str:

@@ -8,6 +8,10 @@ _CLASSES = re.compile(
     r"(?P<word>[A-Za-z]+)|(?P<digit>\d)|(?P<space>\s+)|(?P<other>[\x21-\x7e])|(?P<wide>[^\x00-\x7f]+)"
 )
 _SAMPLE = 20_000
+_LEAST_IMAGE_TOKENS = 258
+"""256 tokens and the 2 around them are what a service may enlarge a small picture to."""
+_MOST_IMAGE_TOKENS = 21_402
+"""16,777,216 pixels, above which services scale down, in patches of 28 x 28."""
 
 
 def estimate_tokens(text: str) -> int:
@@ -35,6 +39,15 @@ def estimate_tokens(text: str) -> int:
     if len(text) > _SAMPLE:
         count *= len(text) / _SAMPLE
     return int(count) + 1
+
+
+def most_image_tokens(width: int, height: int) -> int:
+    """A count that a picture of so many pixels cannot exceed: a token for each 28 x 28 pixels begun, the smaller of
+    the documented patches, and 2 around them. Small pictures are enlarged by the service, and a side of 0 means
+    that the size is not known: the largest picture that it reads."""
+    if not width or not height:
+        return _MOST_IMAGE_TOKENS
+    return max(_LEAST_IMAGE_TOKENS, min(-(-width // 28) * -(-height // 28) + 2, _MOST_IMAGE_TOKENS))
 
 
 def most_tokens(text: str) -> int:

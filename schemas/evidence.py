@@ -18,6 +18,8 @@ class Match(StrEnum):
     """Similar; ``score`` says how much (0 to 1)."""
     VALUE = "value"
     """A number, date, time or boolean whose printed form in the text means the same value."""
+    IMAGE = "image"
+    """Read from the record's picture: the record has no text in which it could stand."""
     UNGROUNDED = "ungrounded"
     """No place in the text supports the value."""
 
@@ -28,7 +30,7 @@ class Evidence:
 
     ``path`` is a JSON Pointer without its leading slash (``line_items/0/price``). ``start`` and
     ``end`` are code-point offsets into the record's text with ``text[start:end] == quote``; all
-    three are None when ``match`` is ungrounded.
+    three are None when ``match`` is image or ungrounded, and ``score`` is 0 then.
     """
 
     path: str

@@ -38,6 +38,22 @@ class ExtractionJob(BaseModel):
         description="The column with the text, or a template such as `{title}\\n{body}`. "
         "Default: `text`, or the only text column.",
     )
+    image: str | None = Field(
+        default=None,
+        description="The column with a record's picture: a path, an https address, or bytes. Text is then optional.",
+    )
+    image_root: str | None = Field(
+        default=None, description="The folder that paths of pictures may not leave. Default: the source's folder."
+    )
+    image_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts that addresses of pictures may name, `*.example.com` for all below one. Default: any public one.",
+    )
+    second_look: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether fields that stay null or are not found in the text are asked a second time; "
+        "auto asks for records with pictures.",
+    )
     keep: tuple[str, ...] = Field(
         default=(), description="Source columns carried into the rows; `column:name` renames one."
     )

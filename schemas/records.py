@@ -20,6 +20,21 @@ def content_fingerprint(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageRef:
+    """A record's picture before it is loaded: a file's path or an https address, the name by which messages call
+    it, and the SHA-256 of the file's bytes (of the address, where the provider fetches it)."""
+
+    place: str
+    name: str
+    sha256: str
+
+    @property
+    def is_url(self) -> bool:
+        """Whether the provider fetches it."""
+        return self.place.startswith("https://")
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One record of a source.
 
@@ -27,6 +42,7 @@ class Record:
     and (id, occurrence) tells them apart. ``kept`` holds the source columns that were asked for.
     ``problem`` says why the record cannot be asked at all (a broken line, a null text); such a record
     becomes a ``bad_input`` failure and its ``text`` is whatever could be read, often empty.
+    ``images`` are loaded when the record is asked, never kept.
     """
 
     record_id: str
@@ -35,3 +51,4 @@ class Record:
     occurrence: int = 0
     kept: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
+    images: tuple[ImageRef, ...] = ()

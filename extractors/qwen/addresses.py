@@ -1,4 +1,4 @@
-"""From what a user gives as an address to a dialect's endpoint.
+"""From what a user gives as an address to a dialect's endpoint, and from a host to its region.
 
 A bare host, a compatible root, a native root, a workspace's host, ``127.0.0.1:8080/v1`` or any dialect's endpoint
 itself: each leads to the endpoint of the dialect that is used. Hosts and paths as the provider documents them.
@@ -6,6 +6,7 @@ itself: each leads to the endpoint of the dialect that is used. Hosts and paths 
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from urllib.parse import urlsplit, urlunsplit
 
@@ -41,6 +42,16 @@ _ROOTS = frozenset(
     }
 )
 """Roots that a hosted host answers at: each stands for all of them."""
+
+_REGIONS = {
+    "dashscope.aliyuncs.com": "cn-beijing",
+    "batch.dashscope.aliyuncs.com": "cn-beijing",
+    "dashscope-intl.aliyuncs.com": "ap-southeast-1",
+    "coding-intl.dashscope.aliyuncs.com": "ap-southeast-1",
+    "dashscope-us.aliyuncs.com": "us-east-1",
+    "cn-hongkong.dashscope.aliyuncs.com": "cn-hongkong",
+}
+_WORKSPACE_HOST = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}\.([a-z]{2}-[a-z]+(?:-\d+)?)\.maas\.aliyuncs\.com")
 
 
 def endpoint_url(base_url: str, route: Route) -> str:
@@ -86,6 +97,23 @@ def chat_url(base_url: str) -> str:
     'http://127.0.0.1:8080/v1/chat/completions'
     """
     return endpoint_url(base_url, Route.CHAT)
+
+
+def region_of(base_url: str) -> str | None:
+    """The region that a hosted address belongs to; None for other hosts, and for hosts that are not documented.
+
+    >>> region_of("https://dashscope-intl.aliyuncs.com/compatible-mode/v1")
+    'ap-southeast-1'
+    >>> region_of("ws1.cn-beijing.maas.aliyuncs.com")
+    'cn-beijing'
+    """
+    given = base_url.strip()
+    try:
+        host = urlsplit(given if "//" in given else f"//{given}").hostname or ""
+    except ValueError:
+        return None
+    workspace = _WORKSPACE_HOST.fullmatch(host)
+    return workspace[1] if workspace else _REGIONS.get(host)
 
 
 def _compatible_root(root: str, named: Route | None, *, hosted: bool) -> str:

@@ -33,7 +33,8 @@ class Decode(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One wire format. ``streaming`` holds the headers that ask for a stream besides ``Accept``."""
+    """One wire format. ``streaming`` holds the headers that ask for a stream besides ``Accept``; ``limits_output``
+    says whether its reference lists a limit of output tokens, which else may have no effect."""
 
     name: str
     route: Route
@@ -41,6 +42,7 @@ class Dialect:
     decode: Decode
     take: Take
     streaming: Mapping[str, str] = field(default_factory=dict)
+    limits_output: bool = True
 
     def url(self, base_url: str) -> str:
         """Its endpoint at an address. Raises ``JobError`` for what is none."""
@@ -58,7 +60,9 @@ class Dialect:
 _SSE = {"X-DashScope-SSE": "enable"}
 
 CHAT = Dialect("chat", Route.CHAT, chat.encode, chat.decode, chat.take)
-RESPONSES = Dialect("responses", Route.RESPONSES, responses.encode, responses.decode, responses.take)
+RESPONSES = Dialect(
+    "responses", Route.RESPONSES, responses.encode, responses.decode, responses.take, limits_output=False
+)
 DASHSCOPE = Dialect("dashscope", Route.TEXT, dashscope.encode_text, dashscope.decode, dashscope.take, _SSE)
 MULTIMODAL = Dialect(
     "dashscope-multimodal", Route.MULTIMODAL, dashscope.encode_multimodal, dashscope.decode, dashscope.take, _SSE

@@ -16,14 +16,12 @@ _CLOSES = {"}": "{", "]": "["}
 class JsonEnd:
     """Feed it a text in pieces. ``complete`` turns true with the piece in which the value closes.
 
-    ``items`` counts the objects that were closed as members of an array: what a cut-off list has whole.
     ``extra`` counts the characters that came after the value."""
 
-    __slots__ = ("_escaped", "_open", "_quoted", "complete", "extra", "items", "readable")
+    __slots__ = ("_escaped", "_open", "_quoted", "complete", "extra", "readable")
 
     def __init__(self) -> None:
         self.complete = False
-        self.items = 0
         self.extra = 0
         self.readable: bool | None = None
         """Whether the text is a bare JSON value so far; None before its first character."""
@@ -76,5 +74,3 @@ class JsonEnd:
                 self.complete = True
                 self.extra = size - at
                 return
-            elif mark == "}" and self._open[-1] == "[":
-                self.items += 1

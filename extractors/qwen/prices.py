@@ -30,15 +30,13 @@ class Tier:
     thinking: Decimal | None = None
     up_to: int | None = None
 
-    def cost(self, usage: Usage, *, written: int = 0) -> Decimal:
-        """Money for this usage at this tier's rates; ``written`` input tokens went into an explicit cache."""
+    def cost(self, usage: Usage) -> Decimal:
+        """Money for this usage at this tier's rates."""
         cached = min(usage.cached_tokens, usage.input_tokens)
         rate = self.output if self.thinking is None or not usage.reasoning_tokens else self.thinking
         total = (usage.input_tokens - cached) * self.input + usage.output_tokens * rate
         if cached:
             total += cached * (self.input if self.cached is None else self.cached)
-        if written:
-            total += min(written, usage.input_tokens - cached) * self.input * (_WRITING - 1)
         return total / _MILLION
 
 
@@ -73,14 +71,13 @@ class Pricing:
         """Whether every call costs nothing."""
         return self.known and all(not tier.input and not tier.output for tier in self.tiers)
 
-    def cost(self, usage: Usage, *, written: int = 0) -> Decimal | None:
-        """Money for one call's usage, ``written`` of whose input tokens went into an explicit cache; None when the
-        price is unknown. The tier is chosen by the call's whole
+    def cost(self, usage: Usage) -> Decimal | None:
+        """Money for one call's usage; None when the price is unknown. The tier is chosen by the call's whole
         input, cached tokens included, and holds for all of its tokens."""
         for tier in self.tiers:
             if tier.up_to is None or usage.input_tokens <= tier.up_to:
-                return tier.cost(usage, written=written)
-        return self.tiers[-1].cost(usage, written=written) if self.tiers else None
+                return tier.cost(usage)
+        return self.tiers[-1].cost(usage) if self.tiers else None
 
     def worst_cost(self, input_tokens_max: int, output_tokens_max: int, *, thinks: bool = False) -> Decimal | None:
         """The most that a call may cost: the dearest of the tiers that so many input tokens can reach.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from extractors.errors import JobError
+from extractors.qwen import addresses
 
 COMPAT = "/compatible-mode/v1"
 _WORKSPACE_HOSTS = "maas.aliyuncs.com"
@@ -29,6 +30,7 @@ class Region:
     place: str
     shared: str | None
     also: tuple[str, ...] = ()
+    """Short names of it."""
 
     def base_url(self, workspace: str | None = None) -> str:
         """The root of the OpenAI-compatible API. Raises ``JobError`` for a workspace id that cannot be one, and
@@ -51,7 +53,6 @@ REGIONS: tuple[Region, ...] = (
     Region("eu-central-1", "Frankfurt", None, ("frankfurt", "eu")),
     Region("ap-northeast-1", "Tokyo", None, ("tokyo",)),
 )
-_EXTRA_HOSTS = {"batch.dashscope.aliyuncs.com": "cn-beijing"}
 
 
 def region_named(name: str) -> Region:
@@ -87,23 +88,24 @@ def host_of(base_url: str) -> str:
 
 
 def region_of(base_url: str) -> Region | None:
-    """The region that an address is of; None for addresses that are not the provider's."""
-    host = host_of(base_url).partition(":")[0]
-    if host in PLAN_HOSTS:
+    """The region that a key must be of at an address; None for addresses that are not the provider's, and for the
+    plans' own."""
+    if host_of(base_url).partition(":")[0] in PLAN_HOSTS:
         return None
-    for region in REGIONS:
-        if host == region.shared or host.endswith(f".{region.id}.{_WORKSPACE_HOSTS}"):
-            return region
-        if _EXTRA_HOSTS.get(host) == region.id:
-            return region
-    return None
+    found = addresses.region_of(base_url)
+    return next((region for region in REGIONS if region.id == found), None)
+
+
+def is_plan_key_at(base_url: str, key: str) -> bool:
+    """Whether a key is of a plan, and the address is not one of the plans'."""
+    return key.startswith(PLAN_KEY) and host_of(base_url).partition(":")[0] not in PLAN_HOSTS
 
 
 def key_advice(base_url: str, key: str) -> str:
     """What to do after a 401 at an address, in one or two sentences; "" where there is nothing to say.
 
     The key itself is not part of it, only whether it is a plan's."""
-    if key.startswith(PLAN_KEY) and host_of(base_url).partition(":")[0] not in PLAN_HOSTS:
+    if is_plan_key_at(base_url, key):
         return (
             f"the key begins with {PLAN_KEY}, so it is of a Coding Plan or Token Plan, and those work only at their own "
             f"addresses: --base-url {' or '.join(_PLAN_ADDRESSES)}"

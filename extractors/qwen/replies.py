@@ -87,8 +87,12 @@ def usage_in(data: Mapping[str, Any], pricing: Pricing) -> Usage:
     cached = _count(read, "cached_tokens")
     thought = _count(told.get("completion_tokens_details") or told.get("output_tokens_details"), "reasoning_tokens")
     bare = Usage(1, fresh, made, cached, thought)
-    written = _count(read, "cache_creation_input_tokens")
-    return Usage(1, fresh, made, cached, thought, pricing.cost(bare, written=written))
+    cost = pricing.cost(bare)
+    if cost and pricing.writing > 1 and (written := _count(read, "cache_creation_input_tokens")):
+        # What is put into an explicit cache costs more than plain input, at the tier of the whole call.
+        plain = pricing.cost(Usage(1, fresh)) or 0
+        cost += (pricing.writing - 1) * plain * min(written, fresh) / max(fresh, 1)
+    return Usage(1, fresh, made, cached, thought, cost)
 
 
 def _count(counts: Any, *names: str) -> int:

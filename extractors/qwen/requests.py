@@ -27,6 +27,8 @@ class Purpose(StrEnum):
     """The whole answer is asked again: the last one was not JSON, or was cut off."""
     CONTINUE = "continue"
     """The rest of an answer is asked for whose beginning is kept: it was cut off inside of a list."""
+    LOOK = "look"
+    """What a valid answer left empty is asked a second time."""
 
 
 class Mode(StrEnum):
@@ -93,7 +95,9 @@ class ChatRequest:
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
 
-        ``attempt`` takes part, so asking the same words a second time is another question."""
+        ``attempt`` takes part, so asking the same words a second time is another question. The mode does not, nor
+        whether a model that does not think is told so: what is known of models changes, and an answer that is paid
+        for is found again after it did."""
         head = orjson.dumps(
             [
                 self.model,
@@ -102,8 +106,7 @@ class ChatRequest:
                 self.max_output_tokens,
                 self.temperature,
                 self.seed,
-                self.thinking,
-                self.shape.mode,
+                bool(self.thinking),
                 self.thinking_budget,
             ]
         )

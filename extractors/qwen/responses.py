@@ -170,7 +170,6 @@ def _take_arguments(reader: StreamReader, frame: Mapping[str, Any]) -> None:
     if reader.source is None:
         reader.source = item
     if item == reader.source:
-        reader.reason = "tool_calls"
         reader.answer(frame["delta"])
 
 
@@ -187,5 +186,6 @@ def _take_end(reader: StreamReader, response: Mapping[str, Any]) -> None:
         reader.thought(thinking)
     if not reader.refusal:
         reader.refused(refusal)
-    reader.reason = _cut_for(response) or reader.reason or reason
+    # That there is a reason means that the end was heard, so it is set only here.
+    reader.reason = _cut_for(response) or (reason if reader.source is None else "tool_calls")
     reader.ended = True

@@ -103,3 +103,9 @@ class SseParser:
         if not data:
             return None
         return Event(data[0] if len(data) == 1 else b"\n".join(data), name, status)
+
+
+def events_in(body: bytes) -> list[Event]:
+    """The events of a stream that is there as a whole."""
+    parser = SseParser()
+    return [*parser.feed(body), *parser.close()]

@@ -9,7 +9,7 @@ from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile
 from extractors.qwen.requests import ChatRequest
 from extractors.qwen.streams import StreamReader
-from extractors.tokens import most_tokens
+from extractors.tokens import most_image_tokens, most_tokens
 from schemas.usage import Usage
 
 StreamChoice = Literal["auto", "always", "never"]
@@ -25,8 +25,6 @@ _SAFE = 0.8
 
 _CHAT_TEMPLATE = 480
 """Tokens of the template around messages and tools that do not come from the request's bytes."""
-_PICTURE_TOKENS = 16_386
-"""Tokens of one picture at most: 12,845,056 pixels at 28 x 28 a token, and two marks."""
 _OUTPUT_SLACK = 16
 """Services overrun the output limit by up to 10 tokens."""
 
@@ -63,11 +61,12 @@ def most_usage(request: ChatRequest, sent: bytes, reader: StreamReader, pricing:
         fresh = _CHAT_TEMPLATE + len(sent)
         if not sent.isascii():
             fresh = max(fresh, _CHAT_TEMPLATE + most_tokens(unicodedata.normalize("NFC", sent.decode("utf-8"))))
-        fresh += _PICTURE_TOKENS * sum(len(message.images) for message in request.messages)
+        pictures = (image for message in request.messages for image in message.images)
+        fresh += sum(most_image_tokens(image.width, image.height) for image in pictures)
     thought = max(told.reasoning_tokens, sum(map(most_tokens, reader.thinking)))
     if request.thinking_budget is not None:
         thought = min(thought, request.thinking_budget + _OUTPUT_SLACK)
     answered = max(request.max_output_tokens + _OUTPUT_SLACK, sum(map(most_tokens, reader.text)))
     made = max(told.output_tokens, answered + thought)
-    bare = Usage(1, fresh, made, told.cached_tokens, thought)
-    return Usage(1, fresh, made, told.cached_tokens, thought, pricing.cost(bare))
+    cost = pricing.worst_cost(fresh, made, thinks=thought > 0)
+    return Usage(1, fresh, made, told.cached_tokens, thought, cost)

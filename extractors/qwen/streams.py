@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from extractors.continuation import beginning
 from extractors.qwen.json_end import JsonEnd
 from extractors.qwen.loops import LoopWatch
 from extractors.qwen.prices import Pricing
@@ -141,9 +142,9 @@ class StreamReader:
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether what is there can be continued: a list with at least one whole object. Of anything less the
-        whole must be asked again, which a fresh try does better."""
-        return bool(self.json.readable and self.json.items)
+        """Whether what is there can be gone on with: it ends inside of a list with at least one whole item. Of
+        anything less the whole must be asked again, which a fresh try does better."""
+        return beginning("".join(self.text)) is not None
 
     @property
     def usage(self) -> Usage:

@@ -28,7 +28,7 @@ from extractors.qwen.dialects import CHAT, EVENT_STREAM, Dialect
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile, is_loopback
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest
-from extractors.qwen.sse import SseParser
+from extractors.qwen.sse import SseParser, events_in
 from extractors.qwen.streaming import StreamChoice, most_usage, wants_stream
 from extractors.qwen.streams import StreamReader
 from schemas.usage import Usage
@@ -182,8 +182,10 @@ class HttpTransport:
                     headers = response.headers
                     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
                     if response.status_code != 200 or kind != EVENT_STREAM:
-                        # An error, or a server that does not stream.
-                        return self._decoded(response, await self._read(response), request.model)
+                        # An error, maybe in a frame of its own, or a server that does not stream.
+                        raw = await self._read(response)
+                        framed = events_in(raw) if kind == EVENT_STREAM else []
+                        return self._decoded(response, framed[-1].data if framed else raw, request.model)
                     if not await self._follow(response, reader, deadline):
                         trouble = EOFError()
                 finally:

@@ -89,6 +89,7 @@ def _address() -> list[Check]:
     import asyncio
 
     from extractors.connect import liveness
+    from extractors.qwen.regions import PLAN_KEY, key_advice, region_of
 
     try:
         settings = Settings.from_environment()
@@ -96,7 +97,16 @@ def _address() -> list[Check]:
         return [Check("environment", "error", str(error))]
     shown = settings_without_secrets(settings)
     checks = [Check(name, "ok", str(value or "not set")) for name, value in shown.items()]
-    if settings.base_url:
-        trouble = asyncio.run(liveness(settings.base_url)())
-        checks.append(Check("address", "ok" if trouble is None else "error", trouble or f"{settings.base_url} answers"))
+    try:
+        address = settings.credentials.address()
+    except QuarryError as error:
+        return [*checks, Check("region", "error", str(error))]
+    if address is None:
+        return checks
+    region = region_of(address)
+    checks.append(Check("region", "ok", f"{region.place} ({region.id})" if region else "not the provider's own"))
+    if settings.credentials.is_plan_key_at(address):
+        checks.append(Check("key", "warning", key_advice(address, PLAN_KEY)))
+    trouble = asyncio.run(liveness(address)())
+    checks.append(Check("address", "ok" if trouble is None else "error", trouble or f"{address} answers"))
     return checks

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from dataclasses import asdict
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from flows.cli import terminal
+
+if TYPE_CHECKING:
+    from extractors.qwen.profiles import Profile
 
 models = typer.Typer(help="Models: list what is known, pull weights, serve one.", no_args_is_help=True)
 _JSON = typer.Option("--json", help="Print one JSON object, for machines.")
@@ -15,11 +20,12 @@ _JSON = typer.Option("--json", help="Print one JSON object, for machines.")
 
 @models.command("list")
 def list_models(json: Annotated[bool, _JSON] = False) -> None:
-    """List the embedded models and the profiles of the hosted ones.
+    """List the embedded models, the profiles of the hosted ones, and what was learned of them.
 
     Example: `quarry model list`
     """
     from extractors.endpoint import DEFAULT_MODEL, Settings
+    from extractors.learned import Learned
     from extractors.qwen.local import model_states
     from extractors.qwen.profiles import load_profiles
 
@@ -35,28 +41,168 @@ def list_models(json: Annotated[bool, _JSON] = False) -> None:
         }
         for state in model_states()
     ]
-    profiles = [
+    settings = Settings.from_environment()
+    rows = [row for row in load_profiles(settings.profiles).rows if not row.embedded]
+    lessons = [
         {
-            "name": row.name,
-            "modes": [mode.value for mode in row.modes],
-            "max_input": row.max_input,
-            "max_output": row.max_output,
-            "thinking": row.thinking,
-            "input_per_million": [format(price.input, "f") for price in row.prices],
-            "output_per_million": [format(price.output, "f") for price in row.prices],
-            "dated": row.dated or None,
+            "host": host,
+            "model": model,
+            "refused": [mode.value for mode in lesson.refused],
+            "refused_thinking": [mode.value for mode in lesson.refused_thinking],
+            "switch": lesson.switch,
+            "dated": lesson.dated,
+            "said": lesson.said,
         }
-        for row in load_profiles(Settings.from_environment().profiles).rows
-        if not row.embedded
+        for host, model, lesson in Learned(settings.learned)
     ]
     if json:
-        terminal.say_json({"embedded": states, "profiles": profiles})
+        terminal.say_json({"embedded": states, "profiles": [_facts(row) for row in rows], "learned": lessons})
         return
     for one in states:
         mark = "*" if one["default"] else " "
         place = one["here"] or f"not here: quarry model pull {one['name']}"
         terminal.say(f"{mark} {one['name']}  {int(str(one['bytes'])) / 1024**2:,.0f} MiB  {one['licence']}  {place}")
-    terminal.table(terminal.talk(), profiles, title="hosted models (international site, USD per million tokens)")
+    order = ("fast", "balanced", "max", "vision", "long", "embedding", "other")
+    rows.sort(key=lambda row: order.index(row.bucket))
+    terminal.table(
+        terminal.talk(),
+        [_line(row) for row in rows],
+        title="models by bucket (* in thinking: on by default; price of input / output per million tokens, by tier)",
+    )
+    if lessons:
+        terminal.table(terminal.talk(), lessons, title="learned by asking (quarry model forget NAME)")
+
+
+def _facts(row: Profile) -> dict[str, Any]:
+    """A profile for machines: money as text, so that no digit is lost."""
+    facts = row.model_dump(mode="json", exclude={"match", "always", "embedded", "loopback"})
+    facts["prices"] = [
+        {
+            "up_to": price.up_to,
+            "input": format(price.input, "f"),
+            "output": format(price.output, "f"),
+            "cached": None if price.cached_price is None else format(price.cached_price, "f"),
+            "thinking": None if price.thinking is None else format(price.thinking, "f"),
+        }
+        for price in row.prices
+    ]
+    return facts
+
+
+def _line(row: Profile) -> dict[str, Any]:
+    """A profile as one line of a table that fits a terminal."""
+    thinking = {"none": "-", "off-by-default": "yes", "on-by-default": "yes*", "always": "always"}[row.thinking]
+    prices = [f"{_plain(price.input)}/{_plain(price.output)}" for price in row.prices]
+    return {
+        "bucket": row.bucket,
+        "name": row.name,
+        "context": _thousands(row.context),
+        "output": _thousands(row.max_output),
+        "modes": ", ".join(_SHORT[mode.value] for mode in row.modes),
+        "thinking": thinking,
+        "sees": "yes" if row.vision else "-",
+        "price": f"{', '.join(prices)} {row.currency}" if prices else "-",
+        "date": row.probed or row.dated or "-",
+    }
+
+
+_SHORT = {"json_schema": "schema", "json_object": "json", "tools": "tools", "prompted": "prompt", "grammar": "grammar"}
+
+
+def _plain(price: Decimal) -> str:
+    return format(price.normalize(), "f")
+
+
+def _thousands(tokens: int) -> str:
+    return f"{tokens // 1000}K" if tokens >= 1000 else str(tokens)
+
+
+@models.command("probe")
+def probe_model(
+    name: Annotated[str, typer.Argument(help="The model's name at the address.")],
+    base_url: Annotated[str | None, typer.Option(help="The address. Default: QWEN_BASE_URL_COMPAT.")] = None,
+    region: Annotated[str | None, typer.Option(help="A hosted region in its place, such as beijing or intl.")] = None,
+    workspace: Annotated[str | None, typer.Option(help="A workspace id of the hosted service.")] = None,
+    write: Annotated[bool, typer.Option(help="Write what was found into your profiles file.")] = True,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Ask a live model what it truly takes, with 10 to 30 tiny calls, and write it into your profiles file.
+
+    Example: `quarry model probe qwen3.7-plus --region intl`
+    """
+    import asyncio
+    import os
+
+    from extractors.endpoint import Settings, resolve_endpoint
+    from extractors.errors import JobError
+    from extractors.home import profiles_file
+    from extractors.qwen.local import is_embedded
+    from extractors.qwen.overrides import write_override
+    from extractors.qwen.probe import probe
+    from schemas.job import ExtractionJob
+
+    settings = Settings.from_environment()
+    if is_embedded(name) and base_url is None:
+        raise JobError(f"{name} runs on this machine, and what it can do is known: there is nothing to probe")
+    job = ExtractionJob(
+        source="-", schema_spec="-", out="-", model=name, base_url=base_url, region=region, workspace=workspace
+    )
+    endpoint = resolve_endpoint(job, settings)
+    address = endpoint.base_url or ""
+    found = asyncio.run(
+        probe(name, address, api_key=endpoint.api_key, profile=endpoint.profile, pricing=endpoint.pricing)
+    )
+    path = profiles_file(os.environ)
+    if write:
+        write_override(path, found.row)
+    if json:
+        findings = [
+            {**asdict(one), "cost": None if one.cost is None else format(one.cost, "f")} for one in found.findings
+        ]
+        cost = None if found.cost is None else format(found.cost, "f")
+        terminal.say_json(
+            {
+                "model": name,
+                "base_url": address,
+                "cost": cost,
+                "currency": endpoint.pricing.currency,
+                "findings": findings,
+                "row": found.row,
+                "written_to": str(path) if write else None,
+            }
+        )
+        return
+    lines = [
+        {
+            "asked for": one.about,
+            "": {True: "yes", False: "no", None: "?"}[one.works],
+            "what came": one.note,
+            "tokens": f"{one.input_tokens} + {one.output_tokens}",
+            "cost": "unknown" if one.cost is None else format(one.cost, "f"),
+        }
+        for one in found.findings
+    ]
+    terminal.table(terminal.talk(), lines, title=f"{name} at {address}")
+    terminal.say(
+        f"{sum(one.calls for one in found.findings)} calls, {terminal.money(found.cost, endpoint.pricing.currency)}"
+    )
+    if write:
+        terminal.say(f"written to {path}, row {found.row['name']}")
+
+
+@models.command()
+def forget(
+    name: Annotated[str | None, typer.Argument(help="The model. Default: all of them.")] = None,
+) -> None:
+    """Forget which modes and switches a model was seen to refuse, so that they are tried again.
+
+    Example: `quarry model forget qwen3.7-plus`
+    """
+    from extractors.endpoint import Settings
+    from extractors.learned import Learned
+
+    count = Learned(Settings.from_environment().learned).forget(name)
+    terminal.say(f"{count} forgotten")
 
 
 @models.command()

@@ -18,7 +18,7 @@ from extractors.api import explain
 from extractors.errors import JobError
 from schemas.job import ExtractionJob
 
-_LISTS = ("keep", "require_evidence")
+_LISTS = ("keep", "require_evidence", "image_hosts")
 
 
 def job_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
 from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.pipeline import run
 from extractors.store.catalog import current_rows, query
 from tests.end_to_end.test_cli import SCHEMA, quarry, told
-from tests.end_to_end.things import job_for, run_things, write_things
+from tests.end_to_end.things import Thing, job_for, run_things, write_things
 from tests.fakes.answers import thing_answer
-from tests.fakes.qwen import FakeQwen
+from tests.fakes.qwen import FakeQwen, Fault
 
 PATHS = {
     "chat": "/v1/chat/completions",
@@ -95,3 +98,38 @@ def test_the_embedded_model_speaks_chat_only(tmp_path: Path) -> None:
     job = job_for(source, tmp_path / "out", "", dialect="dashscope", model="local-1.5b")
     with pytest.raises(JobError, match="speaks chat"):
         run(job.model_copy(update={"base_url": None}), settings=Settings())
+
+
+class Order(BaseModel):
+    """An order's items."""
+
+    items: list[Thing]
+
+
+ITEMS = [{"name": f"thing-{number}", "price": number + 0.5} for number in range(30)]
+
+
+@pytest.mark.parametrize("mode", ["json_object", "tools"])
+@pytest.mark.parametrize("dialect", ["chat", "responses", "dashscope"])
+def test_of_a_list_whose_stream_was_cut_only_the_rest_is_asked(tmp_path: Path, dialect: str, mode: str) -> None:
+    text = "We ordered " + ", ".join(f"{item['name']} for {item['price']}" for item in ITEMS)
+    source = tmp_path / "orders.jsonl"
+    source.write_text(json.dumps({"id": "o1", "text": text}) + "\n")
+    asked: list[Any] = []
+
+    def answer(body: Any) -> str | Fault:
+        asked.append(body)
+        if len(asked) == 1:
+            return Fault.cut(json.dumps({"items": ITEMS}))
+        done = int(re.search(r"(\d+) items of \S+ were whole", body["messages"][-1]["content"])[1])  # type: ignore[index]
+        return json.dumps({"items": ITEMS[done:]})
+
+    with FakeQwen(answer) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, dialect=dialect, mode=mode, stream="always")
+        report = run(job, schema=Order, settings=Settings())
+    assert (report.rows, report.calls, len(asked)) == (1, 2, 2)
+    (row,) = current_rows(tmp_path / "out").to_pylist()
+    assert [item["name"] for item in row["items"]] == [item["name"] for item in ITEMS]
+    end = "tool_calls" if mode == "tools" else "stop"
+    told = query(tmp_path / "out", "select purpose, finish_reason from order_calls order by started_at").to_pylist()
+    assert [tuple(call.values()) for call in told] == [("extract", "cut"), ("continue", end)]

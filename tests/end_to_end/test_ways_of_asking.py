@@ -12,6 +12,7 @@ import pytest
 from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.pipeline import run
+from extractors.qwen.profiles import load_profiles
 from extractors.store.catalog import current_rows, query
 from tests.end_to_end.things import job_for, write_things
 from tests.fakes.answers import thing_answer
@@ -131,10 +132,11 @@ def test_thinking_that_cannot_be_is_refused_before_the_first_call(
         '<think>one</think>\n<think>{"name": "two"}</think>```json\n{answer}\n```',
     ],
 )
-def test_thoughts_that_leak_into_the_answer_never_become_the_row(tmp_path: Path, leak: str) -> None:
+@pytest.mark.parametrize("stream", ["never", "always"])
+def test_thoughts_that_leak_into_the_answer_never_become_the_row(tmp_path: Path, leak: str, stream: str) -> None:
     source = write_things(tmp_path / "things.jsonl", [7])
     with FakeQwen(lambda body: leak.replace("{answer}", thing_answer(body))) as qwen:
-        run(job_for(source, tmp_path / "out", qwen), settings=Settings())
+        run(job_for(source, tmp_path / "out", qwen, stream=stream), settings=Settings())
     assert current_rows(tmp_path / "out").column("name").to_pylist() == ["thing-0000007"]
 
 
@@ -153,3 +155,41 @@ def test_an_answer_that_is_only_thought_is_asked_again(tmp_path: Path, text: str
         assert qwen.count == 2
     assert report.rows == 1
     assert current_rows(tmp_path / "out").column("name").to_pylist() == ["thing-0000007"]
+
+
+def test_while_it_thinks_the_reply_is_streamed_where_the_model_answers_in_no_other_way(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(2))
+    with FakeQwen(
+        lambda body: Reply(thing_answer(body), thinking='{"name": "a thought", "price": 1}'), rules=Rules.documented()
+    ) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, model="qwen-plus", thinking=300)
+        report = run(job, settings=Settings())
+        bodies = [one.body for one in qwen.requests]
+    assert [(one.get("stream"), one["enable_thinking"], one["thinking_budget"]) for one in bodies] == [
+        (True, True, 300)
+    ] * 2
+    assert report.rows == 2
+    names = sorted(current_rows(tmp_path / "out").column("name").to_pylist())
+    assert names == ["thing-0000000", "thing-0000001"]
+
+
+@pytest.mark.parametrize("model", ["qwen3.8-max", "qwen3.7-plus", "qwen3.6-plus", "qwen3.5-flash", "qwen-plus", "qwen-turbo", "qwen3-max", "qwen-max", "qwen-long", "qwen3-coder-plus", "qwen3-vl-plus", "qwen-vl-max", "qwen-vl-ocr", "qwq-plus"])  # fmt: skip
+def test_every_family_is_asked_as_its_documents_want_it(tmp_path: Path, model: str) -> None:
+    """The service's documented rules, a table of its own, find nothing to refuse in what the profiles send."""
+    source = write_things(tmp_path / "things.jsonl", range(2))
+    # A price of its own keeps the hosted row on this machine, where nameless ones count as self-hosted.
+    profile = load_profiles().find(model)
+    own = tmp_path / "p.toml"
+    own.write_text(f'[[model]]\nname = "{profile.name}"\ndated = ""\n')
+    with FakeQwen(thing_answer, rules=Rules.documented()) as qwen:
+        report = run(job_for(source, tmp_path / "out", qwen, model=model), settings=Settings(profiles=own))
+        assert (report.rows, qwen.count) == (2, 2), qwen.requests[0].body
+
+
+@pytest.mark.parametrize("mode", ["json_schema", "json_object", "tools", "prompted"])
+def test_each_mode_brings_the_same_rows(tmp_path: Path, mode: str) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(3))
+    with FakeQwen(thing_answer, rules=Rules.documented()) as qwen:
+        report = run(job_for(source, tmp_path / "out", qwen, model=MODEL, mode=mode), settings=Settings())
+    assert report.rows == 3
+    assert query(tmp_path / "out", "select distinct mode from thing_calls").to_pylist() == [{"mode": mode}]

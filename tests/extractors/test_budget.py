@@ -17,7 +17,7 @@ from extractors.errors import BudgetReached, JobError
 from extractors.limits import Limited
 from extractors.qwen.prices import Pricing, Tier
 from extractors.qwen.profiles import load_profiles
-from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Message, Mode
+from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Image, Message, Mode
 from extractors.qwen.transport import NOT_SENT, HttpTransport
 from extractors.retry import Retrying
 from schemas.usage import Usage
@@ -191,6 +191,23 @@ def test_the_bound_on_the_input_holds_for_any_text_after_nfc(text: str) -> None:
 def test_the_bound_counts_text_that_nfc_makes_longer() -> None:
     note = "\U0001d160"
     assert worst_case(request(note * 100), PRICE).tokens > 1200
+
+
+def test_the_bound_counts_pictures_at_the_most_that_one_can_be() -> None:
+    image = Image("image/png", url="https://pictures.example/a.png")
+    seen = ChatRequest("m", (Message("user", "x", (image, image)),), SHAPE)
+    blind = ChatRequest("m", (Message("user", "x"),), SHAPE)
+    assert worst_case(seen, PRICE).tokens - worst_case(blind, PRICE).tokens == 2 * 21_402
+
+
+def test_where_the_output_limit_may_not_be_heeded_the_model_s_own_is_reserved() -> None:
+    assert worst_case(request(out=50), PRICE, least_output=8192) == worst_case(request(out=8192), PRICE)
+
+
+async def test_a_stream_that_was_not_heard_to_its_end_stays_charged_with_the_worst_case() -> None:
+    budget = Budget(max_tokens=10_000)
+    await budgeted(replace(reply(SMALL), usage_estimated=True), budget)(request())
+    assert budget.spent == WORST
 
 
 def test_the_bound_counts_the_shape_and_the_thinking_but_not_a_grammar() -> None:

@@ -234,3 +234,9 @@ def test_a_folder_that_cannot_be_written_costs_a_warning(tmp_path: Path, caplog:
     (tmp_path / "file").write_text("")
     Learned(tmp_path / "file" / "l.json").note("h", "m", Lesson(switch="on"))
     assert "not remembered" in caplog.text
+
+
+def test_a_question_has_the_same_name_in_every_mode_and_with_every_switch() -> None:
+    names = {ask(mode, thinking=off).digest() for mode in ALL for off in (None, False)}
+    assert len(names) == 1
+    assert ask(thinking=True, thinking_budget=9).digest() not in names

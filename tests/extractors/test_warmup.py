@@ -186,7 +186,7 @@ async def test_over_http_the_fan_out_reads_what_the_first_call_wrote_and_pays_le
 
 
 async def test_writing_an_explicit_cache_is_paid_with_a_surcharge_and_reading_it_is_cheap() -> None:
-    price = Pricing((Tier(Decimal(100), Decimal(0), Decimal(10)),))
+    price = Pricing((Tier(Decimal(100), Decimal(0), Decimal(10)),), writing=Decimal("1.25"))
     profile = load_profiles().find("qwen3.7-plus").model_copy(update={"cache": "explicit"})
     prefix = Message("system", "Answer in json, by these many rules. " * 200)
     with FakeQwen("{}", cache=True) as qwen:

@@ -7,6 +7,7 @@ same function answers all dialects. What was truly sent is ``raw``.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, Literal
 
 import orjson
@@ -107,6 +108,8 @@ def read(dialect: Dialect, body: Any, headers: Mapping[str, str]) -> Asked:
         asked.incremental = asked.get("incremental_output") is True
     if isinstance(asked.get("messages"), list):
         _flatten(asked)
+        if dialect == "responses" and headers.get("x-dashscope-session-cache") == "enable":
+            _mark_all(asked)
     return asked
 
 
@@ -186,6 +189,13 @@ def _flatten(asked: Asked) -> None:
         messages.append(flat)
     asked["messages"] = messages
     asked.pictures, asked.blocks, asked.marks = tuple(pictures), tuple(blocks), tuple(marks)
+
+
+def _mark_all(asked: Asked) -> None:
+    """The session cache of the Responses API: the whole input is kept, as if its last block were marked."""
+    ends = accumulate(len(one["content"]) for one in asked["messages"] if isinstance(one.get("content"), str))
+    asked.blocks = tuple(ends)
+    asked.marks = (len(asked.blocks) - 1,) if asked.blocks else ()
 
 
 def _pictures(part: Body) -> list[str]:

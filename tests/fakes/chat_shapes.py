@@ -69,7 +69,7 @@ def error(code: str, message: str, kind: str | None) -> Body:
     }
 
 
-def error_event(status: int, body: Body) -> Iterator[bytes]:
+def error_event(status: int, body: Body, *, number: int) -> Iterator[bytes]:
     """An error inside of a stream that had begun well."""
     yield b"data: " + orjson.dumps(body) + b"\n\n"
 

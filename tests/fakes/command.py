@@ -27,11 +27,10 @@ _FROM_SCHEMA = "from-schema"
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve in this process until it is ended."""
     given = _parser().parse_args(argv)
-    faults = _mix(given.faults)
-    answer: Answer | Canned = _answer(given, canned=not faults)
+    answer = _answer(given)
     seen: Counter[str] = Counter()
-    if faults and callable(answer):
-        answer = Faults(given.seed, mix=faults, then=answer)
+    if given.faults and callable(answer):
+        answer = Faults(given.seed, mix=given.faults, then=answer)
         seen = answer.seen
     service = Service(
         answer,
@@ -80,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latency", type=float, default=0.0, help="seconds before each reply")
     add("--pace", type=float, default=0.0, help="seconds between the events of a stream")
     add("--piece", type=int, default=16, help="characters in each delta of a stream")
-    add("--faults", default="", help="shares of the requests, such as 429=0.2,500=0.05,reset=0.02,hang=0.01")
+    add("--faults", type=_mix, default={}, help="shares of the requests, such as 429=0.2,500=0.05,reset=0.02,hang=0.01")
     add(
         "--rules",
         choices=["none", "basic", "documented"],
@@ -96,21 +95,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _answer(given: argparse.Namespace, *, canned: bool) -> Answer | Canned:
+def _answer(given: argparse.Namespace) -> Answer | Canned:
     if given.answer == _FROM_SCHEMA:
         return Plausible(given.seed, pace=given.pace)
     if re.fullmatch(r"[\w.]+:\w+", given.answer):
         module, _, name = given.answer.partition(":")
         found: Answer = getattr(importlib.import_module(module), name)
         return found
-    if canned and given.rules == "none" and not (given.rpm or given.tpm or given.in_flight or given.api_key):
+    checked = given.rules != "none" or given.faults or given.cache or given.api_key or _limits(given)
+    if not checked:
         return Canned.of(given.answer, piece=given.piece)
     return lambda body: str(given.answer)
 
 
 def _mix(told: str) -> dict[str, float]:
-    pairs = (one.split("=") for one in told.split(",") if one)
-    return {name.strip(): float(share) for name, share in pairs}
+    """``429=0.2,reset=0.1`` as shares by name."""
+    found: dict[str, float] = {}
+    for one in filter(None, told.split(",")):
+        name, _, share = one.partition("=")
+        if name.strip() not in FAULTS:
+            raise argparse.ArgumentTypeError(f"unknown fault {name.strip()!r}; known: {', '.join(FAULTS)}")
+        try:
+            found[name.strip()] = float(share)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{one!r} is not a share, such as 429=0.2") from error
+    return found
 
 
 def _rules(given: argparse.Namespace) -> Rules | None:

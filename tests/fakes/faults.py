@@ -175,12 +175,18 @@ class Fault:
         return FAULTS[name]()
 
 
+_LIMITED: dict[str, tuple[int, str, str]] = {
+    "429": (429, "limit_requests", "You exceeded your current requests list."),
+    "429-burst": (429, "limit_burst_rate", "Request rate increased too quickly."),
+    "429-overloaded": (429, "Throttling.ServiceOverloaded", "Too many requests are waiting."),
+    "quota": (429, "insufficient_quota", "Allocated quota exceeded."),
+}
+"""The kinds of 429 that pass."""
+
 FAULTS: dict[str, Callable[[], Fault]] = {
-    **{str(status): partial(Fault.status, status) for status in (400, 401, 403, 404, 429, 500, 502, 503, 504)},
-    "429-retry-after": lambda: Fault.status(429, retry_after=0.05),
-    "429-burst": lambda: Fault.status(429, "limit_burst_rate", "Request rate increased too quickly."),
-    "429-overloaded": lambda: Fault.status(429, "Throttling.ServiceOverloaded", "Too many requests are waiting."),
-    "quota": lambda: Fault.status(429, "insufficient_quota", "Allocated quota exceeded."),
+    **{str(status): partial(Fault.status, status) for status in (400, 401, 403, 404, 500, 502, 503, 504)},
+    **{name: partial(Fault.status, *given) for name, given in _LIMITED.items()},
+    **{f"{name}-retry-after": partial(Fault.status, *given, retry_after=0.05) for name, given in _LIMITED.items()},
     "overdue": lambda: Fault.status(429, "PostpaidBillOverdue", "The postpaid bill is overdue."),
     "arrears": lambda: Fault.status(400, "Arrearage", "Access denied, your account is not in good standing."),
     "429-framed": lambda: Fault.framed(429),

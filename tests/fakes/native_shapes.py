@@ -43,9 +43,10 @@ def error(code: str, message: str, kind: str | None) -> Body:
     return {"request_id": "fake", "code": code, "message": message}
 
 
-def error_event(status: int, body: Body) -> Iterator[bytes]:
+def error_event(status: int, body: Body, *, number: int) -> Iterator[bytes]:
     """An error inside of a stream."""
-    yield b"id:1\nevent:error\n:HTTP_STATUS/%d\nstatus:%d\ndata:%b\n\n" % (status, status, orjson.dumps(body))
+    lines = (number + 1, status, status, orjson.dumps(body))
+    yield b"id:%d\nevent:error\n:HTTP_STATUS/%d\nstatus:%d\ndata:%b\n\n" % lines
 
 
 def usage(tokens: Tokens, asked: Asked) -> Body:

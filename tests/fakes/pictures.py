@@ -14,7 +14,10 @@ FORMATS = ("bmp", "jpeg", "png", "tiff", "webp", "heic")
 @lru_cache(maxsize=256)
 def size_of(url: str) -> tuple[int, int] | None:
     """(width, height) in pixels; None for a remote image or one whose header is not understood."""
-    data = data_of(url)
+    try:
+        data = data_of(url)
+    except ValueError:
+        return None
     return None if data is None else _size(data)
 
 

@@ -22,7 +22,7 @@ class Shapes(Protocol):
     def whole(self, told: Told, asked: Asked) -> Body: ...
     def events(self, told: Told, asked: Asked, *, size: int) -> Iterator[bytes]: ...
     def error(self, code: str, message: str, kind: str | None) -> Body: ...
-    def error_event(self, status: int, body: Body) -> Iterator[bytes]: ...
+    def error_event(self, status: int, body: Body, *, number: int) -> Iterator[bytes]: ...
 
 
 SHAPES: dict[Dialect, Shapes] = {
@@ -96,7 +96,7 @@ def _error(asked: Asked, fault: Fault) -> bytes:
     if not framed:
         return http(fault.status_code, orjson.dumps(body), fault.headers, fault.content_type)
     status = 500 if fault.status_code == 200 else fault.status_code
-    event = b"".join(SHAPES[asked.dialect].error_event(status, body))
+    event = b"".join(SHAPES[asked.dialect].error_event(status, body, number=0))
     if fault.status_code == 200:
         return whole_stream([event], fault.headers)
     return http(fault.status_code, event, fault.headers, "text/event-stream;charset=utf-8")
@@ -120,7 +120,7 @@ def _broken_off(asked: Asked, fault: Fault, *, latency: float, size: int) -> Pla
         tail = [(0.0, STREAM_END)] if asked.stream else []
         return Plan([(latency, head), *((fault.seconds, piece) for piece in pieces), *tail])
     if fault.kind == "error_in_stream":
-        pieces += [chunk(one) for one in shapes.error_event(500, error_body(asked, fault))]
+        pieces += [chunk(one) for one in shapes.error_event(500, error_body(asked, fault), number=len(pieces))]
         return Plan([(latency, head + b"".join(pieces) + STREAM_END)])
     # A moment before the connection is closed, so that the half is read first.
     end: End = "hang" if fault.kind == "stall" else "close"

@@ -66,10 +66,12 @@ def error(code: str, message: str, kind: str | None) -> Body:
     return {"error": {"message": message, "type": kind or code, "param": None, "code": code}, "request_id": "fake"}
 
 
-def error_event(status: int, body: Body) -> Iterator[bytes]:
+def error_event(status: int, body: Body, *, number: int) -> Iterator[bytes]:
     """An error inside of a stream."""
     given = body.get("error", body)
-    data = {"type": "error", "sequence_number": 999, "param": None, "code": given["code"], "message": given["message"]}
+    data = {"type": "error", "sequence_number": number, "param": None} | {
+        key: given[key] for key in ("code", "message")
+    }
     yield b"event: error\ndata: %b\n\n" % orjson.dumps(data)
 
 

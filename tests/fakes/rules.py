@@ -61,8 +61,8 @@ class Rules:
         if asked.native and (ability.vision if ability else sees(model)) != (asked.dialect == "multimodal"):
             return _refused("url error, check url!")
         bad = (
-            self._bad_size(asked, ability)
-            or _bad_pictures(asked, ability)
+            _bad_pictures(asked, ability)
+            or self._bad_size(asked, ability)
             or self._bad_thinking(asked, ability)
             or self._bad_format(asked, ability)
         )

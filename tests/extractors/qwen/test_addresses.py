@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from extractors.errors import JobError
-from extractors.qwen.addresses import Route, chat_url, endpoint_url
+from extractors.qwen.addresses import Route, chat_url, endpoint_url, region_of
 from extractors.qwen.dialects import DIALECTS
 
 HOSTED = "https://dashscope-intl.aliyuncs.com"
@@ -101,3 +101,20 @@ def test_an_address_with_a_password_is_refused_without_repeating_it() -> None:
         with pytest.raises(JobError) as refused:
             chat_url(given)
         assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "region"),
+    [
+        ("dashscope.aliyuncs.com", "cn-beijing"),
+        ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "ap-southeast-1"),
+        ("https://dashscope-us.aliyuncs.com:443/api/v1", "us-east-1"),
+        ("cn-hongkong.dashscope.aliyuncs.com", "cn-hongkong"),
+        ("https://ws-1.eu-central-1.maas.aliyuncs.com/compatible-mode/v1", "eu-central-1"),
+        ("127.0.0.1:8080/v1", None),
+        ("https://dashscope.aliyuncs.com.evil.example/v1", None),
+        ("https://[", None),
+    ],
+)
+def test_a_host_tells_its_region(given: str, region: str | None) -> None:
+    assert region_of(given) == region

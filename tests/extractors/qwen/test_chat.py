@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -79,6 +80,24 @@ def test_a_self_hosted_server_gets_the_thinking_switch_through_its_chat_template
     assert "enable_thinking" not in body
 
 
+def test_a_self_hosted_server_gets_the_thinking_budget_on_top_of_its_output_limit() -> None:
+    asked = request(max_output_tokens=100, thinking=True, thinking_budget=400)
+    body = orjson.loads(encode(asked, switch="chat_template_kwargs"))
+    assert body["chat_template_kwargs"] == {"enable_thinking": True, "thinking_budget": 400}
+    assert body["max_tokens"] == 500
+    hosted = orjson.loads(encode(asked))
+    assert (hosted["max_tokens"], hosted["thinking_budget"]) == (100, 400)
+
+
+def test_only_the_system_message_is_marked_for_the_explicit_cache() -> None:
+    asked = replace(request(), messages=(Message("system", "long"), Message("user", "short")))
+    system, user = orjson.loads(encode(asked, cache="explicit"))["messages"]
+    assert system["content"] == [{"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}]
+    assert user["content"] == "short"
+    for kind in ("none", "implicit"):
+        assert b"cache_control" not in encode(asked, cache=kind)
+
+
 def test_the_profile_s_keys_are_sent_with_every_request() -> None:
     assert orjson.loads(encode(request(), always={"presence_penalty": 0}))["presence_penalty"] == 0
 
@@ -105,6 +124,14 @@ def test_a_reply_has_its_text_reason_model_and_usage_with_its_cost() -> None:
     counts = (usage.calls, usage.input_tokens, usage.output_tokens, usage.cached_tokens, usage.reasoning_tokens)
     assert counts == (1, 1000, 500, 400, 100)
     assert usage.cost == Decimal(600 * 2 + 400 * 1 + 500 * 6) / 1_000_000
+
+
+def test_what_was_written_to_the_explicit_cache_costs_a_quarter_more() -> None:
+    details = {"cached_tokens": 0, "cache_creation_input_tokens": 400}
+    body = completion({"content": "{}"}, usage={**USAGE, "prompt_tokens_details": details})
+    explicit = Pricing(PRICE.tiers, writing=Decimal("1.25"))
+    cost = decode(200, {}, body, model="m", pricing=explicit).usage.cost
+    assert cost == Decimal(1000 * 2 + 100 * 2 + 500 * 6) / 1_000_000
 
 
 def test_a_tool_call_s_arguments_are_the_text() -> None:

@@ -182,6 +182,11 @@ async def test_what_is_whole_of_a_list_is_kept_when_the_stream_is_lost(end: Step
     assert result.usage.output_tokens == 116
 
 
+async def test_a_list_of_plain_values_is_kept_too() -> None:
+    result = reply(await play(chat_frame('```json\n{"tags": ["a", "b", "c'), 0.05, "cut"))
+    assert result.finish_reason == "cut"
+
+
 @pytest.mark.parametrize("end", ["cut", "reset"])
 async def test_a_stream_lost_before_anything_was_whole_is_a_connection_error(end: Step) -> None:
     result = error(await play(chat_frame('{"name": "ket'), 0.05, end))
@@ -241,6 +246,7 @@ async def test_a_list_cut_in_the_middle_is_kept_in_every_dialect(dialect: Dialec
     [
         (Fault.status(429), ErrorKind.RATE_LIMITED),
         (Fault.framed(429), ErrorKind.RATE_LIMITED),
+        (Fault.framed(400, "data_inspection_failed", "Input data may contain"), ErrorKind.REFUSED),
         (Fault.status(503), ErrorKind.OVERLOADED),
         (Fault.moderation(), ErrorKind.REFUSED),
         (Fault.error_in_200(), ErrorKind.OVERLOADED),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extractors.errors import OutputError
-from extractors.qwen.requests import CallError, ChatReply, ErrorKind
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Mode
 from extractors.store.journal import Journal, Replay, entry_result, result_entry
 from schemas.usage import Usage
 
@@ -34,6 +34,7 @@ SINGLE = st.builds(
     latency=FLOATS,
     usage=USAGES,
     started_at=FLOATS,
+    mode=st.none() | st.sampled_from(Mode),
 )
 EARLIER = st.lists(SINGLE, max_size=2).map(tuple)
 ERRORS = st.builds(lambda one, earlier: CallError(**{**_fields(one), "earlier": earlier}), SINGLE, EARLIER)
@@ -47,6 +48,7 @@ REPLIES = st.builds(
     thinking=TEXTS,
     started_at=FLOATS,
     earlier=EARLIER,
+    mode=st.none() | st.sampled_from(Mode),
 )
 
 

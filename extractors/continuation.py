@@ -1,0 +1,208 @@
+"""An answer that was cut off inside of a list: what of it is whole, and what is left to ask.
+
+Pure. The items before the cut are kept as they were written; only the rest of the list, and the fields that
+come after it, are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extractors.corrections import value_at, with_value
+from extractors.parsing import EXACT, dumps_exact
+from schemas.jsonschema import subschema
+
+SHOWN = 2
+"""Items that the model is shown of what it has written."""
+_NOT_A_REST = ("minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_NUMBER = re.compile(r"[-+0-9.eE]+")
+_FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?")
+_LITERALS = ("true", "false", "null")
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """``value`` has the fields that were whole before the cut, and the open list at ``path`` (a JSON Pointer
+    without its leading slash) with the ``done`` items that were."""
+
+    value: dict[str, Any]
+    path: str
+    done: int
+
+
+class _NotAPrefix(Exception):
+    """The text is no beginning of any JSON."""
+
+
+def beginning(text: str) -> Beginning | None:
+    """What is whole of a JSON object that ends inside of a list; None where there is nothing to go on from.
+
+    The list is the outermost one that is open at the cut, reached through objects only, with one whole item at
+    least. A number at the very end is not whole: more digits may have followed.
+    """
+    body = text.rpartition("</think>")[2].strip()
+    fence = _FENCE.match(body)
+    start = fence.end() if fence else 0
+    if not body.startswith("{", start):
+        return None
+    try:
+        value, steps = _cut_object(body, start)
+    except (_NotAPrefix, RecursionError):
+        return None
+    if not steps:
+        return None
+    path = "/".join(_escape(step) for step in steps)
+    return Beginning(value, path, len(value_at(value, path)))
+
+
+def extended(start: Beginning, rest: Mapping[str, Any]) -> Beginning:
+    """The beginning with what was asked for after it: ``rest`` has pointers as keys, as a correction has.
+
+    An answer that starts with the items that it was shown says them twice; they are taken once."""
+    value = start.value
+    for key, more in rest.items():
+        if key == start.path:
+            more = _joined(value_at(value, key), more if isinstance(more, list) else [])
+        value = with_value(value, key, more)
+    return Beginning(value, start.path, len(value_at(value, start.path)))
+
+
+def rest_schema(schema: Mapping[str, Any], start: Beginning) -> dict[str, Any]:
+    """The schema of the answer that is missing: the list, any number of items, and each property that is not
+    there yet of the objects around it, under their pointers. Raises ``KeyError`` for a list that the schema has not.
+    """
+    items = {key: each for key, each in _array(subschema(schema, start.path)).items() if key not in _NOT_A_REST}
+    properties: dict[str, Any] = {start.path: items}
+    outer = start.path
+    while outer:
+        outer = outer.rpartition("/")[0]
+        there = value_at(start.value, outer)
+        for name, each in _properties(subschema(schema, outer)).items():
+            if name not in there:
+                properties[f"{outer}/{_escape(name)}" if outer else _escape(name)] = each
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def last_items(start: Beginning) -> str:
+    """The last items that were whole, as JSON, one a line."""
+    return "\n".join(dumps_exact(item) for item in value_at(start.value, start.path)[-SHOWN:])
+
+
+def _joined(kept: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+    for overlap in range(min(SHOWN, len(kept), len(rest)), 0, -1):
+        if dumps_exact(list(kept[-overlap:])) == dumps_exact(list(rest[:overlap])):
+            return [*kept, *rest[overlap:]]
+    return [*kept, *rest]
+
+
+def _array(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The list among the branches of a union."""
+    if schema.get("type") == "array" or "items" in schema:
+        return schema
+    for branch in (branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())):
+        if branch.get("type") == "array":
+            return dict(branch)
+    raise KeyError("no list stands there")
+
+
+def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "properties" in schema:
+        return dict(schema["properties"])
+    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()) if "properties" in branch]
+    return dict(branches[0]["properties"]) if len(branches) == 1 else {}
+
+
+def _cut_object(text: str, at: int) -> tuple[dict[str, Any], list[str]]:
+    """The whole members of an object that does not end, and the steps to the open list in it (none: no list)."""
+    found: dict[str, Any] = {}
+    at += 1
+    while True:
+        at = _past_space(text, at)
+        if at == len(text):
+            return found, []
+        if text[at] != '"':
+            raise _NotAPrefix
+        key, end = _whole(text, at)
+        if end is None:
+            return found, []
+        at = _past_space(text, end)
+        if at == len(text):
+            return found, []
+        if text[at] != ":":
+            raise _NotAPrefix
+        at = _past_space(text, at + 1)
+        if at == len(text):
+            return found, []
+        value, end = _whole(text, at)
+        if end is None:
+            if text[at] == "{":
+                inner, steps = _cut_object(text, at)
+                return ({**found, key: inner}, [key, *steps]) if steps else (found, [])
+            items = _cut_list(text, at) if text[at] == "[" else []
+            return ({**found, key: items}, [key]) if items else (found, [])
+        found[key] = value
+        at = _past_space(text, end)
+        if at == len(text):
+            return found, []
+        if text[at] != ",":
+            raise _NotAPrefix
+        at += 1
+
+
+def _cut_list(text: str, at: int) -> list[Any]:
+    """The whole items of a list that does not end."""
+    found: list[Any] = []
+    at += 1
+    while True:
+        at = _past_space(text, at)
+        if at == len(text):
+            return found
+        value, end = _whole(text, at)
+        if end is None:
+            # What is thrown away must be the beginning of something all the same.
+            if text[at] == "{":
+                _cut_object(text, at)
+            elif text[at] == "[":
+                _cut_list(text, at)
+            return found
+        found.append(value)
+        at = _past_space(text, end)
+        if at == len(text):
+            return found
+        if text[at] != ",":
+            raise _NotAPrefix
+        at += 1
+
+
+def _whole(text: str, at: int) -> tuple[Any, int | None]:
+    """The value that starts at ``at`` and where it ends; (None, None) where the text ends before it."""
+    number = _NUMBER.match(text, at)
+    if number is not None and number.end() == len(text):
+        return None, None
+    try:
+        return EXACT.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        first, left = text[at], len(text) - at
+        if first in "{[":
+            return None, None
+        if first == '"' and (error.msg.startswith("Unterminated") or error.pos >= len(text) - 6):
+            return None, None
+        if any(left < len(literal) and literal.startswith(text[at:]) for literal in _LITERALS):
+            return None, None
+        raise _NotAPrefix from error
+    except ValueError as error:
+        raise _NotAPrefix from error
+
+
+def _past_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _escape(step: str) -> str:
+    return step.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,246 @@
+"""Answers that were cut off inside of a list: what is kept, what is asked, how the two are joined."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from extractors.continuation import beginning, extended, rest_schema
+from extractors.extraction import Extraction
+from extractors.parsing import dumps_exact
+from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
+from extractors.recipe import ModelPolicy, compile_recipe
+from schemas.job import ExtractionJob
+from schemas.jsonschema import answer_schema
+from schemas.outcomes import Extracted, Failed, Reason
+from schemas.records import Record, content_fingerprint
+from schemas.usage import Usage
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
+
+
+def ends(text: str, values: list[Any], start: int) -> list[int]:
+    """Where each item of a list that begins at ``start`` ends, by writing it down item by item."""
+    found, at = [], start + 1
+    for value in values:
+        at = text.index(json.dumps(value), at) + len(json.dumps(value))
+        found.append(at)
+    return found
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.dictionaries(st.text(), VALUES, max_size=3), st.lists(VALUES, min_size=1, max_size=6), st.data())
+def test_the_items_kept_are_exactly_those_that_were_whole(
+    before: dict[str, Any], items: list[Any], data: st.DataObject
+) -> None:
+    before.pop("items", None)
+    whole = {**before, "items": items, "after": 1}
+    text = json.dumps(whole)
+    start = len(json.dumps(before)) - 1 + len('"items": ') + (2 if before else 0)
+    cut = data.draw(st.integers(start, len(text)))
+    closing = start + len(json.dumps(items))
+    expected = []
+    for value, end in zip(items, ends(text, items, start), strict=True):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # At the very end a number may have more digits to come.
+        if end < cut or (end == cut and not number):
+            expected.append(value)
+    found = beginning(text[:cut])
+    if cut >= closing or not expected:
+        assert found is None or found.path != "items"
+        return
+    assert found is not None
+    assert (found.path, found.done) == ("items", len(expected))
+    assert json.loads(dumps_exact(found.value)) == {**before, "items": expected}
+
+
+@settings(max_examples=300, deadline=None)
+@given(VALUES, st.data())
+def test_no_cut_of_any_json_breaks_it_and_what_is_kept_was_there(value: Any, data: st.DataObject) -> None:
+    text = json.dumps({"a": value})
+    found = beginning(text[: data.draw(st.integers(0, len(text)))])
+    if found is not None:
+        kept, source = found.value, {"a": value}
+        for step in found.path.split("/"):
+            step = step.replace("~1", "/").replace("~0", "~")
+            kept, source = kept[step], source[step]
+        assert json.loads(dumps_exact(kept)) == source[: found.done]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[1, 2",
+        "no json",
+        '{"a": 1',
+        '{"a": [',
+        '{"a": ["x',
+        '{"a": [1, x',
+        '{"a": [1, NaN, 2',
+        '{"a": [1] "b"',
+        '{"a" 1',
+    ],
+)
+def test_where_there_is_no_list_to_go_on_from_there_is_none(text: str) -> None:
+    assert beginning(text) is None
+
+
+def test_a_list_inside_of_an_unfinished_item_is_not_gone_on_with() -> None:
+    found = beginning('{"lines": [{"n": 1}, {"n": 2, "tags": ["a", "b"')
+    assert found is not None
+    assert (found.path, found.done, found.value) == ("lines", 1, {"lines": [{"n": 1}]})
+
+
+def test_digits_are_kept_as_they_were_written() -> None:
+    found = beginning('```json\n{"total": 1.10, "lines": [1.100, 2.0, 3')
+    assert found is not None
+    assert dumps_exact(found.value) == '{"total":1.10,"lines":[1.100,2.0]}'
+
+
+class Line(BaseModel):
+    name: str
+    price: float | None = None
+
+
+class Body(BaseModel):
+    lines: list[Line]
+    tax: float | None = None
+
+
+class Bill(BaseModel):
+    number: str
+    body: Body
+    total: float | None = None
+
+
+def test_the_rest_is_the_list_and_what_comes_after_it() -> None:
+    found = beginning('{"number": "7", "body": {"lines": [{"name": "a", "price": 1}, {"na')
+    assert found is not None
+    assert list(rest_schema(answer_schema(Bill), found)["properties"]) == ["body/lines", "body/tax", "total"]
+
+
+def test_an_item_repeated_at_the_seam_is_taken_once() -> None:
+    found = beginning('{"n": [1, 2, 3, 4,')
+    assert found is not None
+    assert extended(found, {"n": [3, 4, 5]}).value == {"n": [1, 2, 3, 4, 5]}
+    assert extended(found, {"n": [5]}).value == {"n": [1, 2, 3, 4, 5]}
+    assert extended(found, {"n": []}).value == {"n": [1, 2, 3, 4]}
+
+
+POLICY = ModelPolicy("fake", Mode.PROMPTED, None, max_input_tokens=10_000, max_output_tokens=4000)
+TEXT = "Bill 7. " + " ".join(f"item{n} {n}.00" for n in range(40))
+
+
+def lines(numbers: range) -> list[dict[str, Any]]:
+    return [{"name": f"item{n}", "price": float(n)} for n in numbers]
+
+
+def drive(answers: list[tuple[str, str]], **options: Any) -> tuple[Any, list[ChatRequest]]:
+    job = ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", **options})
+    extraction = Extraction(compile_recipe(job, Bill, POLICY), Record("r", TEXT, content_fingerprint(TEXT)))
+    asked = []
+    for text, reason in answers:
+        request = extraction.next_request()
+        assert request is not None, extraction.outcome
+        asked.append(request)
+        extraction.receive(ChatReply(text, reason, Usage(1, 100, 10), model="fake"))
+    assert extraction.next_request() is None
+    return extraction.outcome, asked
+
+
+def cut_bill(numbers: range, *, end: str = ', {"name": "ite') -> str:
+    whole = json.dumps({"number": "7", "body": {"lines": lines(numbers)}})
+    return whole[:-3] + end
+
+
+@pytest.mark.parametrize("reason", ["length", "cut"])
+def test_only_the_rest_of_a_cut_list_is_asked_for(reason: str) -> None:
+    rest = json.dumps({"body/lines": lines(range(25, 40)), "body/tax": 3, "total": 9})
+    outcome, asked = drive([(cut_bill(range(25)), reason), (rest, "stop")])
+    assert isinstance(outcome, Extracted)
+    assert [line.name for line in outcome.value.body.lines] == [f"item{n}" for n in range(40)]
+    assert (outcome.value.number, outcome.value.body.tax, outcome.value.total) == ("7", 3, 9)
+    assert asked[1].purpose is Purpose.CONTINUE
+    assert "25 items" in asked[1].messages[-1].content
+    assert '{"name":"item24","price":24.0}' in asked[1].messages[-1].content
+    assert '"item22"' not in asked[1].messages[-1].content
+    assert [attempt.purpose for attempt in outcome.attempts] == ["extract", "continue"]
+
+
+def test_the_rest_may_be_cut_off_as_well() -> None:
+    second = json.dumps({"body/lines": lines(range(20, 30))})[:-2] + ', {"na'
+    third = json.dumps({"body/lines": lines(range(29, 40)), "body/tax": None, "total": None})
+    outcome, asked = drive([(cut_bill(range(20)), "length"), (second, "length"), (third, "stop")])
+    assert isinstance(outcome, Extracted)
+    assert len(outcome.value.body.lines) == 40, "the item that both answers have is there once"
+    assert [one.max_output_tokens for one in asked] == [2048] * 3
+
+
+def test_attempts_end_it_and_the_ledger_has_what_was_whole() -> None:
+    outcome, _ = drive([(cut_bill(range(20)), "length")], max_attempts=1)
+    assert isinstance(outcome, Failed)
+    assert outcome.reason is Reason.TRUNCATED
+    assert len(outcome.partial["body"]["lines"]) == 20
+
+
+def test_tokens_end_it_too() -> None:
+    outcome, _ = drive([(cut_bill(range(20)), "length")], max_record_tokens=50)
+    assert isinstance(outcome, Failed)
+    assert outcome.reason is Reason.BUDGET
+
+
+def test_a_cut_correction_is_gone_on_with_too() -> None:
+    wrong = json.dumps({"number": "7", "body": {"lines": "none", "tax": None}, "total": None})
+    cut = json.dumps({"body/lines": lines(range(10))})[:-2] + ", {"
+    rest = json.dumps({"body/lines": lines(range(10, 40))})
+    outcome, asked = drive([(wrong, "stop"), (cut, "length"), (rest, "stop")])
+    assert isinstance(outcome, Extracted)
+    assert len(outcome.value.body.lines) == 40
+    assert [one.purpose for one in asked] == [Purpose.EXTRACT, Purpose.CORRECT, Purpose.CONTINUE]
+    assert outcome.corrected == ("body/lines",)
+
+
+def test_what_is_joined_is_validated_as_a_whole() -> None:
+    rest = json.dumps({"body/lines": [{"name": 5}], "body/tax": None, "total": None})
+    fixed = json.dumps({"body/lines/20/name": "item20"})
+    outcome, asked = drive([(cut_bill(range(20)), "length"), (rest, "stop"), (fixed, "stop")])
+    assert isinstance(outcome, Extracted)
+    assert asked[2].purpose is Purpose.CORRECT
+    assert outcome.value.body.lines[20].name == "item20"
+
+
+def test_a_lost_stream_without_a_list_is_asked_again_with_the_same_room() -> None:
+    good = json.dumps({"number": "7", "body": {"lines": []}})
+    outcome, asked = drive([('{"number": "7', "cut"), (good, "stop")])
+    assert isinstance(outcome, Extracted)
+    assert (asked[1].purpose, asked[1].max_output_tokens) == (Purpose.REASK, 2048)
+    outcome, _ = drive([('{"number": "7', "cut"), ('{"number"', "cut")])
+    assert isinstance(outcome, Failed)
+    assert outcome.reason is Reason.UNAVAILABLE
+
+
+def test_an_answer_that_went_in_circles_is_asked_again_once() -> None:
+    circles = '{"number": "7", "body": {"lines": [' + '{"name": "a"}, ' * 9
+    outcome, asked = drive([(circles, "loop"), (circles, "loop")])
+    assert isinstance(outcome, Failed)
+    assert asked[1].purpose is Purpose.REASK
+    assert "went in circles" in asked[1].messages[-1].content
+
+
+def test_every_question_about_a_record_begins_with_the_record() -> None:
+    wrong = json.dumps({"number": 7, "body": {"lines": lines(range(3)), "tax": None}, "total": None})
+    for answers in (
+        [(cut_bill(range(20)), "length"), (json.dumps({"body/lines": [], "body/tax": 1, "total": 1}), "stop")],
+        [(wrong, "stop"), (json.dumps({"number": "7"}), "stop")],
+        [("no", "stop"), (json.dumps({"number": "7", "body": {"lines": []}}), "stop")],
+    ):
+        _, asked = drive(answers)
+        assert asked[1].messages[0] == asked[0].messages[0]
+        assert asked[1].messages[1].content.startswith(asked[0].messages[1].content)
