@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -24,8 +25,11 @@ from extractors.qwen.requests import (
     Purpose,
 )
 from extractors.qwen.transport import HttpTransport
+from extractors.store.catalog import query
 from extractors.warmup import WarmUp, worth_waiting_for
 from schemas.usage import Usage
+from tests.end_to_end.things import run_things, write_things
+from tests.fakes.answers import thing_answer
 from tests.fakes.qwen import FakeQwen, PromptCache
 
 CACHED = Profile(name="m", cache="implicit")
@@ -197,3 +201,17 @@ async def test_writing_an_explicit_cache_is_paid_with_a_surcharge_and_reading_it
     each = Decimal(100) / 1_000_000
     assert first.usage.cost == (first.usage.input_tokens + written * Decimal("0.25")) * each
     assert second.usage.cost == (second.usage.input_tokens - written + written * Decimal("0.1")) * each
+
+
+def test_a_run_asks_one_record_first_and_reads_its_prefix_from_the_cache_for_all_others(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(12))
+    with FakeQwen(thing_answer, cache=PromptCache(delay=0.04), latency=0.05) as qwen:
+        report = run_things(source, tmp_path / "out", qwen, model="qwen3.7-plus", instructions="Mind the rules. " * 100)
+        first, *others = qwen.requests
+    assert (report.rows, qwen.count) == (12, 12)
+    assert min(one.at for one in others) - first.at >= 0.05
+    assert report.cached_tokens >= 11 * 256
+    spent = query(
+        tmp_path / "out", "select sum(cost), sum(input_tokens), sum(cached_tokens) from thing_calls"
+    ).to_pylist()
+    assert report.cost == next(iter(spent[0].values()))
