@@ -205,14 +205,14 @@ async def test_a_burst_of_429_cuts_the_window_once_and_a_later_one_again() -> No
     assert limited.stats.window == 9
 
 
-async def test_25_answers_widen_a_cut_window_by_one_and_never_past_the_concurrency() -> None:
-    results: list[ChatReply | CallError] = [SLOW_DOWN, *[OK] * 24]
+async def test_a_window_s_worth_of_answers_widens_a_cut_window_by_one_and_never_past_the_concurrency() -> None:
+    results: list[ChatReply | CallError] = [SLOW_DOWN]
 
     async def call(asked: ChatRequest) -> ChatReply | CallError:
         return results.pop(0) if results else OK
 
     limited = Limited(call, concurrency=4)
-    for _ in range(25):
+    for _ in range(3):
         await limited(request())
     assert limited.stats.window == 3
     await limited(request())
@@ -220,6 +220,20 @@ async def test_25_answers_widen_a_cut_window_by_one_and_never_past_the_concurren
     for _ in range(60):
         await limited(request())
     assert limited.stats.window == 4
+
+
+async def test_a_wide_window_is_widened_after_25_answers() -> None:
+    results: list[ChatReply | CallError] = [SLOW_DOWN]
+
+    async def call(asked: ChatRequest) -> ChatReply | CallError:
+        return results.pop(0) if results else OK
+
+    limited = Limited(call, concurrency=100)
+    for _ in range(25):
+        await limited(request())
+    assert limited.stats.window == 75
+    await limited(request())
+    assert limited.stats.window == 76
 
 
 async def test_the_window_never_closes() -> None:
@@ -256,9 +270,9 @@ async def test_requests_a_minute_are_spread_over_its_seconds() -> None:
     limited = Limited(call, concurrency=8, rpm=120, clock=time.clock, sleep=time.sleep)
     for _ in range(5):
         await limited(request())
-    # A twentieth slower than asked, so that jitter on the way does not add up to one more in a second.
-    assert began == pytest.approx([0, 0.525, 1.05, 1.575, 2.1])
-    assert (limited.stats.waits, limited.stats.paced_seconds) == (4, pytest.approx(2.1))
+    # A little slower than asked, so that jitter on the way does not add up to one more in a second.
+    assert began == pytest.approx([0, 0.55, 1.1, 1.65, 2.2])
+    assert (limited.stats.waits, limited.stats.paced_seconds) == (4, pytest.approx(2.2))
 
 
 async def test_idle_time_is_not_saved_up_for_a_burst() -> None:
@@ -273,7 +287,7 @@ async def test_idle_time_is_not_saved_up_for_a_burst() -> None:
     time.now += 30
     await limited(request())
     await limited(request())
-    assert began == pytest.approx([0, 30, 31.05])
+    assert began == pytest.approx([0, 30, 31.1])
 
 
 async def test_tokens_a_minute_are_paced_by_the_real_usage_of_the_calls_before() -> None:
@@ -286,7 +300,7 @@ async def test_tokens_a_minute_are_paced_by_the_real_usage_of_the_calls_before()
     limited = Limited(call, concurrency=8, tpm=600, estimate=lambda r: 50, clock=time.clock, sleep=time.sleep)
     for _ in range(3):
         await limited(request())
-    assert began == pytest.approx([0, 10.5, 21])
+    assert began == pytest.approx([0, 11, 22])
 
 
 async def test_a_call_that_failed_gives_its_tokens_back() -> None:
@@ -342,7 +356,7 @@ async def test_waking_a_little_late_does_not_slow_the_rate_down() -> None:
     limited = Limited(call, concurrency=8, rpm=6000, clock=time.clock, sleep=sleep)
     for _ in range(1000):
         await limited(request())
-    assert time.now - 100 == pytest.approx(1000 / 100 * 1.05, rel=0.03)
+    assert time.now - 100 == pytest.approx(1000 / 100 * 1.1, rel=0.03)
 
 
 async def test_two_runs_of_one_account_share_its_rate_and_the_lower_one_holds() -> None:
@@ -435,7 +449,7 @@ async def test_after_a_429_for_steepness_calls_begin_along_a_ramp_that_doubles()
     began.clear()
     for _ in range(4):
         await limited(request())
-    assert began == pytest.approx([0.75, 0.75, 0.75 + 2 / 3, 0.75 + 4 / 3])
+    assert began == pytest.approx([0.75, 0.75, 1.25, 1.75])
 
 
 async def test_a_run_may_begin_along_a_ramp() -> None:
@@ -461,7 +475,7 @@ async def test_a_stopped_run_takes_no_turns_from_the_next() -> None:
     call.began.clear()
     following = Limited(call, concurrency=8, rpm=60, account=account, clock=time.clock, sleep=time.sleep)
     await following(request())
-    assert call.began == pytest.approx([101.05])
+    assert call.began == pytest.approx([101.1])
 
 
 async def test_a_limit_that_is_counted_elsewhere_is_asked_before_each_call() -> None:
