@@ -72,6 +72,17 @@ def extended(start: Beginning, rest: Mapping[str, Any]) -> Beginning:
     return Beginning(value, start.path, len(value_at(value, start.path)))
 
 
+def answered(answer: Any, keys: Sequence[str]) -> dict[str, Any]:
+    """The values of ``keys`` in an answer; nested objects in the place of pointers are understood."""
+    found = {}
+    for key in keys:
+        try:
+            found[key] = answer[key] if key in answer else value_at(answer, key)
+        except KeyError:
+            continue
+    return found
+
+
 def rest_schema(schema: Mapping[str, Any], start: Beginning) -> dict[str, Any]:
     """The schema of the answer that is missing: the list, any number of items, and each property that is not
     there yet of the objects around it, under their pointers. Raises ``KeyError`` for a list that the schema has not.

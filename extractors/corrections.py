@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from extractors.parsing import dumps_exact
+from extractors.qwen.modes import nullable
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem
 
@@ -87,6 +88,22 @@ def without(data: Any, path: str) -> Any:
             return {**data, key: without(data[key], rest)}
         return {name: value for name, value in data.items() if name != key}
     return data
+
+
+def without_nulls(data: Any, problems: Sequence[FieldProblem], schema: Mapping[str, Any]) -> Any:
+    """``data`` without the nulls that stand where a default may: None when there are none."""
+    dropped = None
+    for problem in problems:
+        parent, _, name = problem.path.rpartition("/")
+        try:
+            is_null = value_at(data, problem.path) is None
+            owner = subschema(schema, parent)
+            own = subschema(schema, problem.path)
+        except KeyError:
+            continue
+        if is_null and not nullable(own) and name not in owner.get("required", ()):
+            dropped = without(data if dropped is None else dropped, problem.path)
+    return dropped
 
 
 def merge(data: Any, answer: Mapping[str, Any], asked: Sequence[str]) -> tuple[Any, list[str]]:

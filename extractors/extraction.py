@@ -20,7 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from extractors.continuation import Beginning, beginning, extended, last_items
+from extractors.continuation import Beginning, answered, beginning, extended
 from extractors.corrections import (
     cut_strings,
     fold_keys,
@@ -31,21 +31,20 @@ from extractors.corrections import (
     split,
     value_at,
     with_value,
-    without,
+    without_nulls,
 )
 from extractors.errors import SchemaError
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.images import Pictures
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
+from extractors.questions import Questions
 from extractors.qwen.grammar import LONGEST_STRING
-from extractors.qwen.modes import nullable
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Evidence, Match
-from schemas.jsonschema import subschema
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
 from schemas.usage import Usage
@@ -90,6 +89,7 @@ class Extraction:
         "_images",
         "_last_problems",
         "_last_unreadable",
+        "_questions",
         "_recipe",
         "_record",
         "_repaired",
@@ -112,6 +112,7 @@ class Extraction:
         self._last_unreadable = False
         self._haystack: Haystack | None = None
         self._images = pictures.images
+        self._questions = Questions(recipe, record, pictures.images)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
         self._first: First | None = None
@@ -136,16 +137,7 @@ class Extraction:
                 "Split it, or use a model with a longer context",
             )
             return
-        self._request = ChatRequest(
-            model=recipe.policy.name,
-            messages=recipe.prompter.extract(record.text, code=recipe.id + record.fingerprint, images=self._images),
-            shape=recipe.shape,
-            max_output_tokens=recipe.max_output_tokens,
-            temperature=recipe.temperature,
-            seed=recipe.seed,
-            thinking=recipe.policy.thinking,
-            thinking_budget=recipe.policy.thinking_budget,
-        )
+        self._request = self._questions.first()
 
     def next_request(self) -> ChatRequest | None:
         """The question to ask now, the same until it is answered; None once there is an outcome."""
@@ -160,19 +152,11 @@ class Extraction:
         self._usage += reply.usage
         if isinstance(reply, CallError):
             self._note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
-            if self._first is not None:
-                self._keep_first(self._first)
-                return
-            self._fail(_CALL_REASONS[reply.kind], reply.message)
-            return
-        if reply.finish_reason in ("content_filter", "refusal"):
+            self._end_early(_CALL_REASONS[reply.kind], reply.message)
+        elif reply.finish_reason in ("content_filter", "refusal"):
             self._note(request, reply, raw=reply.text, error="refused by the provider's filter")
-            if self._first is not None:
-                self._keep_first(self._first)
-                return
-            self._fail(Reason.REFUSED, "the provider's content filter stopped the answer")
-            return
-        if self._first is not None:
+            self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")
+        elif self._first is not None:
             self._receive_look(request, reply, self._first)
         elif self._cut is not None and request.purpose is Purpose.CONTINUE:
             self._receive_rest(request, reply, self._cut)
@@ -185,6 +169,7 @@ class Extraction:
 
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
         text = reply.text
+        self._written_out.clear()
         try:
             value = self._recipe.model.model_validate_json(text)
         except ValidationError as error:
@@ -199,7 +184,7 @@ class Extraction:
         if answer.json is None:
             self._note(request, reply, raw=text, error=answer.problem)
             start = beginning(text) if answer.truncated else None
-            if start is None or not self._go_on(request, answer.problem, _Cut(start, self._recipe.shape, None)):
+            if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, self._recipe.shape, None)):
                 self._unreadable(request, reply, answer)
             return
         self._repaired = self._repaired or answer.unwrapped
@@ -224,7 +209,7 @@ class Extraction:
         if answer.json is None:
             self._note(request, reply, raw=reply.text, error=answer.problem)
             start = beginning(reply.text) if answer.truncated else None
-            if start is None or not self._go_on(request, answer.problem, _Cut(start, request.shape, asked)):
+            if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, request.shape, asked)):
                 self._unreadable(request, reply, answer)
             return
         self._note(request, reply, raw=reply.text, error=None)
@@ -246,12 +231,12 @@ class Extraction:
                 self._unreadable(request, reply, answer)
                 return
             longer = replace(cut, start=extended(cut.start, more.value))
-            if not self._go_on(request, answer.problem, longer):
+            if not self._go_on(request, reply, answer.problem, longer):
                 self._unreadable(request, reply, answer)
             return
         self._note(request, reply, raw=reply.text, error=None)
         self._repaired = self._repaired or answer.unwrapped
-        whole = extended(cut.start, _only(loads_exact(answer.json), self._asked(request))).value
+        whole = extended(cut.start, answered(loads_exact(answer.json), self._asked(request))).value
         if cut.asked is None:
             self._data = whole
             self._validate(request)
@@ -287,7 +272,7 @@ class Extraction:
     def _judge_invalid(self, request: ChatRequest, error: ValidationError) -> None:
         """Mend what needs no model (drifted keys, a null where a default stands), else ask again."""
         folded, renamed = fold_keys(self._data, self._recipe.model)
-        mended = self._drop_nulls(folded, problems_of(error, folded)) if not renamed else folded
+        mended = folded if renamed else without_nulls(folded, problems_of(error, folded), self._recipe.schema)
         if renamed or mended is not None:
             self._data = folded if renamed else mended
             self._repaired = self._repaired or renamed
@@ -307,13 +292,10 @@ class Extraction:
             self._data = loads_exact(text)
             self._ask_again(request, outermost(unfit), Reason.INVALID)
             return
-        if self._recipe.shape.mode is Mode.GRAMMAR and len(text) > LONGEST_STRING:
+        if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
             self._data = loads_exact(text)
-            cut = cut_strings(self._data, self._recipe.schema, longest=LONGEST_STRING)
-            cut = [problem for problem in cut if problem.path not in self._written_out]
-            if cut:
-                self._ask_again(request, cut, Reason.TRUNCATED)
-                return
+            self._ask_again(request, cut, Reason.TRUNCATED)
+            return
         evidence = self._ground(value)
         required = self._recipe.require_evidence
         missing = ungrounded_paths(evidence, required) if required else []
@@ -354,14 +336,9 @@ class Extraction:
             asked = [
                 FieldProblem("", p.error, f"{p.path}: {p.message}" if p.path else p.message, p.value) for p in asked
             ]
-        self._request = self._next(
-            request,
-            Purpose.CORRECT,
-            self._recipe.prompter.correct(self._record.text, asked, code=self._code, images=self._images),
-            shape=shape,
-        )
+        self._request = self._questions.correction(request, asked, shape)
 
-    def _go_on(self, request: ChatRequest, problem: str, cut: _Cut) -> bool:
+    def _go_on(self, request: ChatRequest, reply: ChatReply, problem: str, cut: _Cut) -> bool:
         """Ask for the rest of an answer that was cut off inside of a list. False where the list is none of the
         schema's; settles the outcome when no call is left for it."""
         try:
@@ -373,15 +350,11 @@ class Extraction:
         if not self._may_ask(request, (), Reason.TRUNCATED, problem):
             return True
         self._cut = cut
-        messages = self._recipe.prompter.rest(
-            self._record.text,
-            list(shape.schema["properties"]),
-            done=cut.start.done,
-            last=last_items(cut.start),
-            code=self._code,
-            images=self._images,
-        )
-        self._request = self._next(request, Purpose.CONTINUE, messages, shape=shape)
+        room = request.max_output_tokens
+        if reply.finish_reason == "length":
+            # What did not fit once may be long: more room means fewer parts, and only what is used is paid.
+            room = min(room * 2, self._recipe.policy.max_output_tokens)
+        self._request = self._questions.rest(request, cut.start, shape, room=room)
         return True
 
     def _look_again(self, request: ChatRequest, value: BaseModel, text: str, evidence: Sequence[Evidence]) -> bool:
@@ -407,16 +380,8 @@ class Extraction:
         if shape is recipe.shape:
             return False
         self._first = first
-        messages = recipe.prompter.look(
-            self._record.text, shape.schema["properties"], code=self._code, images=self._images
-        )
-        self._request = self._next(request, Purpose.LOOK, messages, shape=shape)
+        self._request = self._questions.look(request, shape)
         return True
-
-    def _keep_first(self, first: First) -> None:
-        """The second look came to nothing: the first answer stands."""
-        self._first = None
-        self._succeed(first.value, first.evidence)
 
     def _unreadable(self, request: ChatRequest, reply: ChatReply, answer: Answer) -> None:
         """The answer was no JSON object: ask for the whole again, once with more room if it was cut."""
@@ -438,15 +403,9 @@ class Extraction:
             return
         self._last_unreadable = True
         if self._may_ask(request, (), reason, problem):
-            prompter, record = self._recipe.prompter, self._record
-            if answer.truncated and request.purpose not in (Purpose.CORRECT, Purpose.CONTINUE):
-                messages = request.messages
-            elif answer.truncated:
-                messages = prompter.extract(record.text, code=self._code, images=self._images)
-            else:
-                messages = prompter.reask(record.text, problem, code=self._code, images=self._images)
             self._data, self._last_problems = None, None
-            self._request = self._next(request, Purpose.REASK, messages, shape=self._recipe.shape, room=room)
+            said = None if answer.truncated else problem
+            self._request = self._questions.whole_again(request, said, room=room)
 
     def _may_ask(
         self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason, problem: str = ""
@@ -495,6 +454,13 @@ class Extraction:
             repaired=self._repaired,
         )
 
+    def _end_early(self, reason: Reason, message: str) -> None:
+        """No answer came: a failure, unless a first answer stands that was only looked over."""
+        if self._first is not None:
+            self._succeed(self._first.value, self._first.evidence)
+        else:
+            self._fail(reason, message)
+
     def _fail(self, reason: Reason, message: str, problems: Sequence[FieldProblem] = ()) -> None:
         self.outcome = Failed(
             reason=reason,
@@ -507,10 +473,6 @@ class Extraction:
         )
 
     # Small things -------------------------------------------------------------------------------
-
-    @property
-    def _code(self) -> str:
-        return self._recipe.id + self._record.fingerprint
 
     def _ground(self, value: BaseModel) -> list[Evidence]:
         if self._haystack is None:
@@ -526,7 +488,14 @@ class Extraction:
             value = self._recipe.model.model_validate_json(dumps_exact(data))
         except ValidationError:
             return None
-        return None if self._recipe.codec.check(value) else value
+        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
+
+    def _cut_strings(self, data: Any) -> list[FieldProblem]:
+        """The strings that the embedded grammar cut off."""
+        if self._recipe.shape.mode is not Mode.GRAMMAR:
+            return []
+        found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
+        return [problem for problem in found if problem.path not in self._written_out]
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         if request.shape is self._recipe.shape:
@@ -538,38 +507,6 @@ class Extraction:
             return dumps_exact(value_at(self._data, path))
         except KeyError:
             return None
-
-    def _drop_nulls(self, data: Any, problems: Sequence[FieldProblem]) -> Any:
-        """``data`` without the nulls that stand where a default may: None when there are none."""
-        dropped = None
-        for problem in problems:
-            parent, _, _ = problem.path.rpartition("/")
-            try:
-                is_null = value_at(data, problem.path) is None
-                owner = subschema(dict(self._recipe.schema), parent) if parent else self._recipe.schema
-                own = subschema(dict(self._recipe.schema), problem.path)
-            except KeyError:
-                continue
-            name = problem.path.rpartition("/")[2]
-            if is_null and not nullable(own) and name not in owner.get("required", ()):
-                dropped = without(data if dropped is None else dropped, problem.path)
-        return dropped
-
-    def _next(
-        self, request: ChatRequest, purpose: Purpose, messages: Any, *, shape: Any, room: int | None = None
-    ) -> ChatRequest:
-        return ChatRequest(
-            model=request.model,
-            messages=messages,
-            shape=shape,
-            purpose=purpose,
-            attempt=request.attempt + 1,
-            max_output_tokens=room or request.max_output_tokens,
-            temperature=request.temperature,
-            seed=request.seed,
-            thinking=request.thinking,
-            thinking_budget=request.thinking_budget,
-        )
 
     def _note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:
         self._attempts.append(
@@ -584,14 +521,3 @@ class Extraction:
                 error=error,
             )
         )
-
-
-def _only(answer: Any, keys: Sequence[str]) -> dict[str, Any]:
-    """The keys that were asked for; nested objects in the place of pointers are understood."""
-    found = {}
-    for key in keys:
-        try:
-            found[key] = answer[key] if key in answer else value_at(answer, key)
-        except KeyError:
-            continue
-    return found

@@ -24,6 +24,8 @@ from schemas.usage import Usage
 _SAMPLE = 200
 _OVERHEAD = 16
 """Tokens that the chat template adds to a request, about."""
+_PICTURE = 1_026
+"""Tokens of a picture of a megapixel. Planning does not open pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     to_ask = counts.distinct
     each = sum(estimate_tokens(text) for text in texts) / len(texts) if texts else 0.0
     prefix = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
+    prefix += _PICTURE if recipe.policy.images is not None else 0
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     output = seen if seen is not None else _output_of(recipe)
     usage = Usage(to_ask, round(to_ask * (prefix + each)), round(to_ask * output))

@@ -346,6 +346,10 @@ ANSWERS = st.one_of(
     ).map(reply),
     st.sampled_from(ErrorKind).map(lambda kind: CallError(kind, "m", "fake")),
     st.just(reply('{"title": "Blue', finish_reason="length")),
+    st.sampled_from(["length", "cut", "loop"]).map(
+        lambda reason: reply('{"title": "Blue Kettle", "lines": [{"name": "Lid"}, {"na', finish_reason=reason)
+    ),
+    st.just(reply('{"lines": [{"name": "Pot"}], "price": 3, "stock": 7}')),
     st.just(reply(GOOD)),
 )
 
@@ -353,7 +357,8 @@ ANSWERS = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(st.lists(ANSWERS, min_size=12, max_size=12))
 def test_whatever_comes_back_there_is_one_outcome_within_the_attempts(answers: list[ChatReply | CallError]) -> None:
-    extraction = Extraction(recipe(max_attempts=4, require_evidence=["title"]), record())
+    twice = recipe(max_attempts=4, require_evidence=["title"], second_look="always")
+    extraction = Extraction(twice, record())
     asked = 0
     while extraction.next_request() is not None:
         assert extraction.outcome is None
