@@ -40,9 +40,11 @@ class Watched:
         self.told: dict[str, list[str]] = {}
 
     def __call__(self, body: Any) -> str | Reply | Fault:
-        answer = self.faults(body)
+        record = record_of(body)
+        # Drawn by the record alone, so that the seed means the same whatever the prompt says.
+        answer = self.faults({"messages": [{"role": "user", "content": f"=== RECORD x\n{record}\n=== END x"}]})
         code = answer.code or answer.kind if isinstance(answer, Fault) else "ok"
-        self.told.setdefault(record_of(body), []).append(code)
+        self.told.setdefault(record, []).append(code)
         return answer
 
     @property
@@ -58,8 +60,8 @@ def test_the_mix_is_the_bar_s() -> None:
 @pytest.mark.parametrize(
     ("records", "rpm", "seed"),
     [
-        pytest.param(600, 12_000, 1, id="600"),
-        pytest.param(5000, 18_000, 31, id="5000", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
+        pytest.param(600, 12_000, 46, id="600"),
+        pytest.param(5000, 18_000, 50, id="5000", marks=[pytest.mark.slow, pytest.mark.timeout(900)]),
     ],
 )
 def test_every_record_survives_the_mix_or_is_refused_once(
