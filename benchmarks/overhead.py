@@ -11,7 +11,8 @@ and quarry again over Responses, over the native dialect, and streamed in each o
 event, so that a reply has some thirty of them). The events of a reply arrive together, except in the row
 "spread", where each comes in a packet of its own, as from a model: that is the most that streaming can cost.
 
-Rounds are interleaved, CPU is the process's own (user + system, all threads), medians are shown.
+After the first round everything loaded is kept from the garbage collector for all of them (Quarry does that by itself),
+so that nobody pays for walking through the libraries of the others. Rounds are interleaved, CPU is the process's own (user + system, all threads), medians are shown.
 Bars: quarry <= 2x bare, instructor >= 5x quarry, any dialect <= 1.3x chat, chat streamed <= 2x chat (together; "spread" has no bar).
 Run: ``python -m benchmarks.overhead``
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import resource
@@ -156,6 +158,8 @@ def main() -> int:
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with running() as url:
         for number in range(arguments.rounds + 1):
+            if number == 1:
+                gc.freeze()
             for name, (way, count) in ways.items():
                 texts = [record_text(number * 1_000_000 + i) for i in range(count)]
                 before, clock = cpu(), time.perf_counter()
