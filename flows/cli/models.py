@@ -67,7 +67,9 @@ def list_models(json: Annotated[bool, _JSON] = False) -> None:
     terminal.table(
         terminal.talk(),
         [_line(row) for row in rows],
-        title="models by bucket (* in thinking: on by default; price of input / output per million tokens, by tier)",
+        title="models by bucket; modes: S json_schema, J json_object, T tools, P prompted, G grammar; think: * on by default;\n"
+        "USD per million tokens of input/output, +: dearer for long input (--json has all tiers)",
+        bare=True,
     )
     if lessons:
         terminal.table(terminal.talk(), lessons, title="learned by asking (quarry model forget NAME)")
@@ -92,21 +94,27 @@ def _facts(row: Profile) -> dict[str, Any]:
 def _line(row: Profile) -> dict[str, Any]:
     """A profile as one line of a table that fits a terminal."""
     thinking = {"none": "-", "off-by-default": "yes", "on-by-default": "yes*", "always": "always"}[row.thinking]
-    prices = [f"{_plain(price.input)}/{_plain(price.output)}" for price in row.prices]
+    first = row.prices[0] if row.prices else None
+    price = "-"
+    if first is not None:
+        more = "+" if len(row.prices) > 1 else ""
+        price = f"{_plain(first.input)}/{_plain(first.output)}{more}" + (
+            "" if row.currency == "USD" else f" {row.currency}"
+        )
     return {
         "bucket": row.bucket,
         "name": row.name,
-        "context": _thousands(row.context),
-        "output": _thousands(row.max_output),
-        "modes": ", ".join(_SHORT[mode.value] for mode in row.modes),
-        "thinking": thinking,
+        "reads": _thousands(row.context),
+        "writes": _thousands(row.max_output),
+        "modes": "".join(_SHORT[mode.value] for mode in row.modes),
+        "think": thinking,
         "sees": "yes" if row.vision else "-",
-        "price": f"{', '.join(prices)} {row.currency}" if prices else "-",
+        "price": price,
         "date": row.probed or row.dated or "-",
     }
 
 
-_SHORT = {"json_schema": "schema", "json_object": "json", "tools": "tools", "prompted": "prompt", "grammar": "grammar"}
+_SHORT = {"json_schema": "S", "json_object": "J", "tools": "T", "prompted": "P", "grammar": "G"}
 
 
 def _plain(price: Decimal) -> str:

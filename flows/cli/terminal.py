@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import orjson
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -175,13 +176,26 @@ def next_commands(console: Console, report: RunReport, resume: str) -> None:
         console.print(f"  {resume}   # goes on with the {report.undone:,} undone", markup=False)
 
 
-def table(console: Console, rows: Sequence[Mapping[str, Any]], *, title: str | None = None, width: int = 60) -> None:
-    """Rows of one shape as a table; long values are cut at ``width`` characters."""
+def table(
+    console: Console,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str | None = None,
+    width: int = 60,
+    bare: bool = False,
+) -> None:
+    """Rows of one shape as a table; long values are cut at ``width`` characters. ``bare``: no lines, nothing folded."""
     if not rows:
         return
-    shown = Table(title=title, title_justify="left")
+    shown = Table(
+        title=title,
+        title_justify="left",
+        box=None if bare else HEAVY_HEAD,
+        pad_edge=not bare,
+        padding=(0, 1, 0, 0 if bare else 1),
+    )
     for name in rows[0]:
-        shown.add_column(str(name), overflow="fold")
+        shown.add_column(str(name), overflow="fold", no_wrap=bare)
     for row in rows:
         shown.add_row(*(_cell(value, width).replace("[", "\\[") for value in row.values()))
     console.print(shown, markup=False)
