@@ -261,6 +261,8 @@ def _words(key: str, value: Any) -> list[str]:
     """A keyword in words; none for keywords that say nothing about the value."""
     if key in _BOUNDS and not isinstance(value, bool):
         return [_BOUNDS[key].format(value)]
+    if key == "minLength" and value == 1:
+        return ["not empty"]
     if key in _COUNTS and isinstance(value, int | float):
         how, what = _COUNTS[key]
         return [f"{how} {value:g} {what}{'' if value == 1 else 's'}"] if value or how == "at most" else []

@@ -11,57 +11,43 @@ import base64
 import re
 import struct
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from typing import Any
 
 import httpx
-import orjson
 from pydantic import SecretStr
 
-from extractors.errors import KeyRejected, ModelMissing, ServerUnreachable
-from extractors.parsing import read_answer
 from extractors.qwen.addresses import chat_url
-from extractors.qwen.dialects import CHAT
+from extractors.qwen.fitting import SEEN_ACCEPTED
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.prices import Pricing
+from extractors.qwen.probe_calls import MESSAGES, Asker, Finding
 from extractors.qwen.profiles import Profile, is_loopback
-from extractors.qwen.requests import CallError, ErrorKind, Mode
-from extractors.qwen.sse import SseParser
-from schemas.usage import Usage
+from extractors.qwen.requests import Mode
 
 _SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
     "required": ["city", "people"],
 }
-_MESSAGES = (
-    {"role": "system", "content": 'Answer with one JSON object and nothing else: {"city": string, "people": integer}.'},
-    {"role": "user", "content": "Bern has 134000 inhabitants."},
-)
-_ANSWER_TOKENS = 64
 _THINKING_TOKENS = 64
 _ABSURD_OUTPUT = 1_000_000_000
 _RANGE = re.compile(r"max_tokens.{0,40}\[\s*1\s*,\s*(\d+)\s*\]")
+_KEYWORDS: Mapping[str, tuple[str, Any]] = {
+    "minLength": ("city", 1),
+    "maxLength": ("city", 40),
+    "pattern": ("city", "^[A-Z][a-z]+$"),
+    "const": ("city", "Bern"),
+    "minimum": ("people", 0),
+    "maximum": ("people", 100_000_000),
+    "exclusiveMinimum": ("people", -1),
+    "multipleOf": ("people", 1),
+}
+"""Keywords of which nothing is established, each with where and how it is tried."""
 _MODES = (Mode.JSON_SCHEMA, Mode.JSON_OBJECT, Mode.TOOLS, Mode.PROMPTED)
-_PATIENCE = (2.0, 8.0, 30.0)
-"""Seconds before a call that was told to wait is made again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One question and what came of it. ``works`` is None where it could not be told. ``cost`` is None where the price
-    is unknown."""
-
-    about: str
-    works: bool | None
-    note: str
-    calls: int = 1
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,30 +64,6 @@ class Probed:
         """What all calls cost together; None where one of them has no known price."""
         costs = [finding.cost for finding in self.findings]
         return None if None in costs else sum((cost for cost in costs if cost is not None), Decimal(0))
-
-
-@dataclass(slots=True)
-class _Heard:
-    """A reply, read as far as the probe needs it."""
-
-    status: int
-    text: str = ""
-    thought: bool = False
-    logprobs: bool = False
-    usage: Usage = field(default_factory=Usage)
-    error: CallError | None = None
-
-    @property
-    def fits(self) -> bool:
-        found = read_answer(self.text).json
-        if found is None:
-            return False
-        answer = orjson.loads(found)
-        return isinstance(answer.get("city"), str) and isinstance(answer.get("people"), int)
-
-    @property
-    def said(self) -> str:
-        return "" if self.error is None else self.error.message
 
 
 async def probe(
@@ -122,14 +84,14 @@ async def probe(
     if secret := api_key.get_secret_value():
         headers["Authorization"] = f"Bearer {secret}"
     async with httpx.AsyncClient(timeout=patience, trust_env=not is_loopback(base_url), headers=headers) as client:
-        asker = _Asker(client, chat_url(base_url), model, profile, pricing, sleep)
+        asker = Asker(client, chat_url(base_url), model, profile, pricing, sleep)
         return await _Probe(asker, model, base_url, profile, today).run()
 
 
 class _Probe:
     """The order of the questions: each uses what those before it found."""
 
-    def __init__(self, asker: _Asker, model: str, base_url: str, profile: Profile, today: Callable[[], date]) -> None:
+    def __init__(self, asker: Asker, model: str, base_url: str, profile: Profile, today: Callable[[], date]) -> None:
         self._ask = asker
         self._model = model
         self._base_url = base_url
@@ -138,6 +100,7 @@ class _Probe:
         self._row: dict[str, Any] = {}
 
     async def run(self) -> Probed:
+        """Ask everything."""
         off = await self._thinking()
         await self._modes(off)
         await self._other(off)
@@ -179,6 +142,8 @@ class _Probe:
             if fits:
                 works.append(mode.value)
         self._row["modes"] = works or [Mode.PROMPTED.value]
+        if Mode.JSON_SCHEMA.value in works:
+            self._row["schema_keywords"] = [*SEEN_ACCEPTED, *await self._keywords(off, stream=always)]
         if self._row["thinking"] == "none":
             return
         works = []
@@ -189,6 +154,22 @@ class _Probe:
             if fits:
                 works.append(mode.value)
         self._row["thinking_modes"] = works or [Mode.PROMPTED.value]
+
+    async def _keywords(self, off: Mapping[str, Any], *, stream: bool) -> list[str]:
+        """The keywords that its strict schemas may hold: all in one call, and where that is refused one by one. That a
+        keyword is taken does not say that it is kept to."""
+        several = tuple(_KEYWORDS)
+        for names in (several, *((name,) for name in several)):
+            wire = _wire(Mode.JSON_SCHEMA, _with_keywords(names), keywords=several)
+            heard = await self._ask(f"schema with {', '.join(names)}", {**off, **wire}, stream=stream)
+            self._ask.found(heard, heard.error is None, "is taken")
+            if names == several:
+                if heard.error is None:
+                    return list(several)
+                taken: list[str] = []
+            elif heard.error is None:
+                taken.append(names[0])
+        return taken
 
     async def _other(self, off: Mapping[str, Any]) -> None:
         always = self._row["thinking"] == "always"
@@ -219,119 +200,26 @@ class _Probe:
         return {**keys, "thinking_budget": _THINKING_TOKENS} if on else keys
 
 
-class _Asker:
-    """Makes the calls and keeps the findings."""
-
-    def __init__(
-        self,
-        client: httpx.AsyncClient,
-        url: str,
-        model: str,
-        profile: Profile,
-        pricing: Pricing,
-        sleep: Callable[[float], Awaitable[object]],
-    ) -> None:
-        self._client, self._url, self._model, self._pricing, self._sleep = client, url, model, pricing, sleep
-        self._always = profile.always
-        self._about, self._calls = "", 0
-        self.findings: list[Finding] = []
-
-    async def __call__(
-        self,
-        about: str,
-        more: Mapping[str, Any] = {},
-        *,
-        messages: tuple[Mapping[str, Any], ...] = _MESSAGES,
-        stream: bool = False,
-    ) -> _Heard:
-        self._about = about
-        body: dict[str, Any] = {
-            "model": self._model,
-            "messages": list(messages),
-            "max_tokens": _ANSWER_TOKENS,
-            "temperature": 0,
-            **self._always,
-            **more,
-        }
-        if stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        for self._calls, wait in enumerate((*_PATIENCE, None), start=1):
-            heard = await self._once(body, stream=stream)
-            if heard.error is None or not heard.error.retryable or wait is None:
-                break
-            await self._sleep(wait)
-        if heard.error is not None and heard.error.kind is ErrorKind.KEY:
-            raise KeyRejected(heard.error.message)
-        if heard.error is not None and heard.error.kind is ErrorKind.MODEL:
-            raise ModelMissing(heard.error.message)
-        return heard
-
-    def found(self, heard: _Heard, works: bool | None, note: str, *, expected: bool = False) -> None:
-        """Keep what came of the last question. An error says why, unless it was the answer (``expected``)."""
-        if heard.error is not None and not (expected and works):
-            works, note = (None if heard.error.retryable or expected else False), heard.said[:240]
-        usage = heard.usage
-        # A refused call costs nothing.
-        cost = self._pricing.cost(usage) if heard.error is None or usage.total_tokens else Decimal(0)
-        self.findings.append(
-            Finding(self._about, works, note, self._calls, usage.input_tokens, usage.output_tokens, cost)
-        )
-
-    async def _once(self, body: Mapping[str, Any], *, stream: bool) -> _Heard:
-        try:
-            response = await self._client.post(self._url, content=orjson.dumps(body))
-        except httpx.ConnectError as error:
-            raise ServerUnreachable(
-                f"nothing answers at {self._url} ({type(error).__name__}); mend --base-url"
-            ) from error
-        except httpx.HTTPError as error:
-            failed = CallError(ErrorKind.TIMED_OUT, f"no whole answer ({type(error).__name__})", self._model)
-            return _Heard(0, error=failed)
-        if stream and response.status_code == 200 and "json" not in response.headers.get("content-type", ""):
-            return self._streamed(response)
-        return self._whole(response)
-
-    def _whole(self, response: httpx.Response) -> _Heard:
-        result = CHAT.decode(
-            response.status_code, response.headers, response.content, model=self._model, pricing=self._pricing
-        )
-        if isinstance(result, CallError):
-            return _Heard(response.status_code, usage=result.usage, error=result)
-        choice = orjson.loads(response.content)["choices"][0]
-        return _Heard(
-            200,
-            result.text,
-            bool(result.thinking or result.usage.reasoning_tokens),
-            bool(choice.get("logprobs")),
-            result.usage,
-        )
-
-    def _streamed(self, response: httpx.Response) -> _Heard:
-        reader = CHAT.reader(model=self._model, pricing=self._pricing)
-        heard = _Heard(200)
-        parser = SseParser()
-        for event in (*parser.feed(response.content), *parser.close()):
-            reader.feed(event)
-            heard.logprobs = heard.logprobs or b'"logprobs":{' in event.data.replace(b" ", b"")
-        result = reader.result()
-        heard.usage = result.usage
-        if isinstance(result, CallError):
-            heard.error = result
-        else:
-            heard.text = result.text
-            heard.thought = bool(result.thinking or result.usage.reasoning_tokens)
-        return heard
+def _wire(
+    mode: Mode, schema: Mapping[str, Any] = _SCHEMA, *, keywords: Sequence[str] = SEEN_ACCEPTED
+) -> Mapping[str, Any]:
+    return compile_shape("probe", schema, mode, keywords=keywords).wire
 
 
-def _wire(mode: Mode) -> Mapping[str, Any]:
-    return compile_shape("probe", _SCHEMA, mode).wire
+def _with_keywords(names: Sequence[str]) -> dict[str, Any]:
+    """The schema with these keywords, all of which the right answer fulfils."""
+    properties = {name: dict(inner) for name, inner in _SCHEMA["properties"].items()}
+    for name in names:
+        place, value = _KEYWORDS[name]
+        properties[place][name] = value
+    return {**_SCHEMA, "properties": properties}
 
 
 def _with_picture() -> tuple[Mapping[str, Any], ...]:
     """The question with a white square before it."""
     url = "data:image/png;base64," + base64.b64encode(_white_square(32)).decode()
     picture = {"type": "image_url", "image_url": {"url": url}}
-    return (_MESSAGES[0], {"role": "user", "content": [picture, {"type": "text", "text": _MESSAGES[1]["content"]}]})
+    return (MESSAGES[0], {"role": "user", "content": [picture, {"type": "text", "text": MESSAGES[1]["content"]}]})
 
 
 def _white_square(side: int) -> bytes:

@@ -126,7 +126,7 @@ def probe_model(
     write: Annotated[bool, typer.Option(help="Write what was found into your profiles file.")] = True,
     json: Annotated[bool, _JSON] = False,
 ) -> None:
-    """Ask a live model what it truly takes, with some 20 tiny calls, and write it into your profiles file.
+    """Ask a live model what it truly takes, with 10 to 30 tiny calls, and write it into your profiles file.
 
     Example: `quarry model probe qwen3.7-plus --region intl`
     """

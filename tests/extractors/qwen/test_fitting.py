@@ -211,7 +211,7 @@ def test_a_reference_s_own_description_wins_over_that_of_what_it_means() -> None
     ("schema", "words"),
     [
         ({"type": "string", "pattern": "^A-\\d+$"}, "matches the pattern ^A-\\d+$"),
-        ({"type": "string", "minLength": 1, "maxLength": 5}, "at least 1 character; at most 5 characters"),
+        ({"type": "string", "minLength": 1, "maxLength": 5}, "not empty; at most 5 characters"),
         ({"type": "string", "format": "email"}, "format email"),
         ({"type": "integer", "minimum": 1, "exclusiveMaximum": 9}, "at least 1; less than 9"),
         ({"type": "number", "multipleOf": 0.01, "description": "Net."}, "Net; a multiple of 0.01"),

@@ -100,6 +100,24 @@ async def test_an_answer_that_does_not_keep_the_schema_is_no_support() -> None:
     assert found.row["modes"] == ["tools", "prompted"]
 
 
+async def test_the_keywords_of_strict_schemas_are_tried_together_and_where_refused_one_by_one() -> None:
+    def strict(body: dict[str, Any]) -> str | Fault:
+        if '"pattern"' in json.dumps(body.get("response_format", {})):
+            return Fault.status(400, "invalid_parameter_error", "json_schema: keyword pattern is not supported")
+        return GOOD
+
+    async def keywords(answer: Any) -> Any:
+        with FakeQwen(answer) as qwen:
+            profile = load_profiles().find("qwen3.7-plus")
+            found = await probe("qwen3.7-plus", qwen.base_url, api_key=SecretStr(""), profile=profile,
+                                pricing=pricing_for(profile, "qwen3.7-plus", base_url=qwen.base_url))  # fmt: skip
+        return found.row["schema_keywords"]
+
+    everything = await keywords(GOOD)
+    assert {"minItems", "pattern", "const", "maximum"} <= set(everything)
+    assert await keywords(strict) == [name for name in everything if name != "pattern"]
+
+
 async def test_a_picture_is_tried_where_the_profile_sees() -> None:
     seeing = Capability(("json_object", "prompted"), "off-by-default", vision=True)
     found, _ = await probed("qwen3-vl-plus", seeing)
