@@ -24,7 +24,7 @@ from extractors.qwen.requests import CallError, ChatReply, ErrorKind
 logger = logging.getLogger(__name__)
 
 _CUT = 0.75
-_SUCCESSES_A_STEP = 25
+_MOST_A_STEP = 25
 _LONGEST_RAMP = 16.0
 _INSTANT = 1e-6
 
@@ -203,7 +203,7 @@ class Account:
                     self._tokens.correct(used - estimated)
                 if isinstance(result, ChatReply):
                     self._good += 1
-                    if self._good >= _SUCCESSES_A_STEP:
+                    if self._good >= min(_MOST_A_STEP, self.window):
                         self._good = 0
                         self.window = min(self.window + 1, self._ceiling())
                 elif result.kind is ErrorKind.RATE_LIMITED or result.kind is ErrorKind.OVERLOADED:

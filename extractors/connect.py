@@ -8,7 +8,7 @@
 - ``asking`` asks again in another way what a model does not take, which is another question with tries of its own;
 - ``Retrying`` waits outside of the limiter, so that a wait holds no slot;
 - ``Limited`` sees every try, because that is what a provider's rate limit counts;
-- ``Gate`` turns away what was still waiting there when the run was stopped;
+- ``Gate`` turns away what was still waiting there when the run was stopped, or when a call found the key rejected;
 - ``shaping`` gives what is left the shape that the model takes by now;
 - ``Budgeted`` reserves money for each HTTP try, so that a try that the provider may charge is counted.
 """
@@ -96,17 +96,22 @@ async def connect(
 
 
 class Gate:
-    """Lets calls through until the run is stopped; after that they are turned away unasked."""
+    """Lets calls through until the run is stopped, or one has met what would meet them all (a rejected key, an
+    unknown model); after that they are turned away unasked."""
 
     def __init__(self, call: Call, stopping: asyncio.Event) -> None:
         self._call = call
         self._stopping = stopping
+        self._shut = False
 
     async def __call__(self, request: ChatRequest) -> ChatReply | CallError:
         """The call's result, or ``CANCELLED``."""
-        if self._stopping.is_set():
+        if self._shut or self._stopping.is_set():
             return CallError(ErrorKind.CANCELLED, "the run was stopped before this was asked", request.model)
-        return await self._call(request)
+        result = await self._call(request)
+        if isinstance(result, CallError) and result.fatal:
+            self._shut = True
+        return result
 
 
 async def _sleep(stopping: asyncio.Event, seconds: float) -> None:

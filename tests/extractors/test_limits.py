@@ -205,14 +205,14 @@ async def test_a_burst_of_429_cuts_the_window_once_and_a_later_one_again() -> No
     assert limited.stats.window == 9
 
 
-async def test_25_answers_widen_a_cut_window_by_one_and_never_past_the_concurrency() -> None:
-    results: list[ChatReply | CallError] = [SLOW_DOWN, *[OK] * 24]
+async def test_a_window_s_worth_of_answers_widens_a_cut_window_by_one_and_never_past_the_concurrency() -> None:
+    results: list[ChatReply | CallError] = [SLOW_DOWN]
 
     async def call(asked: ChatRequest) -> ChatReply | CallError:
         return results.pop(0) if results else OK
 
     limited = Limited(call, concurrency=4)
-    for _ in range(25):
+    for _ in range(3):
         await limited(request())
     assert limited.stats.window == 3
     await limited(request())
@@ -220,6 +220,20 @@ async def test_25_answers_widen_a_cut_window_by_one_and_never_past_the_concurren
     for _ in range(60):
         await limited(request())
     assert limited.stats.window == 4
+
+
+async def test_a_wide_window_is_widened_after_25_answers() -> None:
+    results: list[ChatReply | CallError] = [SLOW_DOWN]
+
+    async def call(asked: ChatRequest) -> ChatReply | CallError:
+        return results.pop(0) if results else OK
+
+    limited = Limited(call, concurrency=100)
+    for _ in range(25):
+        await limited(request())
+    assert limited.stats.window == 75
+    await limited(request())
+    assert limited.stats.window == 76
 
 
 async def test_the_window_never_closes() -> None:
@@ -435,7 +449,7 @@ async def test_after_a_429_for_steepness_calls_begin_along_a_ramp_that_doubles()
     began.clear()
     for _ in range(4):
         await limited(request())
-    assert began == pytest.approx([0.75, 0.75, 0.75 + 2 / 3, 0.75 + 4 / 3])
+    assert began == pytest.approx([0.75, 0.75, 1.25, 1.75])
 
 
 async def test_a_run_may_begin_along_a_ramp() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import pytest
 from pydantic import SecretStr
 
+from extractors.errors import BudgetReached
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import load_profiles
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Message, Mode
@@ -138,3 +139,17 @@ async def test_over_http_a_stumbling_service_is_asked_until_it_answers() -> None
         [ErrorKind.OVERLOADED, ErrorKind.CONNECTION, ErrorKind.RATE_LIMITED],
     )
     assert service.count == 4
+
+
+async def test_a_ceiling_that_ends_the_tries_keeps_those_that_were_made() -> None:
+    first, second = error(ErrorKind.TIMED_OUT), error(ErrorKind.CONNECTION)
+    script = Script([first, second])
+
+    async def call(request: ChatRequest) -> ChatReply | CallError:
+        if not script.results:
+            raise BudgetReached("no more")
+        return await script(request)
+
+    with pytest.raises(BudgetReached) as reached:
+        await Retrying(call, sleep=script.sleep)(REQUEST)
+    assert reached.value.earlier == (first, second)
