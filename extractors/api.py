@@ -117,7 +117,19 @@ def extract(
         )
     except ValidationError as error:
         raise JobError(explain(error)) from error
-    frame = open_dataframe(source, id=job.id, text=job.text, keep=job.keep) if in_memory else None
+    frame = (
+        open_dataframe(
+            source,
+            id=job.id,
+            text=job.text,
+            keep=job.keep,
+            image=job.image,
+            image_root=job.image_root,
+            image_hosts=job.image_hosts,
+        )
+        if in_memory
+        else None
+    )
     model = None if isinstance(schema, str) else schema
     return Extraction(run(job, settings=settings, schema=model, source=frame, watch=watch))
 

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from extractors.credentials import QwenCredentials
 from extractors.errors import JobError
 from extractors.home import learned_file, profiles_file
+from extractors.images import ImageLimits
 from extractors.learned import Learned
 from extractors.qwen.dialects import CHAT, RESPONSES, Dialect, pick_dialect
 from extractors.qwen.local import EmbeddedModel, is_embedded
@@ -21,9 +22,11 @@ from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
 from extractors.qwen.requests import Mode
 from extractors.recipe import ModelPolicy
+from extractors.sources import has_pictures
 from schemas.job import ExtractionJob
 
 DEFAULT_MODEL = "local-1.5b"
+VISION_MODEL = "qwen3-vl-plus"
 DEFAULT_CONCURRENCY = 64
 
 
@@ -107,7 +110,9 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
     own = QwenCredentials(base_url=job.base_url, region=job.region, workspace=job.workspace)
     native = settings.dashscope_url if job.dialect == "dashscope" else None
     asked_for = job.base_url or job.region or settings.base_url or native
-    name = model or job.model or settings.default_model or ("qwen-plus" if asked_for else DEFAULT_MODEL)
+    usual = VISION_MODEL if has_pictures(job) else "qwen-plus"
+    default = settings.vision_model if has_pictures(job) and settings.vision_model else settings.default_model
+    name = model or job.model or default or (usual if asked_for else DEFAULT_MODEL)
     if is_embedded(name) and job.base_url is None:
         return _embedded(job, name, settings)
     address = _address(own, settings.credentials) or native
@@ -137,6 +142,7 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
             thinking=profile.thinking_flag if budget is None else True,
             max_input_tokens=profile.max_input,
             max_output_tokens=profile.max_output,
+            images=_image_limits(job, profile, name, settings),
             thinking_budget=budget,
             keywords=profile.schema_keywords,
         ),
@@ -147,6 +153,21 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
         modes=modes,
         learned=Learned(settings.learned),
     )
+
+
+def _image_limits(job: ExtractionJob, profile: Profile, name: str, settings: Settings) -> ImageLimits | None:
+    """What the model takes of the job's pictures; None where it has none. Raises ``JobError`` for a model that
+    cannot see."""
+    if not has_pictures(job):
+        return None
+    if not profile.vision:
+        able = ", ".join(row.name for row in load_profiles(settings.profiles).rows if row.vision)
+        raise JobError(
+            f"the records have pictures and {name} cannot see, as far as its profile ({profile.name}) says; choose a "
+            f"vision model with --model or QWEN_VISION_MODEL ({able or 'none is known'}), or give {name} a profile with "
+            "vision = true in the file that QUARRY_PROFILES names"
+        )
+    return ImageLimits.of(profile)
 
 
 def _address(own: QwenCredentials, usual: QwenCredentials) -> str | None:
@@ -215,6 +236,7 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
             max_input_tokens=embedded.max_input_tokens,
             max_output_tokens=embedded.max_output_tokens,
             weights=embedded.sha256,
+            images=_image_limits(job, profile, name, settings),
             keywords=profile.schema_keywords,
         ),
         concurrency=embedded.slots,

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import Extraction
+from extractors.images import Pictures, load_pictures
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
@@ -72,6 +73,7 @@ class Engine:
         run_id: str,
         replay: Replay,
         alive: Callable[[], Coroutine[Any, Any, str | None]],
+        pictures_at_once: int = 64,
     ) -> None:
         self._recipe = recipe
         self._store = store
@@ -89,6 +91,9 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="quarry-engine", daemon=True)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="quarry-store")
+        # A picture is in memory from before its record is asked until that has its outcome.
+        self._pictures = asyncio.Semaphore(pictures_at_once)
+        self._decoder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="quarry-pictures")
         self._asking: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
 
@@ -106,6 +111,7 @@ class Engine:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._writer.shutdown()
+        self._decoder.shutdown()
         self._loop.close()
 
     def submit(self, chunk: Chunk) -> concurrent.futures.Future[ChunkDone]:
@@ -180,11 +186,24 @@ class Engine:
             self.progress.failures += len(items)
 
     async def _extract(self, group: Group, journal: Journal, work: _ChunkWork) -> tuple[Outcome, list[CallRecord]]:
+        """A record's outcome and calls. Its pictures are loaded in a thread, those of a few records at a time."""
+        refs, limits = group.records[0].images, self._recipe.policy.images
+        if not refs or limits is None:
+            return await self._drive(group, journal, work, Pictures())
+        async with self._pictures:
+            if self.stopped is not None:
+                raise Undone
+            pictures = await self._loop.run_in_executor(self._decoder, load_pictures, refs, limits)
+            return await self._drive(group, journal, work, pictures)
+
+    async def _drive(
+        self, group: Group, journal: Journal, work: _ChunkWork, pictures: Pictures
+    ) -> tuple[Outcome, list[CallRecord]]:
         record = group.records[0]
         calls: list[CallRecord] = []
         try:
             await self._turn()
-            extraction = Extraction(self._recipe, record)
+            extraction = Extraction(self._recipe, record, pictures)
             while (request := extraction.next_request()) is not None:
                 digest = request.digest()
                 entry = self._replay.get(digest)

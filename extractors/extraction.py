@@ -185,6 +185,7 @@ class Extraction:
 
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
         text = reply.text
+        self._written_out.clear()
         try:
             value = self._recipe.model.model_validate_json(text)
         except ValidationError as error:
@@ -307,13 +308,10 @@ class Extraction:
             self._data = loads_exact(text)
             self._ask_again(request, outermost(unfit), Reason.INVALID)
             return
-        if self._recipe.shape.mode is Mode.GRAMMAR and len(text) > LONGEST_STRING:
+        if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
             self._data = loads_exact(text)
-            cut = cut_strings(self._data, self._recipe.schema, longest=LONGEST_STRING)
-            cut = [problem for problem in cut if problem.path not in self._written_out]
-            if cut:
-                self._ask_again(request, cut, Reason.TRUNCATED)
-                return
+            self._ask_again(request, cut, Reason.TRUNCATED)
+            return
         evidence = self._ground(value)
         required = self._recipe.require_evidence
         missing = ungrounded_paths(evidence, required) if required else []
@@ -526,7 +524,14 @@ class Extraction:
             value = self._recipe.model.model_validate_json(dumps_exact(data))
         except ValidationError:
             return None
-        return None if self._recipe.codec.check(value) else value
+        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
+
+    def _cut_strings(self, data: Any) -> list[FieldProblem]:
+        """The strings that the embedded grammar cut off."""
+        if self._recipe.shape.mode is not Mode.GRAMMAR:
+            return []
+        found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
+        return [problem for problem in found if problem.path not in self._written_out]
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         if request.shape is self._recipe.shape:

@@ -154,6 +154,7 @@ def run(
                     run_id=run_id,
                     replay=replay,
                     alive=liveness(address),
+                    pictures_at_once=min(answering.concurrency, 64),
                 )
             )
             engine.progress.total = plan.counts.new

@@ -37,11 +37,11 @@ class ModelPolicy:
     max_input_tokens: int
     max_output_tokens: int
     weights: str | None = None
+    images: ImageLimits | None = None
+    """What the model takes of pictures; None where the job has none."""
     thinking_budget: int | None = None
     keywords: tuple[str, ...] = SEEN_ACCEPTED
     """What a strict schema may hold beyond the core keywords."""
-    images: ImageLimits | None = None
-    """What the model takes of pictures; None where the job has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +154,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
-    identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text")}
+    identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text", "images")}
     # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
     # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
     identity["model"] = {

@@ -40,8 +40,12 @@ def retry_jobs(out: Path, *, where: str | None = None, changes: Mapping[str, Any
         job = _last_job(out, one.recipe, changes or {})
         selection = RetrySelection.of(failures)
         texts = failures.column("text")
-        whole = texts.null_count == 0 and not any(
-            text.startswith("sha256:") and len(text) == 71 for text in texts.to_pylist()
+        images = failures.column("image") if "image" in failures.column_names else None
+        # A picture is not in the ledger, only its name.
+        whole = (
+            texts.null_count == 0
+            and (images is None or images.null_count == len(images))
+            and not any(text.startswith("sha256:") and len(text) == 71 for text in texts.to_pylist())
         )
         source = ledger_source(failures) if whole else open_source(job)
         yield Again(job, source, selection)

@@ -112,6 +112,7 @@ FAILURES_FIXED = (
     pa.field("partial", pa.string()),
     pa.field("text", pa.string()),
     _not_null("merged", pa.bool_()),
+    pa.field("image", pa.string()),
 )
 CALLS = pa.schema(
     [

@@ -1,4 +1,4 @@
-"""Where records come from: files, folders, globs, DuckDB tables and queries, data frames, the ledger.
+"""Where records come from: files, pictures, folders, globs, DuckDB tables and queries, data frames, the ledger.
 
 ``open_source`` looks at the source (does it exist, which columns has it, what are the types of the kept
 ones) and reads nothing else; ``Source.stage`` then reads it once, in order, into a DuckDB table on disk.
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from extractors.sources.columns import Wanted
-from extractors.sources.files import open_files
+from extractors.sources.files import is_pictures, open_files
 from extractors.sources.ledger import LedgerSource, ledger_source
 from extractors.sources.source import Source
 from extractors.sources.tables import QuerySource, checked, database_source, frame_source
@@ -27,12 +27,19 @@ from schemas.job import ExtractionJob
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LedgerSource", "Source", "ledger_source", "open_dataframe", "open_source"]
+__all__ = ["LedgerSource", "Source", "has_pictures", "ledger_source", "open_dataframe", "open_source"]
 
 
 def open_source(job: ExtractionJob) -> Source:
     """The job's records. Raises ``SourceError``."""
-    wanted = Wanted(job.id, job.text, tuple(job.keep))
+    wanted = Wanted(
+        job.id,
+        job.text,
+        tuple(job.keep),
+        image=job.image,
+        image_root=job.image_root,
+        image_hosts=job.image_hosts,
+    )
     if job.duckdb is not None:
         return database_source(Path(job.duckdb).expanduser(), table=job.source, sql=job.sql, wanted=wanted)
     if job.sql is not None:
@@ -41,8 +48,23 @@ def open_source(job: ExtractionJob) -> Source:
     return open_files(job.source, wanted)
 
 
+def has_pictures(job: ExtractionJob) -> bool:
+    """Whether the job's records come with pictures. Looks at no more than names."""
+    if job.image is not None:
+        return True
+    return job.source is not None and job.duckdb is None and is_pictures(job.source)
+
+
 def open_dataframe(
-    frame: pa.Table | pd.DataFrame, *, id: str | None = None, text: str | None = None, keep: Sequence[str] = ()
+    frame: pa.Table | pd.DataFrame,
+    *,
+    id: str | None = None,
+    text: str | None = None,
+    keep: Sequence[str] = (),
+    image: str | None = None,
+    image_root: str | None = None,
+    image_hosts: Sequence[str] = (),
 ) -> Source:
     """The rows of a pandas DataFrame or an Arrow table; the options mean what they mean in the job."""
-    return frame_source(frame, Wanted(id, text, tuple(keep)))
+    pictures = {"image": image, "image_root": image_root, "image_hosts": tuple(image_hosts)}
+    return frame_source(frame, Wanted(id, text, tuple(keep), **pictures))  # type: ignore[arg-type]

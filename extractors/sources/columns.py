@@ -5,18 +5,31 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from extractors.errors import SourceError
+from extractors.sources.pictures import PictureFinder
 from extractors.sources.text_template import TextTemplate, listed
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What was asked for, not yet compared with any source. ``text`` is a column or a template."""
+    """What was asked for, not yet compared with any source. ``text`` is a column or a template; ``image_root``
+    and ``image_hosts`` bound where pictures may come from."""
 
     id: str | None = None
     text: str | None = None
     keep: tuple[str, ...] = ()
+    image: str | None = None
+    image_root: str | None = None
+    image_hosts: tuple[str, ...] = ()
+
+    def pictures(self, base: Path) -> PictureFinder | None:
+        """Who finds the pictures of a source in the folder ``base``; None where none were asked for."""
+        if self.image is None:
+            return None
+        root = None if self.image_root is None else Path(self.image_root)
+        return PictureFinder(base=base, root=root, hosts=self.image_hosts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +39,7 @@ class Columns:
     id: str | None
     text: TextTemplate
     keep: tuple[tuple[str, str], ...]
+    image: str | None = None
 
 
 def choose(
@@ -53,6 +67,7 @@ def choose(
         raise SourceError(f"{place} has no column {name!r} ({option}); it has: {listed(present)}{hint}")
 
     identity = None if wanted.id is None else need(wanted.id, "--id")
+    image = None if wanted.image is None else need(wanted.image, "--image")
     keep: list[tuple[str, str]] = []
     for entry in wanted.keep:
         column, _, renamed = (entry, "", "") if entry in known or ":" not in entry else entry.rpartition(":")
@@ -60,7 +75,7 @@ def choose(
     names = [name for _, name in keep]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise SourceError(f"--keep names {listed(twice)} twice; give one of them another name with column:name")
-    return Columns(identity, _text(wanted, known, need, texts, identity, present, place), tuple(keep))
+    return Columns(identity, _text(wanted, known, need, texts, identity, present, place), tuple(keep), image)
 
 
 def _text(
@@ -79,6 +94,8 @@ def _text(
         for column in template.columns:
             need(column, "--text")
         return template
+    if wanted.image is not None and ("text" not in known or wanted.image == "text"):
+        return TextTemplate.nothing()
     if "text" in known or not present:
         return TextTemplate.column("text")
     candidates = [name for name in texts if name != identity]

@@ -82,6 +82,7 @@ class CsvSource(RowSource):
         identity = None if columns.id is None else places.get(columns.id, -1)
         single = None if columns.text.single is None else places.get(columns.text.single, -1)
         kept = [places.get(column, -1) for column, _ in columns.keep]
+        image = None if columns.image is None else places.get(columns.image, -1)
         # A column that this file lacks is read from the end of the row, where a null is put.
         batch, size = Batch.of(len(kept)), 0
         for line, row, problem in _rows(file):
@@ -95,6 +96,8 @@ class CsvSource(RowSource):
                 text = row[single] if single is not None else columns.text.render(_lookup(row, places))
                 batch.ids.append(None if identity is None else row[identity])
                 batch.texts.append(text or None)
+                if image is not None:
+                    batch.images.append(row[image] or None)
                 batch.lines.append(line)
                 for column, place in zip(batch.kept, kept, strict=True):
                     column.append(row[place] or None)

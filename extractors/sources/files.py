@@ -11,7 +11,9 @@ from pathlib import Path
 from extractors.errors import SourceError
 from extractors.sources.columns import Wanted
 from extractors.sources.csv_rows import CsvSource
+from extractors.sources.image_files import ImageFilesSource
 from extractors.sources.json_rows import JsonSource
+from extractors.sources.pictures import SUFFIXES
 from extractors.sources.source import Source
 from extractors.sources.tables import parquet_source
 from extractors.sources.text_files import TextFilesSource
@@ -20,7 +22,7 @@ from extractors.sources.text_template import listed
 logger = logging.getLogger(__name__)
 _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
-    ".parquet": "parquet", ".pq": "parquet",
+    ".parquet": "parquet", ".pq": "parquet", **dict.fromkeys(SUFFIXES, "image"),
 }  # fmt: skip
 _ELSEWHERE = {
     ".duckdb": "give it as --duckdb FILE with a table name or --sql",
@@ -62,17 +64,41 @@ def _reader(files: list[Path], wanted: Wanted, *, root: Path, place: str) -> Sou
         raise SourceError(f"{place} mixes kinds of files: {told}; choose one kind with a glob such as '{root}/*.csv'")
     [kind] = kinds
     if kind == "text":
+        if wanted.image is not None:
+            raise SourceError(f"{place} is text files, which have no column {wanted.image!r}; leave --image out")
         for path in files:
             if hint := _ELSEWHERE.get(path.suffix.lower()):
                 raise SourceError(f"{path} is not a text file: {hint}")
         return TextFilesSource(files, wanted, root=root, place=place)
+    if kind == "image":
+        return ImageFilesSource(files, wanted, root=root, place=place)
     if len(files) > 1:
         files = _not_empty(files, place)
+    source: Source
     if kind == "csv":
-        return CsvSource(files, wanted, place=place)
-    if kind == "json":
-        return JsonSource(files, wanted, place=place)
-    return parquet_source(files, wanted, place=place)
+        source = CsvSource(files, wanted, place=place)
+    elif kind == "json":
+        source = JsonSource(files, wanted, place=place)
+    else:
+        source = parquet_source(files, wanted, place=place)
+    source.pictures = wanted.pictures(root)
+    return source
+
+
+def is_pictures(source: str) -> bool:
+    """Whether the source at a path, in a folder or under a glob is files of pictures, by the first one's name."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        found: Iterable[Path] = path.rglob("*")
+        root = path
+    elif glob.has_magic(source) and not path.exists():
+        found, root = (Path(each) for each in glob.iglob(str(path), recursive=True)), _root(path)  # noqa: PTH207
+    else:
+        return _kind(path) == "image"
+    for each in found:
+        if each.is_file() and not any(part.startswith(".") for part in each.relative_to(root).parts):
+            return _kind(each) == "image"
+    return False
 
 
 def _kind(path: Path) -> str:

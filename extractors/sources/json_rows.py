@@ -76,6 +76,7 @@ class JsonSource(RowSource):
 
     def _lines(self, path: Path, encoding: str) -> Iterator[Batch]:
         label, identity, template, keys = self._labels[path], self._columns.id, self._columns.text, self._keys
+        image = self._columns.image
         single = template.single
         batch, size = Batch.of(len(keys)), 0
         ids, texts, loads = batch.ids, batch.texts, orjson.loads
@@ -91,6 +92,8 @@ class JsonSource(RowSource):
                 record_id = None if identity is None else row.get(identity)
                 ids.append(record_id if type(record_id) is str else _text(record_id, line, identity))
                 texts.append(text if type(text) is str else _text(text, line, single))
+                if image is not None:
+                    batch.images.append(_text(row.get(image)))
                 for column, key in zip(batch.kept, keys, strict=True):
                     column.append(_dumps(row.get(key)))
             else:
@@ -111,6 +114,8 @@ class JsonSource(RowSource):
                 text = self._columns.text.render(_lookup(value))
                 batch.ids.append(record_id)
                 batch.texts.append(text)
+                if self._columns.image is not None:
+                    batch.images.append(_text(value.get(self._columns.image)))
                 for column, key in zip(batch.kept, self._keys, strict=True):
                     column.append(_dumps(value.get(key)))
                 size += len(text or "")

@@ -32,7 +32,7 @@ class LedgerSource(Source):
         kept = "".join(f", {sql_name(_PREFIX + field.name)} as k{n}" for n, field in enumerate(self.kept))
         return (
             "select record_id, occurrence::integer as given, fingerprint, "
-            f"case when reason = '{_BAD_INPUT}' then message end as problem, text, length(text) as characters, strlen(text) as bytes{kept} from {_TABLE}"
+            f"case when reason = '{_BAD_INPUT}' then message end as problem, text, null::varchar as image, length(text) as characters, strlen(text) as bytes{kept} from {_TABLE}"
         )
 
     def stage(self, con: duckdb.DuckDBPyConnection, table: str) -> None:

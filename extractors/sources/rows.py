@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from extractors.errors import SourceError
 from extractors.sources.encodings import without_surrogates
+from extractors.sources.pictures import FROM_TEXT
 from extractors.sources.source import RAW_COLUMNS, Source
 
 BATCH_ROWS = 8192
@@ -22,12 +23,13 @@ BATCH_CHARACTERS = 4_000_000
 class Batch:
     """Rows as lists. ``kept`` has a list for each kept column, of text (CSV) or JSON text (JSON).
 
-    ``lines`` are the rows' line numbers where a reader wants to judge them once more, else empty.
+    ``images`` are the cells of the picture column, where there is one, else empty. ``lines`` are the rows' line numbers where a reader wants to judge them once more, else empty.
     """
 
     kept: list[list[str | None]]
     ids: list[str | None] = field(default_factory=list)
     texts: list[str | None] = field(default_factory=list)
+    images: list[str | None] = field(default_factory=list)
     troubles: dict[int, tuple[str, str]] = field(default_factory=dict)
     lines: list[int] = field(default_factory=list)
 
@@ -41,6 +43,7 @@ class Batch:
         self.troubles[len(self.ids)] = (problem, raw)
         self.ids.append(record_id)
         self.texts.append(None)
+        self.images.append(None)
         for column in self.kept:
             column.append(None)
 
@@ -52,8 +55,10 @@ class Batch:
         for place, (problem, raw) in self.troubles.items():
             problems[place], raws[place] = problem, raw
             self.texts[place] = raw
-        columns = [_strings(values) for values in (self.ids, self.texts, problems, raws, *self.kept)]
-        names = [*RAW_COLUMNS, *(f"k{number}" for number in range(len(self.kept)))]
+        # Where no picture is asked for there are none but those of broken rows.
+        self.images.extend([None] * (len(self.ids) - len(self.images)))
+        columns = [_strings(values) for values in (self.ids, self.texts, problems, raws, self.images, *self.kept)]
+        names = [*RAW_COLUMNS, "image", *(f"k{number}" for number in range(len(self.kept)))]
         return pa.RecordBatch.from_arrays(columns, names=names)
 
 
@@ -82,7 +87,8 @@ class RowSource(Source):
         self._trouble = None
         con.register("quarry_rows", stream(self._watched(), len(self.kept)))
         kept = "".join(f", {sql} as k{number}" for number, sql in enumerate(self._conversions))
-        return f"select id, text, problem, raw{kept} from quarry_rows"
+        image = "" if self.pictures is None else f", {FROM_TEXT}(image) as image"
+        return f"select id, text, problem, raw{image}{kept} from quarry_rows"
 
     def stage(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
         try:
@@ -108,7 +114,7 @@ class RowSource(Source):
 
 def stream(batches: Iterator[Batch], width: int) -> pa.RecordBatchReader:
     """The batches as an Arrow stream with ``width`` kept columns."""
-    names = [*RAW_COLUMNS, *(f"k{number}" for number in range(width))]
+    names = [*RAW_COLUMNS, "image", *(f"k{number}" for number in range(width))]
     schema = pa.schema([pa.field(name, pa.string()) for name in names])
     return pa.RecordBatchReader.from_batches(schema, (batch.arrow() for batch in batches))
 

@@ -8,9 +8,11 @@ import duckdb
 import pyarrow as pa
 
 from extractors.errors import SourceError
+from extractors.sources.pictures import PictureFinder
 
 RAW_COLUMNS = ("id", "text", "problem", "raw")
-"""What ``Source.select`` gives, all VARCHAR, followed by ``k0``, ``k1``, ... for the kept columns."""
+"""What ``Source.select`` gives, all VARCHAR, followed by ``image`` where the source has pictures, and ``k0``,
+``k1``, ... for the kept columns."""
 
 # The first byte says at once for nearly every text that it is not blank; only the others meet the regex,
 # which knows Unicode's white space (RE2's \\s is ASCII only).
@@ -27,12 +29,15 @@ class Source(ABC):
 
     A record's id is the id column cast to text, else ``c-`` and the first 16 digits of its fingerprint.
     Its fingerprint is ``content_fingerprint(text)``. A record that cannot be asked has a ``problem``, and
-    its fingerprint is that of ``"\\0problem\\0" + problem + raw``, which no text of a source equals.
+    its fingerprint is that of ``"\\0problem\\0" + problem + raw``, which no text of a source equals. That of a
+    record with a picture is over the hash of the picture's bytes as well, and its text may be empty.
     Lone surrogates become U+FFFD; NUL characters stay.
     """
 
     kept: pa.Schema
     place: str
+    pictures: PictureFinder | None = None
+    """Who finds the pictures that the cells of ``image`` name."""
 
     def __enter__(self) -> Source:
         return self
@@ -54,7 +59,8 @@ class Source(ABC):
     """Why a record without an id cannot be asked; None where an id is made from the content."""
 
     def stage(self, con: duckdb.DuckDBPyConnection, table: str) -> None:
-        """Create ``table``: record_id, given (occurrence or null), fingerprint, problem, text, characters, bytes, k0, k1, ...
+        """Create ``table``: record_id, given (occurrence or null), fingerprint, problem, text, image (JSON of an
+        ``ImageRef``, or null), characters, bytes, k0, k1, ...
 
         ``table`` is named with its database, for a source may look names up in one of its own. Its ``rowid``
         is the source order. The source is read exactly once. Raises ``SourceError``.
@@ -62,20 +68,28 @@ class Source(ABC):
         kept = "".join(f", k{number}" for number in range(len(self.kept)))
         no_id = "null" if self.id_null_problem is None else "'" + self.id_null_problem.replace("'", "''") + "'"
         missing = "false" if self.id_null_problem is None else "id is null or id = ''"
+        image = "null::varchar as image" if self.pictures is None else "image"
         try:
+            if self.pictures is not None:
+                self.pictures.register(con)
             self.attach(con)
             con.execute(
                 f"create table {table} as "
                 "select coalesce(nullif(id, ''), 'c-' || fingerprint[:16]) as record_id, null::integer as given, "
-                f"fingerprint, problem, text, length(text) as characters, strlen(text) as bytes{kept} from (select *, sha256(case when problem is null then text else "
+                f"fingerprint, problem, text, case when problem is null then image end as image, length(text) as characters, "
+                f"strlen(text) as bytes{kept} from (select *, sha256(case when problem is null and image is null then text "
+                "when problem is null then chr(0) || 'image' || chr(0) || (image::json ->> '$.sha256') || chr(0) || text else "
                 f"chr(0) || 'problem' || chr(0) || problem || coalesce(raw, text) end)[:32] as fingerprint from ("
-                f"select id, coalesce(text, '') as text, raw, case when problem is not null then problem "
-                f"when {missing} then {no_id} when text is null then 'the text is null' "
+                f"select id, coalesce(text, '') as text, raw, image, case when problem is not null then problem "
+                f"when {missing} then {no_id} when image is not null then image::json ->> '$.problem' when text is null then 'the text is null' "
                 f"when text = '' then 'the text is empty' when {_BLANK} then 'the text is only white space' end as problem"
-                f"{kept} from ({self.select(con)})))"
+                f"{kept} from (select id, text, problem, raw, {image}{kept} from ({self.select(con)}))))"
             )
         except duckdb.Error as error:
             raise _told(error, self.place) from error
+        finally:
+            if self.pictures is not None:
+                self.pictures.unregister(con)
 
 
 def _told(error: duckdb.Error, place: str) -> Exception:

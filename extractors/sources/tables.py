@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from extractors.errors import SourceError
 from extractors.sources.columns import Columns, Wanted, choose
+from extractors.sources.pictures import FROM_BYTES, FROM_TEXT
 from extractors.sources.source import Source
 from extractors.sources.text_template import listed, sql_name, sql_text
 
@@ -42,6 +43,7 @@ class QuerySource(Source):
                 self.id_null_problem = f"the id ({self._columns.id!r}) is null"
             self._types = types
             self._kept, self.kept = self._kept_types(con)
+        self.pictures = wanted.pictures(database.parent if database is not None else Path())
 
     def attach(self, con: duckdb.DuckDBPyConnection) -> None:
         if self._frame is not None:
@@ -68,6 +70,13 @@ class QuerySource(Source):
         columns = self._columns
         identity = "null::varchar" if columns.id is None else self._text(columns.id)
         kept = "".join(f", {sql} as k{number}" for number, sql in enumerate(self._kept))
+        image = ""
+        if columns.image is not None:
+            cell = sql_name(columns.image)
+            is_bytes = self._types.get(columns.image) == "BLOB"
+            image = (
+                f", {FROM_BYTES}({cell}) as image" if is_bytes else f", {FROM_TEXT}(cast({cell} as varchar)) as image"
+            )
         not_text = " or ".join(
             f"({sql_name(name)} is not null and {self._text(name)} is null)"
             for name in columns.text.columns
@@ -76,7 +85,7 @@ class QuerySource(Source):
         problem = f"case when {not_text} then 'the bytes are not UTF-8' end" if not_text else "null::varchar"
         return (
             f"select {identity} as id, {columns.text.sql(self._text)} as text, {problem} as problem, "
-            f"null::varchar as raw{kept} from ({self._query}\n)"
+            f"null::varchar as raw{image}{kept} from ({self._query}\n)"
         )
 
     def _text(self, column: str) -> str:

@@ -29,6 +29,11 @@ class TextTemplate:
         return cls(("", name, ""))
 
     @classmethod
+    def nothing(cls) -> TextTemplate:
+        """The template of records that are nothing but their picture: empty text."""
+        return cls(("",))
+
+    @classmethod
     def parse(cls, template: str) -> TextTemplate:
         """Read ``{column}``, ``{{`` and ``}}`` for braces, and ``\\n``, ``\\t``, ``\\\\`` (shells pass
         them on as two characters). Raises ``SourceError`` for a lone brace or a template without a column."""
@@ -76,7 +81,7 @@ class TextTemplate:
             for place, piece in enumerate(self.pieces)
             if place % 2 or piece
         ]
-        return "(" + " || ".join(parts) + ")"
+        return "(" + " || ".join(parts) + ")" if parts else "''"
 
 
 def sql_text(value: str) -> str:

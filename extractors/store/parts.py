@@ -124,6 +124,7 @@ def failures_part(items: Sequence[Item], schemas: PartSchemas, *, ledger_text: s
         "partial": [_partial(outcome.partial) for outcome in failed],
         "text": [_ledger_text(record.text, ledger_text) for record in records],
         "merged": [item.merged for item in items],
+        "image": [_images(record) for record in records],
     }
     arrays = [_array(columns[field.name], field.type) for field in FAILURES_FIXED]
     arrays += [_kept(records, field) for field in schemas.kept]
@@ -216,6 +217,11 @@ def _meta(items: Sequence[Item], found: Sequence[Extracted]) -> pa.Array:
 
 def _kept(records: Sequence[Record], field: pa.Field) -> pa.Array:
     return _array([record.kept.get(field.name) for record in records], field.type)
+
+
+def _images(record: Record) -> str | None:
+    """The names and hashes of a record's pictures; None where it has none."""
+    return "\n".join(f"sha256:{image.sha256} {image.name}" for image in record.images) or None
 
 
 def _ledger_text(text: str, policy: str) -> str | None:

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from extractors.errors import OutputError, SourceError
 from extractors.sources import Source
+from extractors.sources.pictures import picture_of
 from extractors.store.current import CurrentOutcomes, current_outcomes, fingerprint_sql, identity_sql
 from schemas.records import Record
 
@@ -218,18 +219,19 @@ class Plan:
         kept = "".join(f", k{number}" for number in range(len(self.kept)))
         for first, last, first_ord, last_ord, followers in windows:
             leaders = cursor.sql(
-                f"select n, record_id, occurrence, s.fingerprint, problem, text, donor, followers{kept} from {_STAGED} s "
+                f"select n, record_id, occurrence, s.fingerprint, problem, text, image, donor, followers{kept} from {_STAGED} s "
                 f"join {_LEADERS} l on s.rowid = l.ord where s.rowid between $a and $b and l.n between $x and $y order by n",
                 params={"a": first_ord, "b": last_ord, "x": first, "y": last},
             ).to_arrow_table()
             more = self._followers(first, last, kept) if followers else None
-            rows = zip(*(leaders.column(place).to_pylist() for place in range(8)), self._kept(leaders, 8), strict=True)
-            for _, record_id, occurrence, fingerprint, problem, text, donor, count, values in rows:
-                lead = Record(record_id, text, fingerprint, occurrence, values, problem)
+            rows = zip(*(leaders.column(place).to_pylist() for place in range(9)), self._kept(leaders, 9), strict=True)
+            for _, record_id, occurrence, fingerprint, problem, text, image, donor, count, values in rows:
+                images = picture_of(image)
+                lead = Record(record_id, text, fingerprint, occurrence, values, problem, images)
                 records = [lead]
                 if count and more is not None:
                     records += [
-                        Record(other, text, fingerprint, number, its, problem)
+                        Record(other, text, fingerprint, number, its, problem, images)
                         for other, number, its in islice(more, count)
                     ]
                 yield Group(tuple(records), None if donor is None else self._outcomes.path(donor))
@@ -267,6 +269,8 @@ def _made(
     con.execute(f"set threads = {min(4, os.cpu_count() or 1)}")
     con.execute(f"set temp_directory = '{_escaped(folder / 'spill')}'")
     con.execute(f"attach '{_escaped(folder / 'plan.duckdb')}' as quarry_plan")
+    if source.pictures is not None:
+        source.pictures.scratch = folder / "pictures"
     _stage(con, source)
     outcomes = current_outcomes(con, keys, schema=_SCHEMA)
     duplicates = _judge(con, outcomes, retry)
