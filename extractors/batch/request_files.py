@@ -82,8 +82,8 @@ class RequestFiles:
             "ask this record with --lane live, or split it"
         )
 
-    def add(self, request: ChatRequest, body: bytes, *, digest: str, worst: Amount) -> None:
-        """Write one request that is not ``too_long``. Raises ``OutputError`` (a full disk)."""
+    def add(self, request: ChatRequest, body: bytes, *, digest: str, worst: Amount) -> str:
+        """Write one request that is not ``too_long``; the name of its file. Raises ``OutputError`` (a full disk)."""
         key = (request.model, request.thinking, request.thinking_budget)
         target = self._open.get(key)
         if target is not None and (
@@ -98,6 +98,7 @@ class RequestFiles:
             target.add(line, bytes.fromhex(digest), worst)
         except OSError as error:
             raise files.explained(error, self._path("requests")) from error
+        return target.name
 
     def finish(self) -> None:
         """Make the last files whole."""
