@@ -204,8 +204,6 @@ def run(
                 # Only now: a leftover journal may hold answers to what was not finished, and a retry
                 # knows nothing of the records that an earlier run left undone.
                 replay.discard()
-                if lane is not None:
-                    lane.settle()
         else:
             watch.planned(plan.counts, Progress())
         report = tally.report(

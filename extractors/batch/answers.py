@@ -60,7 +60,6 @@ class Answers:
         self._files: list[int] = []
         self._good: dict[bytes, int] = {}
         self._bad: dict[bytes, list[int | CallError]] = {}
-        self._latency: list[tuple[float, float]] = []
 
     def __len__(self) -> int:
         return len(self._good)
@@ -141,6 +140,10 @@ class Answers:
         if place is not None:
             return replace(self._read(place), earlier=tuple(tries)), len(tries)
         return replace(tries[-1], earlier=tuple(tries[:-1])), len(tries)
+
+    def hold(self, digests: Iterable[bytes]) -> bool:
+        """Whether any of these has a result that no outcome has used."""
+        return any(digest in self._good or digest in self._bad for digest in digests)
 
     def forget(self, digests: Iterable[bytes]) -> None:
         """These have become outcomes; who asks the same again wants another answer."""

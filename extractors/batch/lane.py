@@ -162,7 +162,7 @@ class BatchLane:
                     self.stop(self._ending)
                 if self.stopped is not None:
                     files.drop()
-                    return
+                    break
                 files.finish()
                 dirty = yield from self._send(chunks, look)
                 if self.stopped is not None or not (dirty or self._under_way()):
@@ -171,6 +171,7 @@ class BatchLane:
                     dirty |= self._wait()
                 if self.stopped is not None:
                     break
+            self._settle()
         except QuarryError as error:
             self.fatal = self.fatal or error
             self.stop(str(error))
@@ -312,6 +313,7 @@ class BatchLane:
         return set(look.unpaid)
 
     def _submit(self, file: RequestFile, look: _Pass) -> None:
+        self._ledger.keep_job(self._job.model_dump_json(by_alias=True).encode())
         entry = self._ledger.save(
             BatchEntry(
                 name=file.name,
@@ -325,7 +327,7 @@ class BatchLane:
                 size=file.size,
                 worst=file.worst,
                 worst_line=file.worst_line,
-                after=max((commit.sequence for commit in self._store.commits()), default=0),
+                after=self._last_commit(),
                 written_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
@@ -343,6 +345,7 @@ class BatchLane:
                     yield Chunk.of([chunk.groups[place] for place in sorted(live[number])])
 
         taken = self._purse.spent + self._purse.reserved
+        before_it = self._last_commit()
         with self._live(taken, _Both(self._replay, self._known)) as engine:
             self._engine = engine
             if self.stopped is not None:
@@ -364,6 +367,7 @@ class BatchLane:
             self.fatal = self.fatal or engine.fatal
             if engine.stopped is not None:
                 self.stop(engine.stopped)
+        self._answers.forget(self._store.used_requests(before_it))
         for number, places in live.items():
             self._left[number] = self._left[number] - frozenset(places)
 
@@ -464,10 +468,10 @@ class BatchLane:
             self._asked[digest] = number
         return number
 
-    def settle(self) -> None:
-        """Everything is committed: the answers have done their work."""
+    def _settle(self) -> None:
+        """Put away the batches whose answers are all committed; those of records that are still open stay."""
         for number, entry in self._entries.items():
-            if entry.state is State.COLLECTED:
+            if entry.state is State.COLLECTED and not self._answers.hold(digests_in(self._ledger.requests(entry.name))):
                 self._entries[number] = settled = self._ledger.settle(entry)
                 self._desk.tidy(settled)
 
@@ -485,6 +489,9 @@ class BatchLane:
         hours = self._job.live_after
         old = hours is not None and self._now() - entry.created_at > hours * 3600
         return self._job.lane == "mixed" and old and not entry.gone_live
+
+    def _last_commit(self) -> int:
+        return max((commit.sequence for commit in self._store.commits()), default=0)
 
     def _show_progress(self) -> None:
         entries = [self._entries[number] for number in self._under_way()]

@@ -2,7 +2,8 @@
 
 ::
 
-    OUT/<name>/recipe=<id8>/batches/<batch>.json           the entry
+    OUT/<name>/recipe=<id8>/batches/job                     the job that they are made for
+                                    <batch>.json           the entry
                                     <batch>.requests.jsonl  what is asked; there before the entry is
                                     <batch>.output.jsonl    what came back, each whole or not there
                                     <batch>.errors.jsonl
@@ -143,6 +144,17 @@ class BatchLedger:
         """Make an entry durable; gives it back. Raises ``OutputError``."""
         files.write_whole(self.folder / f"{entry.name}.json", entry.to_json())
         return entry
+
+    def keep_job(self, data: bytes) -> None:
+        """Keep the job that batches are made for, so that they can be collected without it being told again."""
+        path = self.folder / "job"
+        if not path.is_file() or files.read(path) != data:
+            files.write_whole(path, data)
+
+    def job(self) -> bytes | None:
+        """The last job that batches were made for."""
+        path = self.folder / "job"
+        return files.read(path) if path.is_file() else None
 
     def remove(self, entry: BatchEntry) -> None:
         """Forget a batch that the service never had."""
