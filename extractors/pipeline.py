@@ -24,7 +24,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from extractors.batch.lane import BatchLane
+from extractors.batch.lane import BatchLane, check_no_batches
 from extractors.budget import Amount
 from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
@@ -177,6 +177,7 @@ def run(
                 return tally.limited(plan.chunks(), job.max_records)
 
             if job.lane == "live":
+                check_no_batches(store)
                 engine = stack.enter_context(open_engine(Amount(), replay))
                 finished = conducted(engine, chunks())
             else:
@@ -204,6 +205,8 @@ def run(
                 # Only now: a leftover journal may hold answers to what was not finished, and a retry
                 # knows nothing of the records that an earlier run left undone.
                 replay.discard()
+                if lane is not None:
+                    lane.settle(everything=True)
         else:
             watch.planned(plan.counts, Progress())
         report = tally.report(

@@ -67,6 +67,17 @@ def check_batch_job(job: ExtractionJob, endpoint: Endpoint) -> None:
         )
 
 
+def check_no_batches(store: Store) -> None:
+    """Raises ``JobError`` for a live run over records that batches answer, or have answered: they would be paid
+    twice."""
+    open_ones = [entry for entry in BatchLedger(store.folder).entries() if entry.state is not State.SETTLED]
+    if open_ones:
+        raise JobError(
+            f"{len(open_ones)} batches of this recipe are not settled ({open_ones[0].name}): run with --lane batch to go "
+            "on, or `quarry batch cancel` and --lane mixed --live-tail 50000 to ask live just what they did not answer"
+        )
+
+
 class BatchLane:
     """Answers a plan's chunks. A context manager; ``stop`` may be called from any thread.
 
@@ -171,7 +182,7 @@ class BatchLane:
                     dirty |= self._wait()
                 if self.stopped is not None:
                     break
-            self._settle()
+            self.settle()
         except QuarryError as error:
             self.fatal = self.fatal or error
             self.stop(str(error))
@@ -468,10 +479,13 @@ class BatchLane:
             self._asked[digest] = number
         return number
 
-    def _settle(self) -> None:
-        """Put away the batches whose answers are all committed; those of records that are still open stay."""
+    def settle(self, *, everything: bool = False) -> None:
+        """Put away the batches whose answers are all committed; those of records that are still open stay, unless
+        ``everything`` of the source is decided: then what is left belonged to records that are gone."""
         for number, entry in self._entries.items():
-            if entry.state is State.COLLECTED and not self._answers.hold(digests_in(self._ledger.requests(entry.name))):
+            if entry.state is not State.COLLECTED:
+                continue
+            if everything or not self._answers.hold(digests_in(self._ledger.requests(entry.name))):
                 self._entries[number] = settled = self._ledger.settle(entry)
                 self._desk.tidy(settled)
 

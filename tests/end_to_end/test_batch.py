@@ -240,3 +240,24 @@ def test_the_command_cancels_and_what_was_done_is_kept(qwen: FakeQwen, source: P
     qwen.batches.polls = 2
     assert run_batch(source, out, qwen).undone == 0
     assert max(qwen.batches.asked.values()) == 1
+
+
+def test_a_live_run_does_not_ask_what_a_batch_answers(qwen: FakeQwen, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_batch(source, out, qwen, batch_wait=False)
+    with pytest.raises(JobError, match="--lane mixed"):
+        run_things(source, out, qwen)
+    assert qwen.count == 0
+    report = run_batch(source, out, qwen)
+    assert report.rows == 30
+    assert run_things(source, out, qwen).skipped == 30
+
+
+def test_the_plan_tells_the_price_of_a_batch(qwen: FakeQwen, source: Path, tmp_path: Path) -> None:
+    from extractors.endpoint import Settings
+    from extractors.planning import estimate
+    from tests.end_to_end.things import job_for
+
+    live = estimate(job_for(source, tmp_path / "out", qwen), settings=Settings())
+    batch = estimate(job_for(source, tmp_path / "out", qwen, lane="batch"), settings=Settings())
+    assert live.cost and batch.cost == live.cost / 2
