@@ -101,6 +101,28 @@ def cancel(
         terminal.talk().print("no batch is under way: nothing to cancel")
 
 
+@batch.command("try")
+def try_command(
+    base_url: Annotated[str | None, typer.Option(help="The address. Default: that of the environment.")] = None,
+    poll: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.01)] = 60.0,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Try files and batches with the service's free test model: one line, a fixed answer, no cost.
+
+    Example: `quarry batch try --base-url https://dashscope.aliyuncs.com/compatible-mode/v1`
+    """
+    from extractors.batch.dry_run import try_batches
+    from extractors.endpoint import Settings
+
+    trial = try_batches(Settings.from_environment(), address=base_url, poll=poll)
+    output = trial.output.decode("utf-8", "replace")
+    if json:
+        terminal.say_json({"batch_id": trial.batch.id, "status": trial.batch.status.value, "output": output})
+        return
+    terminal.say(f"{trial.batch.id}: {trial.batch.status.value}")
+    terminal.say(output.strip())
+
+
 def _told(found: Found) -> dict[str, Any]:
     entry = found.entry
     return {

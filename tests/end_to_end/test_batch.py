@@ -261,3 +261,22 @@ def test_the_plan_tells_the_price_of_a_batch(qwen: FakeQwen, source: Path, tmp_p
     live = estimate(job_for(source, tmp_path / "out", qwen), settings=Settings())
     batch = estimate(job_for(source, tmp_path / "out", qwen, lane="batch"), settings=Settings())
     assert live.cost and batch.cost == live.cost / 2
+
+
+def test_the_free_trial_uses_the_test_model_and_leaves_nothing(qwen: FakeQwen) -> None:
+    qwen.answer_with("This is a test result.")
+    told = command("try", "--base-url", qwen.base_url, "--poll", "0.01")
+    assert told["status"] == "completed"
+    assert "This is a test result." in told["output"]
+    (batch,) = qwen.batches.kept.values()
+    assert (batch.endpoint, batch.lines[0]["body"]["model"]) == ("/v1/chat/ds-test", "batch-test-model")
+    assert not qwen.files.kept
+
+
+def test_a_trial_that_does_not_work_says_why(qwen: FakeQwen) -> None:
+    from extractors.batch.dry_run import try_batches
+    from extractors.endpoint import Settings
+
+    qwen.batches.faults = ["invalid"]
+    with pytest.raises(BatchRefused, match="The request is not valid"):
+        try_batches(Settings(), address=qwen.base_url, poll=0.01)
