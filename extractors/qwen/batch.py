@@ -149,7 +149,10 @@ def result_of(line: ResultLine, *, model: str, pricing: Pricing) -> ChatReply | 
     body = line.body
     if line.error and (line.status is None or line.status != 200) and not body:
         body = {"error": _error_words(line.error)}
-    status = line.status if line.status is not None else (400 if line.error else 200)
+    status = line.status
+    if status is None:
+        # Nothing was run to a response, nor billed: but for what the request itself did wrong, it may be asked again.
+        status = 200 if not line.error else 400 if error_code(line).lower().startswith("invalid") else 500
     return chat.decode(status, {}, orjson.dumps(body), model=model, pricing=pricing)
 
 

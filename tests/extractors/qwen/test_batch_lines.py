@@ -99,3 +99,17 @@ def test_a_batch_object_with_its_counts_and_problems() -> None:
 def test_an_unknown_status_is_not_guessed() -> None:
     with pytest.raises(ValueError, match="resting"):
         read_batch({"id": "b1", "status": "resting"})
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("InternalError", ErrorKind.OVERLOADED),
+        ("invalid_parameter_error", ErrorKind.BAD_REQUEST),
+        ("data_inspection_failed", ErrorKind.REFUSED),
+    ],
+)
+def test_an_error_without_a_status_is_judged_by_its_code(code: str, kind: ErrorKind) -> None:
+    error = result({"custom_id": "x", "response": None, "error": {"code": code, "message": "no"}})
+    assert isinstance(error, CallError)
+    assert error.kind is kind
