@@ -40,6 +40,15 @@ class Options(TypedDict, total=False):
     region: str
     workspace: str
     thinking: int
+    dialect: Literal["auto", "chat", "responses", "dashscope"]
+    stream: Literal["auto", "always", "never"]
+    lane: Literal["live", "batch", "mixed"]
+    live_tail: int
+    live_after: float
+    batch_window: str
+    batch_requests: int
+    batch_wait: bool
+    batch_poll: float
     mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"]
     concurrency: int
     rpm: int
@@ -57,6 +66,7 @@ class Options(TypedDict, total=False):
     temperature: float
     seed: int
     timeout: float
+    idle_timeout: float
     transport_attempts: int
     transport_seconds: float
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import Extraction
@@ -23,7 +23,7 @@ from extractors.images import Pictures, load_pictures
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
-from extractors.store.journal import Journal, Replay, entry_result, result_entry
+from extractors.store.journal import Journal, entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Commit, Store
@@ -46,6 +46,12 @@ class ChunkDone:
     latencies: tuple[float, ...] = ()
     tries: int = 0
     replayed: int = 0
+
+
+class Known(Protocol):
+    """Answers from before, as ``journal.entry_result`` reads them, by request digest."""
+
+    def get(self, request: str) -> dict[str, Any] | None: ...
 
 
 class Undone(Exception):
@@ -71,7 +77,7 @@ class Engine:
         connect: Callable[[AsyncExitStack, asyncio.Event], Coroutine[Any, Any, Call]],
         dialect: str,
         run_id: str,
-        replay: Replay,
+        replay: Known,
         alive: Callable[[], Coroutine[Any, Any, str | None]],
         pictures_at_once: int = 64,
     ) -> None:
@@ -215,25 +221,23 @@ class Engine:
                     journal.append(digest, result_entry(result))
                     self._count(result)
                     await self._turn()
-                calls.extend(
-                    _call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect)
-                )
+                calls.extend(call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect))
                 extraction.receive(result)
         except Undone as undone:
             if undone.tries and request is not None:
                 # They were made, and no answer will ever hold them.
                 last = replace(undone.tries[-1], earlier=undone.tries[:-1])
                 work.calls.extend(
-                    _call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect)
+                    call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect)
                 )
             raise
         except Exception as error:
             # A bug or an odd record must cost that record only; its trace goes to the log.
             logger.exception("record %s: internal error", record.record_id)
-            return _internal(error, self._recipe, calls), calls
+            return internal_failure(error, self._recipe, calls), calls
         outcome = extraction.outcome
         if outcome is None:
-            return _internal(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
+            return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         return outcome, calls
 
     async def _ask(self, request: ChatRequest) -> ChatReply | CallError:
@@ -320,7 +324,7 @@ class _ChunkWork:
     replayed: int = 0
 
 
-def _internal(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
+def internal_failure(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
     usage = sum(
         (Usage(1, call.input_tokens, call.output_tokens, cost=call.cost) for call in calls if call.status == "ok"),
         Usage(),
@@ -328,7 +332,7 @@ def _internal(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> 
     return Failed(Reason.INTERNAL, f"{type(error).__name__}: {error}"[:500], model=recipe.policy.name, usage=usage)
 
 
-def _call_records(
+def call_records(
     record_id: str, fingerprint: str, digest: str, request: ChatRequest, result: ChatReply | CallError, dialect: str
 ) -> list[CallRecord]:
     """One row for each HTTP try of a call, the failed ones first."""

@@ -12,7 +12,8 @@
     ├── ProviderError           the model's provider must act               exit 4
     │   ├── KeyRejected         401/403: the key or its account
     │   ├── ServerUnreachable   nothing answers at the address
-    │   └── ModelMissing        the model's weights or name are unknown
+    │   ├── ModelMissing        the model's weights or name are unknown
+    │   └── BatchRefused        a batch as a whole was refused
     ├── BudgetReached           a ceiling stopped the run (not a failure)   exit 5
     └── InternalError           a bug of ours                               exit 70
 
@@ -96,6 +97,12 @@ class ModelMissing(ProviderError):
     """The model's name is unknown or its weights are not to be had."""
 
     kind = "model"
+
+
+class BatchRefused(ProviderError):
+    """The service took no batch: what it was to answer is undone."""
+
+    kind = "batch"
 
 
 class BudgetReached(QuarryError):

@@ -17,18 +17,22 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel
 
+from extractors.batch.lane import BatchLane, check_no_batches
+from extractors.budget import Amount
 from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
 from extractors.endpoint import Endpoint, Settings, resolve_endpoint
-from extractors.engine import ChunkDone, Engine
+from extractors.engine import ChunkDone, Engine, Known
 from extractors.errors import JobError, SchemaError
 from extractors.limits import LimitStats, Permit
+from extractors.qwen.batch_client import BatchClient
 from extractors.recipe import Recipe, compile_recipe
 from extractors.report import Progress, RunReport
 from extractors.sources import Source, open_source
@@ -76,11 +80,11 @@ class Silent:
 class Control:
     """A run's stop button. ``stop`` finishes what is in flight; a second ``stop`` does not wait for it."""
 
-    _engine: Engine | None = None
+    _engine: Engine | BatchLane | None = None
     _asked: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: Engine | BatchLane) -> None:
         """Called by the run when there is something to stop."""
         with self._lock:
             self._engine = engine
@@ -141,34 +145,68 @@ def run(
             Plan.make(source, store.keys(), scratch=store.scratch, chunk_size=job.chunk_size, retry=retry)
         )
         tally = _Tally(plan.counts)
-        engine: Engine | None = None
+        engine: Engine | BatchLane | None = None
+        lane: BatchLane | None = None
         if plan.counts.new:
             replay = store.replay()
             address = stack.enter_context(answering.serve(progress=watch.fetching))
-            engine = stack.enter_context(
-                Engine(
+
+            def open_engine(taken: Amount, known: Known) -> Engine:
+                return Engine(
                     recipe,
                     store,
-                    connect=partial(connect, job, answering, address, on_limits=tally.watch_limits, permit=permit),
+                    connect=partial(
+                        connect,
+                        _less(job, taken),
+                        answering,
+                        address,
+                        on_limits=tally.watch_limits,
+                        permit=permit,
+                    ),
                     dialect=answering.dialect.name,
                     run_id=run_id,
-                    replay=replay,
+                    replay=known,
                     alive=liveness(address),
                     pictures_at_once=min(answering.concurrency, 64),
                 )
-            )
+
+            def conducted(engine: Engine, chunks: Iterator[Chunk]) -> Iterable[ChunkDone]:
+                return (conduct or conduct_directly)(engine, chunks, _window(job, answering))
+
+            def chunks() -> Iterator[Chunk]:
+                return tally.limited(plan.chunks(), job.max_records)
+
+            if job.lane == "live":
+                check_no_batches(store)
+                engine = stack.enter_context(open_engine(Amount(), replay))
+                finished = conducted(engine, chunks())
+            else:
+                engine = lane = stack.enter_context(
+                    BatchLane(
+                        job,
+                        answering,
+                        recipe,
+                        store,
+                        client=BatchClient(address, api_key=answering.api_key),
+                        run_id=run_id,
+                        replay=replay,
+                        live=open_engine,
+                        conduct=conducted,
+                    )
+                )
+                finished = lane.run(chunks)
             engine.progress.total = plan.counts.new
             (control or Control()).attach(engine)
             watch.planned(plan.counts, engine.progress)
-            for done in (conduct or conduct_directly)(
-                engine, tally.limited(plan.chunks(), job.max_records), _window(job, answering)
-            ):
+            for done in finished:
                 tally.add(done)
                 watch.chunk_done(done, engine.progress)
             if not tally.undone and retry is None:
                 # Only now: a leftover journal may hold answers to what was not finished, and a retry
                 # knows nothing of the records that an earlier run left undone.
                 replay.discard()
+                if lane is not None:
+                    lane.settle(everything=True)
         else:
             watch.planned(plan.counts, Progress())
         report = tally.report(
@@ -180,6 +218,7 @@ def run(
             started=started,
             seconds=time.monotonic() - clock,
             stopped=engine.stopped if engine else None,
+            saved=lane.saved if lane else None,
         )
         store.write_run(run_id, {**report.as_dict(), "job": job.model_dump(mode="json", by_alias=True)})
         build_catalog(Path(job.out))
@@ -270,6 +309,7 @@ class _Tally:
         started: datetime,
         seconds: float,
         stopped: str | None,
+        saved: Decimal | None,
     ) -> RunReport:
         counts = self.counts
         undone = self.undone
@@ -308,6 +348,7 @@ class _Tally:
             latency_p50=round(statistics.median(self.latencies), 4) if self.latencies else None,
             latency_p95=round(quantiles[18], 4) if quantiles else None,
             stopped=stopped,
+            saved=saved,
         )
 
     def watch_limits(self, stats: LimitStats) -> None:
@@ -333,6 +374,13 @@ def _open_store(job: ExtractionJob, recipe: Recipe, source: Source) -> Store:
         kept=source.kept,
         ledger_text=job.ledger_text,
     )
+
+
+def _less(job: ExtractionJob, taken: Amount) -> ExtractionJob:
+    """The job with what is left of its ceilings."""
+    cost = None if job.max_cost is None else max(Decimal(0), job.max_cost - taken.cost)
+    tokens = None if job.max_tokens is None else max(0, job.max_tokens - taken.tokens)
+    return job.model_copy(update={"max_cost": cost, "max_tokens": tokens})
 
 
 def _window(job: ExtractionJob, endpoint: Endpoint) -> int:

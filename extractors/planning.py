@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from extractors.batch.purse import batch_pricing
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.pipeline import model_of
 from extractors.prompting import fence
@@ -95,7 +96,10 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     output = seen if seen is not None else _output_of(recipe)
     usage = Usage(to_ask, round(to_ask * (prefix + each)), round(to_ask * output))
-    one = endpoint.pricing.cost(Usage(1, round(prefix + each), round(output)))
+    pricing = endpoint.pricing
+    if job.lane != "live":
+        pricing = batch_pricing(pricing, endpoint.profile.batch_price)
+    one = pricing.cost(Usage(1, round(prefix + each), round(output)))
     return Estimate(
         recipe=recipe.id[:8],
         model=endpoint.model,

@@ -51,6 +51,8 @@ class RunReport:
     latency_p50: float | None = None
     latency_p95: float | None = None
     stopped: str | None = None
+    saved: Decimal | None = None
+    """What the batch lane cost less than the same answers live; None in the live lane."""
 
     def __post_init__(self) -> None:
         """Raises ``InternalError`` when the counts do not add up: a report that lies is worse than none."""
@@ -100,13 +102,16 @@ class RunReport:
             "latency_p50": self.latency_p50,
             "latency_p95": self.latency_p95,
             "stopped": self.stopped,
+            "saved": None if self.saved is None else format(self.saved, "f"),
         }
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> RunReport:
         """The report that ``as_dict`` told of."""
         cost = told["cost"]
-        return cls(**{**told, "cost": None if cost is None else Decimal(cost)})
+        saved = told.get("saved")
+        money = {"cost": None if cost is None else Decimal(cost), "saved": None if saved is None else Decimal(saved)}
+        return cls(**{**told, **money})
 
 
 @dataclass(slots=True)

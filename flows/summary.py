@@ -31,6 +31,8 @@ def summary_markdown(report: RunReport) -> str:
         f"rate limits hit: {report.rate_limited:,}",
         f"- output `{report.out}`",
     ]
+    if report.saved:
+        lines.append(f"- the batch lane saved {report.saved:f} {report.currency} against the same answers live")
     if report.stopped:
         lines.append(f"- stopped: {report.stopped}; run it again to go on")
     if report.failures_by_reason:

@@ -84,7 +84,28 @@ class ExtractionJob(BaseModel):
         ge=0,
         description="Tokens that the model may think before it answers; part of the recipe. Default: it does not think.",
     )
-    lane: Literal["live"] = Field(default="live", description="How calls travel.")
+    lane: Literal["live", "batch", "mixed"] = Field(
+        default="live",
+        description="How calls travel: live, through the provider's Batch API at half the price, or in batches with "
+        "the last few live.",
+    )
+    live_tail: int = Field(
+        default=100, ge=0, le=50_000, description="Mixed lane: so many records or fewer are asked live, not in a batch."
+    )
+    live_after: float | None = Field(
+        default=None,
+        gt=0,
+        description="Mixed lane: hours after which a batch is cancelled and what is left of it is asked live.",
+    )
+    batch_window: str = Field(default="24h", description="Time that a batch may take: 24h to 336h, or 1d to 14d.")
+    batch_requests: int = Field(default=50_000, ge=1, le=50_000, description="Requests in a batch at most.")
+    batch_wait: bool = Field(
+        default=True,
+        description="Wait for batches to end; without it a run submits, stops, and the same command later collects.",
+    )
+    batch_poll: float = Field(
+        default=60.0, gt=0, description="Seconds until batches are looked at again, growing to ten times as much."
+    )
     mode: Literal["auto", "json_schema", "json_object", "tools", "prompted", "grammar"] = Field(
         default="auto", description="How structured output is asked for; auto takes it from the model's profile."
     )

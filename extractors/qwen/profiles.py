@@ -59,6 +59,9 @@ class Profile(BaseModel):
     dated: str = ""
     logprobs: bool = False
     batch: bool = False
+    """Whether the Batch API takes the model."""
+    batch_price: Decimal = Field(default=Decimal("0.5"), ge=0, le=1)
+    """The share of the live price that a batch costs."""
     bucket: Literal["fast", "balanced", "max", "vision", "embedding", "long", "other"] = "other"
     dialects: tuple[Literal["chat", "responses", "dashscope"], ...] = Field(default=("chat",), min_length=1)
     """Wire formats that the model answers in, best first."""

@@ -204,6 +204,16 @@ class Store:
                     replay.forget(used.column("request").to_pylist())
         return replay
 
+    def used_requests(self, after: int) -> dict[bytes, int]:
+        """The requests whose answers commits after a sequence have used, each with the last such commit."""
+        used: dict[bytes, int] = {}
+        for commit in self.commits():
+            if commit.sequence > after and (part := commit.part("calls")) is not None:
+                table = pq.read_table(self.folder / part.path, columns=["request"], partitioning=None)
+                for request in table.column("request").to_pylist():
+                    used[bytes.fromhex(request)] = commit.sequence
+        return used
+
     def write_run(self, run_id: str, document: Mapping[str, Any]) -> None:
         """Keep a run's report."""
         data = orjson.dumps(document, option=orjson.OPT_INDENT_2)

@@ -14,6 +14,7 @@ import typer
 
 from extractors.errors import OutputError, QuarryError
 from flows.cli import terminal
+from flows.cli.batch import batch
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options
 from schemas.job import ExtractionJob
@@ -27,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(models, name="model")
+app.add_typer(batch, name="batch")
 
 _JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _OUT = typer.Argument(metavar="OUT", help="The output folder of a run.")

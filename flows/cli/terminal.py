@@ -145,6 +145,8 @@ def summary(console: Console, report: RunReport) -> None:
         f"{report.input_tokens:,} input + {report.output_tokens:,} output tokens, "
         f"{money(report.cost, report.currency)}, {report.seconds:,.1f} s, model {report.model}, recipe {report.recipe}"
     )
+    if report.saved:
+        console.print(f"the batch lane saved {money(report.saved, report.currency)} against the same answers live")
     if report.replayed:
         console.print(f"{report.replayed:,} answers came from the journal of an interrupted run: not asked again")
     if report.duplicate_ids:

@@ -32,6 +32,7 @@ from collections.abc import Sequence
 from typing import Self
 
 from tests.fakes.asked import Asked
+from tests.fakes.batches import Batches
 from tests.fakes.cache import PromptCache
 from tests.fakes.canned import Canned
 from tests.fakes.connection import Connection
@@ -131,6 +132,11 @@ class FakeQwen:
     def files(self) -> Files:
         """The uploaded files."""
         return self._state.files
+
+    @property
+    def batches(self) -> Batches:
+        """The batches, and what shall go wrong with them."""
+        return self._state.batches
 
     def rates(self, seconds: float = 1.0) -> list[int]:
         """Requests that arrived in each window of ``seconds``, from the first arrival on."""

@@ -10,7 +10,9 @@ from urllib.parse import parse_qs, unquote
 
 import orjson
 
+from tests.fakes import chat_shapes
 from tests.fakes.asked import PATHS, Asked, Body, Dialect, read
+from tests.fakes.batches import Batches
 from tests.fakes.cache import PromptCache
 from tests.fakes.canned import Canned
 from tests.fakes.embeddings import Embeddings
@@ -57,6 +59,10 @@ class Service:
     connections: set[Any] = field(default_factory=set)
     files: Files = field(default_factory=Files)
     embeddings: Embeddings = field(default_factory=Embeddings)
+    batches: Batches = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.batches = Batches(self.files, self._batch_line)
 
     def reply(self, head: bytes, raw: bytes) -> Plan:
         """The reply to one request. Never raises."""
@@ -69,7 +75,8 @@ class Service:
                 for ending, dialect in PATHS.items():
                     if path.endswith(ending):
                         return self._generate(dialect, path, headers, raw)
-            return Plan([(0.0, self._page(method, unquote(path), parse_qs(query), headers, raw))])
+            page = self._page(method, unquote(path), parse_qs(query), headers, raw)
+            return Plan([(0.0, page)]) if page is not None else Plan([], "close")
         except Exception as error:  # noqa: BLE001
             # A broken answer function must fail the test that wrote it, not hang it.
             self.errors.append(repr(error))
@@ -116,10 +123,25 @@ class Service:
         told = tell(asked, reply, cached=hit, created=made)
         return answer(asked, told, reply, latency=self.latency, size=self.piece)
 
+    def _batch_line(self, body: Body) -> tuple[int, Body]:
+        """One line of a batch: status and body of its reply. It takes nothing of the limits of live requests."""
+        asked = read("chat", body, {})
+        said: Any = self.rules.refusal(asked, {"authorization": f"Bearer {self.rules.api_key}"}) if self.rules else None
+        if said is None:
+            assert callable(self.answer)
+            said = self.answer(asked)
+        if isinstance(said, Fault):
+            return said.status_code, _compat_error(said.code or "internal_error", said.message)
+        reply = Reply(said) if isinstance(said, str) else said
+        return 200, chat_shapes.whole(tell(asked, reply), asked)
+
     def _fault(self, asked: Asked, fault: Fault, latency: float) -> Plan:
         return misbehave(asked, fault, latency=latency, size=self.piece)
 
-    def _page(self, method: str, path: str, query: dict[str, list[str]], headers: dict[str, str], raw: bytes) -> bytes:
+    def _page(
+        self, method: str, path: str, query: dict[str, list[str]], headers: dict[str, str], raw: bytes
+    ) -> bytes | None:
+        """The whole reply; None: none, the connection is closed."""
         if self.rules is not None and not path.endswith(("/stats", "/health")):
             locked = self.rules.bad_key(headers)
             if locked is not None:
@@ -130,6 +152,9 @@ class Service:
         if "/files" in path:
             self.dialects["files"] += 1
             return self.files.reply(method, path, query, headers, raw)
+        if "/batches" in path:
+            self.dialects["batches"] += 1
+            return self.batches.reply(method, path, query, raw)
         if method == "GET" and path.endswith("/stats"):
             return http(200, orjson.dumps(self.stats()))
         if method == "GET" and path.endswith("/models"):

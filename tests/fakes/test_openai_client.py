@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import openai
@@ -162,3 +163,51 @@ def test_a_wrong_key_is_refused_everywhere() -> None:
             client.models.list()
         with pytest.raises(openai.AuthenticationError):
             client.embeddings.create(model="text-embedding-v4", input="x")
+
+
+def test_files_and_batches(client: openai.OpenAI, service: FakeQwen) -> None:
+    lines = [
+        {"custom_id": f"c{n}", "method": "POST", "url": "/v1/chat/completions",
+         "body": {"model": "qwen-plus", "messages": QUESTION, "enable_thinking": False}}
+        for n in range(3)
+    ]  # fmt: skip
+    data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
+    uploaded = client.files.create(file=("in.jsonl", data), purpose="batch")
+    made = client.batches.create(
+        input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h",
+        metadata={"ds_name": "three"},
+    )  # fmt: skip
+    assert made.status == "validating"
+    while (batch := client.batches.retrieve(made.id)).status not in ("completed", "failed"):
+        assert batch.status == "in_progress"
+    assert (batch.status, batch.request_counts.total, batch.request_counts.completed) == ("completed", 3, 3)
+    rows = [json.loads(line) for line in client.files.content(batch.output_file_id).text.splitlines()]
+    assert sorted(row["custom_id"] for row in rows) == ["c0", "c1", "c2"]
+    assert rows[0]["response"]["body"]["choices"][0]["message"]["content"] == TEXT
+    assert [one.id for one in client.batches.list()] == [made.id]
+    assert service.count == 0, "lines of a batch are no live requests"
+
+
+def test_a_batch_is_cancelled_with_what_is_done(client: openai.OpenAI, service: FakeQwen) -> None:
+    service.batches.polls = 10
+    body = {"model": "qwen-plus", "messages": QUESTION}
+    line = {"method": "POST", "url": "/v1/chat/completions", "body": body}
+    data = b"".join(json.dumps({**line, "custom_id": f"c{n}"}).encode() + b"\n" for n in range(4))
+    uploaded = client.files.create(file=("in.jsonl", data), purpose="batch")
+    made = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert client.batches.cancel(made.id).status == "cancelling"
+    batch = client.batches.retrieve(made.id)
+    assert (batch.status, batch.request_counts.completed) == ("cancelled", 2)
+
+
+def test_a_file_with_two_models_is_refused_as_a_whole(client: openai.OpenAI) -> None:
+    data = b"".join(
+        json.dumps({"custom_id": name, "method": "POST", "url": "/v1/chat/completions",
+                    "body": {"model": name, "messages": QUESTION}}).encode() + b"\n"
+        for name in ("qwen-plus", "qwen-max")
+    )  # fmt: skip
+    uploaded = client.files.create(file=("in.jsonl", data), purpose="batch")
+    made = client.batches.create(input_file_id=uploaded.id, endpoint="/v1/chat/completions", completion_window="24h")
+    batch = client.batches.retrieve(made.id)
+    assert batch.status == "failed"
+    assert batch.errors.data[0].code == "mismatched_model"
