@@ -4,6 +4,7 @@
 
     OUT/quarry.json                         says that the folder is ours, and in which format
     OUT/<name>/recipe=<id8>/recipe.json     columns.arrow rows/ failures/ calls/ commits/ journal/ quarantine/
+                                            batches/ when the batch lane was used
     OUT/runs/<run-id>.json
     OUT/.lock  OUT/.scratch/                only a run's own
 """
