@@ -106,20 +106,23 @@ class Bar:
         self._bar.start()
         bar = self._bar
 
+        def show() -> None:
+            elapsed = bar.tasks[0].elapsed or 0.0
+            rate = progress.done / elapsed if elapsed else 0.0
+            left = (progress.total - progress.done) / rate if rate else 0.0
+            bar.update(
+                task,
+                completed=progress.done,
+                rate=f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min",
+                failed=f"{progress.failures:,}",
+                money=f"{progress.input_tokens + progress.output_tokens:,} tokens {money(progress.cost)}",
+                left=f"{_duration(left)} left" if left else "",
+            )
+
         def refresh() -> None:
             while not self._stop.wait(_TICK):
-                elapsed = bar.tasks[0].elapsed or 0.0
-                rate = progress.done / elapsed if elapsed else 0.0
-                left = (progress.total - progress.done) / rate if rate else 0.0
-                bar.update(
-                    task,
-                    completed=progress.done,
-                    rate=f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min",
-                    failed=f"{progress.failures:,}",
-                    money=f"{progress.input_tokens + progress.output_tokens:,} tokens {money(progress.cost)}",
-                    left=f"{_duration(left)} left" if rate else "",
-                )
-            bar.update(task, completed=progress.done, left="")
+                show()
+            show()
 
         self._thread = threading.Thread(target=refresh, name="quarry-bar", daemon=True)
         self._thread.start()
