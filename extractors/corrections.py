@@ -106,6 +106,22 @@ def without_nulls(data: Any, problems: Sequence[FieldProblem], schema: Mapping[s
     return dropped
 
 
+def nulls_for_words(data: Any, problems: Sequence[FieldProblem], schema: Mapping[str, Any]) -> Any:
+    """``data`` with null where a failing value is the word for it and null is allowed: None when there are none.
+
+    Small models write ``"null"`` where they mean null."""
+    mended = None
+    for problem in problems:
+        try:
+            value = value_at(data, problem.path)
+            own = subschema(schema, problem.path)
+        except KeyError:
+            continue
+        if isinstance(value, str) and value.strip().lower() in ("null", "none") and nullable(own):
+            mended = with_value(data if mended is None else mended, problem.path, None)
+    return mended
+
+
 def merge(data: Any, answer: Mapping[str, Any], asked: Sequence[str]) -> tuple[Any, list[str]]:
     """Put a correction's values into the answer. Returns the merged answer and the paths that changed.
 

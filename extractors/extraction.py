@@ -25,6 +25,7 @@ from extractors.corrections import (
     cut_strings,
     fold_keys,
     merge,
+    nulls_for_words,
     outermost,
     problems_of,
     signature,
@@ -270,12 +271,14 @@ class Extraction:
             self._judge(request, value, text)
 
     def _judge_invalid(self, request: ChatRequest, error: ValidationError) -> None:
-        """Mend what needs no model (drifted keys, a null where a default stands), else ask again."""
+        """Mend what needs no model (drifted keys, a null where a default stands, the word for null), else ask again."""
         folded, renamed = fold_keys(self._data, self._recipe.model)
-        mended = folded if renamed else without_nulls(folded, problems_of(error, folded), self._recipe.schema)
-        if renamed or mended is not None:
-            self._data = folded if renamed else mended
-            self._repaired = self._repaired or renamed
+        problems = problems_of(error, folded)
+        worded = None if renamed else nulls_for_words(folded, problems, self._recipe.schema)
+        mended = folded if renamed else worded or without_nulls(folded, problems, self._recipe.schema)
+        if mended is not None:
+            self._data = mended
+            self._repaired = self._repaired or renamed or worded is not None
             try:
                 value = self._recipe.model.model_validate_json(dumps_exact(self._data))
             except ValidationError as second:

@@ -276,6 +276,19 @@ def test_a_null_where_a_default_stands_costs_no_call() -> None:
     assert outcome.value.stock is Stock.YES
 
 
+@pytest.mark.parametrize("word", ["null", " None "])
+def test_the_word_for_null_where_it_cannot_stand_is_null_and_costs_no_call(word: str) -> None:
+    outcome, asked = drive([{**GOOD, "price": word}])
+    assert isinstance(outcome, Extracted)
+    assert (outcome.value.price, outcome.repaired, len(asked)) == (None, True, 1)
+
+
+def test_the_word_for_null_where_null_is_not_allowed_is_asked_again() -> None:
+    outcome, asked = drive([{**GOOD, "stock": "null"}, {"stock": "in_stock"}])
+    assert isinstance(outcome, Extracted)
+    assert len(asked) == 2
+
+
 def test_a_value_that_parquet_cannot_hold_is_corrected() -> None:
     class Count(BaseModel):
         n: int
