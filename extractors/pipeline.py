@@ -24,7 +24,8 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from extractors.batch.lane import BatchLane, check_no_batches
+from extractors.batch.checks import check_no_batches
+from extractors.batch.lane import BatchLane
 from extractors.budget import Amount
 from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
