@@ -126,6 +126,8 @@ def run(
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
         raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
+    if job.credentials is not None and engine_name == "direct":
+        raise JobError("--credentials names a Prefect block: run it with --engine prefect, or set DASHSCOPE_API_KEY")
     settings = settings or Settings.from_environment()
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
@@ -210,6 +212,8 @@ def run(
                     lane.settle(everything=True)
         else:
             watch.planned(plan.counts, Progress())
+        # What DuckDB holds of the plan would be in memory beside the catalog's work.
+        plan.close()
         report = tally.report(
             run_id=run_id,
             recipe=recipe,

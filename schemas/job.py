@@ -5,9 +5,11 @@ from __future__ import annotations
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.form import flattened
 
 
 class ExtractionJob(BaseModel):
@@ -68,6 +70,11 @@ class ExtractionJob(BaseModel):
         default=None,
         description="The hosted region, such as beijing or intl (Singapore), in the place of an address. "
         "Default: DASHSCOPE_REGION.",
+    )
+    credentials: str | None = Field(
+        default=None,
+        description="The name of a saved Prefect block of the kind Qwen credentials: key, region, address, workspace. "
+        "Default: the environment.",
     )
     workspace: str | None = Field(
         default=None,
@@ -156,6 +163,11 @@ class ExtractionJob(BaseModel):
     engine: Literal["direct", "prefect"] = Field(
         default="direct", description="Run in this process, or as a Prefect flow."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_form(cls, told: Any) -> Any:
+        return flattened(told)
 
     @model_validator(mode="after")
     def _source_is_one(self) -> ExtractionJob:

@@ -20,8 +20,7 @@ def review_output(
 ) -> None:
     """Serve the page of an output's queues; returns after Ctrl-C. Raises ``JobError`` for a port that is taken."""
     found = queues(out, name=name, recipe=recipe)
-    models = sorted(row.name for row in load_profiles().rows if "*" not in row.name)
-    server = ReviewServer(found, Options(golden=golden, models=models, base_url=base_url))
+    server = ReviewServer(found, Options(golden=golden, models=load_profiles().offered(), base_url=base_url))
 
     async def serve() -> None:
         ended = asyncio.Event()
