@@ -126,8 +126,10 @@ def run(
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
         raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
-    if job.credentials is not None and engine_name == "direct":
-        raise JobError("--credentials names a Prefect block: run it with --engine prefect, or set DASHSCOPE_API_KEY")
+    if job.credentials is not None and settings is None:
+        raise JobError(
+            "credentials names a Prefect block: give settings with its key, or set DASHSCOPE_API_KEY instead"
+        )
     settings = settings or Settings.from_environment()
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)

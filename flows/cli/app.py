@@ -224,6 +224,14 @@ def _run_here(
 
     control = Control()
     console = terminal.talk()
+    settings = None
+    if job.credentials is not None:
+        from flows import environment
+
+        environment.prepare()
+        from flows.blocks import settings_with
+
+        settings = settings_with(job.credentials)
 
     def on_signal(number: int, frame: object) -> None:
         if not quiet:
@@ -233,9 +241,9 @@ def _run_here(
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if quiet:
-            return run(job, source=source, retry=retry, model=model, watch=Silent(), control=control)
+            return run(job, settings=settings, source=source, retry=retry, model=model, watch=Silent(), control=control)
         with terminal.Bar(console) as bar:
-            return run(job, source=source, retry=retry, model=model, watch=bar, control=control)
+            return run(job, settings=settings, source=source, retry=retry, model=model, watch=bar, control=control)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
