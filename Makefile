@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help venv demo weights test test-full lint lock simulator clean
+.PHONY: help venv demo ui weights test test-full lint lock simulator clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,6 +40,9 @@ test-full: lint weights  ## The same, and the slow tests
 lock:  ## Resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements-dev.lock
+
+ui: venv  ## Prefect's server, Quarry's deployments and a worker on this machine, until Ctrl-C (flags: make ui FLAGS="--port 4300")
+	$(BIN)/python -m flows.ui $(FLAGS)
 
 simulator: venv  ## A Qwen-like service on loopback, until Ctrl-C (flags: make simulator FLAGS="--faults 429=0.2 --rpm 600")
 	$(BIN)/python -m tests.fakes.qwen --answer from-schema --rules documented --cache $(FLAGS)

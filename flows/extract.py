@@ -73,7 +73,8 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
     watch.finish(job, report)
     name, message = final_state(report, job.max_failure_rate)
     get_run_logger().info(message)
-    signalled.pass_on()
+    if (cancelled := signalled.cancelled(message)) is not None:
+        return cancelled
     if name == "Failed":
         return Failed(message=message, data=report.as_dict())
     return Completed(name=name, message=message, data=report.as_dict())

@@ -60,7 +60,8 @@ def retry_failures(
             left += report.failures + report.undone
     message = f"{closed} failures closed, {left} left" if runs else "no open failure matches: nothing was asked"
     get_run_logger().info(message)
-    signalled.pass_on()
+    if (cancelled := signalled.cancelled(message)) is not None:
+        return cancelled
     if runs and not closed and left:
         return Failed(message=message, data={"runs": runs})
     return Completed(message=message, data={"runs": runs})
