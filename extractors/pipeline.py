@@ -145,7 +145,7 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(older_objects_set_aside())
         source = stack.enter_context(source or open_source(job))
-        store = stack.enter_context(_open_store(job, recipe, source))
+        store = stack.enter_context(_open_store(job, recipe, source, retrying=retry is not None))
         plan = stack.enter_context(
             Plan.make(source, store.keys(), scratch=store.scratch, chunk_size=job.chunk_size, retry=retry)
         )
@@ -371,7 +371,7 @@ def model_of(job: ExtractionJob) -> type[BaseModel]:
         raise SchemaError(str(error)) from error
 
 
-def _open_store(job: ExtractionJob, recipe: Recipe, source: Source) -> Store:
+def _open_store(job: ExtractionJob, recipe: Recipe, source: Source, *, retrying: bool) -> Store:
     return Store.open(
         job.out,
         name=recipe.name,
@@ -380,6 +380,7 @@ def _open_store(job: ExtractionJob, recipe: Recipe, source: Source) -> Store:
         codec=recipe.codec,
         kept=source.kept,
         ledger_text=job.ledger_text,
+        retrying=retrying,
     )
 
 
