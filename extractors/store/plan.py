@@ -250,9 +250,10 @@ class Plan:
         )
         return zip(table.column(0).to_pylist(), table.column(1).to_pylist(), self._kept(table, 2), strict=True)
 
-    def _read(self, sql: str, params: dict[str, int], *, limits: Sequence[str] = _READING_MEMORY) -> pa.Table:
+    def _read(self, sql: str, params: dict[str, int], *, limits: Sequence[str] | None = None) -> pa.Table:
         """What a query finds, under the first of some memory limits that is enough for it: a window of very long
         texts, or the windows of millions of records, need more than the usual."""
+        limits = limits or _READING_MEMORY
         for limit in limits:
             try:
                 self._con.execute(f"set memory_limit = '{limit}'")
