@@ -83,6 +83,15 @@ class Budget:
         """Reservations that are not settled yet."""
         self._waiting: deque[tuple[Amount, asyncio.Future[None]]] = deque()
 
+    @property
+    def left(self) -> tuple[Decimal | None, int | None]:
+        """Money and tokens that are neither spent nor reserved; None where there is no ceiling."""
+        taken = self.spent + self.reserved
+        return (
+            None if self.max_cost is None else self.max_cost - taken.cost,
+            None if self.max_tokens is None else self.max_tokens - taken.tokens,
+        )
+
     async def reserve(self, worst: Amount) -> None:
         """Set ``worst`` aside. Waits while calls in flight may give room back; raises ``BudgetReached`` when
         none is and it does not fit. First come, first served."""

@@ -19,3 +19,5 @@ def prepare() -> None:
     """Give Prefect its defaults, in this process and in those that it starts."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if os.environ.get("QUARRY_LOG_FORMAT", "").strip().lower() == "json":
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")

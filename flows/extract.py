@@ -28,6 +28,7 @@ from extractors.report import Progress, RunReport
 from extractors.store.catalog import open_failures
 from extractors.store.plan import Chunk, PlanCounts
 from flows.limits import global_rate
+from flows.run_logs import show_ids
 from flows.summary import failure_rows, summary_markdown
 from schemas.job import ExtractionJob
 
@@ -55,6 +56,7 @@ def extract(job: ExtractionJob) -> State[dict[str, Any]]:
     Args:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
+    show_ids()
     watch = _Artifacts(ALSO.get() or Silent())
     with global_rate(job.rate_limit_name) as permit:
         report = run(job, conduct=conduct_with_tasks, watch=watch, permit=permit, engine_name="prefect")
