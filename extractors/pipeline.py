@@ -167,7 +167,7 @@ def run(
         if plan.counts.new:
             replay = store.replay()
             address = stack.enter_context(answering.serve(progress=watch.fetching))
-            traced = observer.serve(address, model=answering.model, embedded=answering.embedded is not None)
+            traced = observer.layer(address, embedded=answering.embedded is not None)
 
             def watch_limits(stats: LimitStats) -> None:
                 tally.watch_limits(stats)

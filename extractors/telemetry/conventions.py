@@ -28,18 +28,17 @@ class Server:
     """Who answers, as every span and metric of a run names it."""
 
     provider: str
-    model: str
     address: str
     port: int
 
     @classmethod
-    def at(cls, url: str, model: str, *, embedded: bool) -> Server:
+    def at(cls, url: str, *, embedded: bool) -> Server:
         """``dashscope`` for the hosted service, ``llama_cpp`` for the embedded model; else ``openai``, which the
         conventions say of whatever speaks its API."""
         parts = urlsplit(url)
         host = parts.hostname or ""
         provider = "llama_cpp" if embedded else "dashscope" if host.endswith(_HOSTED) else "openai"
-        return cls(provider, model, host, parts.port or (443 if parts.scheme == "https" else 80))
+        return cls(provider, host, parts.port or (443 if parts.scheme == "https" else 80))
 
     @property
     def common(self) -> dict[str, Attribute]:

@@ -58,6 +58,14 @@ class Observer:
 
     def __enter__(self) -> Self:
         self._token = RUN.set(self._run_id)
+        with self._safely():
+            if self._settings.wanted:
+                from extractors.telemetry.otlp import Otlp
+
+                self._otlp = Otlp(self._settings, service_version=version("quarry"))
+                told: dict[str, Attribute] = {f"quarry.{name}": value for name, value in self._info.items()}
+                told |= {"quarry.run.id": self._run_id, "gen_ai.request.model": self._info["model"]}
+                self._otlp.begin(told, workflow=self._info["schema"])
         logger.info("run begins: %s", self._info["schema"], extra=self._info)
         return self
 
@@ -70,20 +78,12 @@ class Observer:
                 self._otlp.close()
         RUN.reset(self._token)
 
-    def serve(self, address: str, *, model: str, embedded: bool) -> Callable[[Call], Call] | None:
-        """The model is reached here: the layer that tells of each call, None where nobody listens."""
-        if not self._settings.wanted:
+    def layer(self, address: str, *, embedded: bool) -> Callable[[Call], Call] | None:
+        """What tells of each call to the model at this address; None where nobody listens."""
+        if (otlp := self._otlp) is None:
             return None
-        with self._safely():
-            from extractors.telemetry.otlp import Otlp
-
-            server = Server.at(address, model, embedded=embedded)
-            self._otlp = otlp = Otlp(self._settings, server, service_version=version("quarry"))
-            named: dict[str, Attribute] = {f"quarry.{name}": value for name, value in self._info.items()}
-            otlp.begin({**named, "quarry.run.id": self._run_id}, workflow=self._info["schema"])
-            secret = self._secret.get_secret_value()
-            return lambda call: Traced(call, otlp.call, server, content=self._settings.content, secret=secret)
-        return None
+        server, secret = Server.at(address, embedded=embedded), self._secret.get_secret_value()
+        return lambda call: Traced(call, otlp.call, server, content=self._settings.content, secret=secret)
 
     def limited_by(self, limits: Limits) -> None:
         """The limiter's counters, to be read whenever the file is written."""

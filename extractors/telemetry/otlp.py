@@ -31,7 +31,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extractors.telemetry.conventions import OPERATION, SCHEMA_URL, Attribute, Server, Told
+from extractors.telemetry.conventions import OPERATION, SCHEMA_URL, Attribute, Told
 from extractors.telemetry.ids import CHUNK, RECORD, RUN
 from extractors.telemetry.metrics_file import DURATION_BUCKETS
 from extractors.telemetry.settings import TelemetrySettings
@@ -43,6 +43,14 @@ _QUEUE = 8192
 """Spans that may wait: some seconds of a fast run. ``OTEL_BSP_MAX_QUEUE_SIZE`` says otherwise."""
 _TOKEN_BUCKETS = tuple(4.0**power for power in range(14))
 """1 to 67,108,864: the conventions' advice for ``gen_ai.client.token.usage``."""
+_OF_METRICS = (
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "server.address",
+    "server.port",
+)
 _NANO = 1_000_000_000
 _PARENT: ContextVar[Context | None] = ContextVar("quarry_span", default=None)
 _SDK_LOGGERS = (
@@ -54,10 +62,9 @@ _SDK_LOGGERS = (
 
 
 class Otlp:
-    """One run's traces and metrics. ``open`` it before the first chunk and ``close`` it when the run has ended."""
+    """One run's traces and metrics: ``begin`` it, ``end`` it with its sums, ``close`` it to send what is left."""
 
-    def __init__(self, settings: TelemetrySettings, server: Server, *, service_version: str) -> None:
-        self._server = server
+    def __init__(self, settings: TelemetrySettings, *, service_version: str) -> None:
         self._trouble = trouble = _Trouble()
         self._made = 0
         _hush()
@@ -101,7 +108,6 @@ class Otlp:
             attributes={
                 "gen_ai.operation.name": "invoke_workflow",
                 "gen_ai.workflow.name": workflow,
-                "gen_ai.request.model": self._server.model,
                 **attributes,
             },
         )
@@ -152,7 +158,7 @@ class Otlp:
                 span.set_status(Status(StatusCode.ERROR, told.error))
             span.end(end_time=int(told.end * _NANO))
         if self._metrics is not None:
-            self._metrics.call(told, self._server)
+            self._metrics.call(told)
 
     def chunk_committed(self, outcomes: Mapping[str, int], cost: float | None, currency: str) -> None:
         """Records by outcome, and money."""
@@ -206,10 +212,8 @@ class _Instruments:
         self._records = meter.create_counter("quarry.records", unit="{record}", description="Records by outcome.")
         self._cost = meter.create_counter("quarry.cost", unit="{currency}", description="Money by currency.")
 
-    def call(self, told: Told, server: Server) -> None:
-        named = {**server.common, "gen_ai.request.model": told.attributes["gen_ai.request.model"]}
-        if (answered := told.attributes.get("gen_ai.response.model")) is not None:
-            named["gen_ai.response.model"] = answered
+    def call(self, told: Told) -> None:
+        named = {name: told.attributes[name] for name in _OF_METRICS if name in told.attributes}
         ended = named if told.error is None else {**named, "error.type": told.error}
         self._duration.record(max(0.0, told.end - told.start), ended)
         for kind in ("input", "output"):
