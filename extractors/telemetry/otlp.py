@@ -171,7 +171,7 @@ class Otlp:
         flushing.start()
         flushing.join(seconds)
         if flushing.is_alive():
-            self._trouble.late(seconds)
+            self._trouble.late(seconds, self._exporters[0]._endpoint)
             # Ends the waits between an exporter's tries; its thread is a daemon, and no exit waits for it.
             for exporter in self._exporters:
                 exporter.shutdown()
@@ -237,14 +237,11 @@ class _Trouble:
 
     def refused(self, what: str, endpoint: str) -> None:
         """An export failed."""
-        parts = urlsplit(endpoint)
-        # Not the address as it was given: it may hold a password.
-        where = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-        self._say("%s cannot be sent to %s; the run goes on without (is a collector there?)", what, where)
+        self._say("%s cannot be sent to %s; the run goes on without (is a collector there?)", what, _where(endpoint))
 
-    def late(self, seconds: float) -> None:
+    def late(self, seconds: float, endpoint: str) -> None:
         """The run has ended before everything was sent."""
-        self._say("the last spans and metrics could not be sent within %.0f s", seconds)
+        self._say("the last spans and metrics could not be sent to %s within %.0f s", _where(endpoint), seconds)
 
     def drop(self, spans: int) -> None:
         """The queue was full, or an export failed."""
@@ -254,6 +251,12 @@ class _Trouble:
         if not self._said:
             self._said = True
             logger.warning("telemetry: " + message, *values)
+
+
+def _where(endpoint: str) -> str:
+    """The host and port; not the address as it was given, which may hold a password."""
+    parts = urlsplit(endpoint)
+    return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
 class _Spans(OTLPSpanExporter):
