@@ -139,7 +139,6 @@ class Otlp:
     def call(self, told: Told) -> None:
         """A span of a call that has ended, and its metrics."""
         if self._spans is not None:
-            self._made += 1
             span = self._tracer.start_span(
                 f"{OPERATION} {told.attributes['gen_ai.request.model']}",
                 context=_PARENT.get(),
@@ -152,6 +151,7 @@ class Otlp:
                     "quarry.record.id": RECORD.get() or "",
                 },
             )
+            self._made += span.is_recording()  # a sampler may have chosen to leave this trace out
             for at, failure in told.failed_tries:
                 span.add_event("quarry.try.failed", failure, timestamp=int(at * _NANO))
             if told.error is not None:

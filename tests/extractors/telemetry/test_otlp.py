@@ -220,6 +220,7 @@ def test_the_run_hangs_from_the_trace_that_started_it(
         ("OTEL_SDK_DISABLED", "true", set()),
         ("OTEL_TRACES_EXPORTER", "none", {"/v1/metrics"}),
         ("OTEL_METRICS_EXPORTER", "none", {"/v1/traces"}),
+        ("OTEL_TRACES_SAMPLER", "always_off", {"/v1/metrics"}),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", set()),
     ],
 )
@@ -227,6 +228,7 @@ def test_each_signal_can_be_turned_off(
     collector: FakeCollector,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     variable: str,
     value: str,
     paths: set[str],
@@ -235,6 +237,7 @@ def test_each_signal_can_be_turned_off(
     with FakeQwen(thing_answer) as qwen:
         run_things(write_things(tmp_path / "things.jsonl", range(1)), tmp_path / "out", qwen)
     assert {path for path, _, _ in collector.posts} == paths
+    assert len(warnings_of(caplog)) == (2 if value == "grpc" else 0), "what was asked for and cannot be is said"
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
