@@ -10,7 +10,7 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "extractors",
-    # The engine logs from a thread of its own, which belongs to no flow run: those lines go to the console only.
+    # A line from a thread that belongs to no flow run goes to the console only.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
