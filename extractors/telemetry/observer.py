@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Token
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
@@ -51,7 +52,7 @@ class Observer:
         self._settings = settings or TelemetrySettings.from_environment(os.environ)
         self._secret = secret or SecretStr("")
         self._otlp: Otlp | None = None
-        self._token = RUN.set(None)
+        self._token: Token[str | None] | None = None
         self._ended = False
         self.counts = Counts()
         self._file = MetricsFile(self.counts, write, labels={"run_id": run_id}, info=self._info, currency=currency)
@@ -76,7 +77,8 @@ class Observer:
         with self._safely():
             if self._otlp is not None:
                 self._otlp.close()
-        RUN.reset(self._token)
+        if self._token is not None:
+            RUN.reset(self._token)
 
     def layer(self, address: str, *, embedded: bool) -> Callable[[Call], Call] | None:
         """What tells of each call to the model at this address; None where nobody listens."""

@@ -151,6 +151,17 @@ def test_metrics_have_the_conventions_names_units_and_buckets(collector: FakeCol
     assert not any("id" in name.split(".") for one in duration.histogram.data_points for name in attributes(one))
 
 
+def test_a_batch_run_has_its_span_and_its_metrics(collector: FakeCollector, tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(12))
+    with FakeQwen(thing_answer) as qwen:
+        run_things(source, tmp_path / "out", qwen, lane="batch", batch_poll=0.01)
+    (whole,) = collector.spans
+    assert (attributes(whole)["quarry.lane"], attributes(whole)["quarry.rows"]) == ("batch", 12)
+    assert collector.metrics["quarry.records"].sum.data_points[0].as_int == 12
+    (path,) = (tmp_path / "out" / "runs").glob("*.prom")
+    assert 'quarry_calls_total{result="ok"' in path.read_text()
+
+
 def test_prompts_and_answers_are_not_sent(collector: FakeCollector, tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(3))
     with FakeQwen(thing_answer) as qwen:
