@@ -224,6 +224,10 @@ class Store:
         data = orjson.dumps(document, option=orjson.OPT_INDENT_2)
         files.write_whole(self.out / layout.RUNS / f"{run_id}.json", data)
 
+    def write_metrics(self, run_id: str, data: bytes) -> None:
+        """Replace a run's metrics file, which another process may be reading."""
+        files.write_whole(self.out / layout.RUNS / f"{run_id}.prom", data)
+
     def _free(self, chunk_id: str) -> str:
         name, number = chunk_id, 1
         while (self.folder / "commits" / f"{name}.json").exists():

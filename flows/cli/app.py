@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from extractors.errors import OutputError, QuarryError
+from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
 from flows.cli.models import models
@@ -30,6 +31,23 @@ app = typer.Typer(
 app.add_typer(models, name="model")
 app.add_typer(batch, name="batch")
 
+logger = logging.getLogger(__name__)
+
+
+def _set_log_format(named: str | None) -> str | None:
+    if named is not None:
+        log_to_stderr(named)
+        # Whatever this process starts, Prefect too, is to do the same.
+        os.environ[FORMAT_VARIABLE] = named.lower()
+    return named
+
+
+_LOG_FORMAT = typer.Option(
+    "--log-format",
+    callback=_set_log_format,
+    show_default=False,
+    help=f"The log on stderr as text or as json: one object a line, with run, chunk and record ids. [{FORMAT_VARIABLE}]",
+)
 _JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _OUT = typer.Argument(metavar="OUT", help="The output folder of a run.")
 _WHERE = typer.Option(help="A SQL condition on the ledger's columns, such as \"reason = 'invalid'\".")
@@ -37,14 +55,15 @@ _WHERE = typer.Option(help="A SQL condition on the ledger's columns, such as \"r
 
 def main() -> None:
     """The entry point of the ``quarry`` command."""
-    logging.basicConfig(
-        level=os.environ.get("QUARRY_LOG", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
     try:
+        log_to_stderr()
         app()
     except QuarryError as error:
-        terminal.talk().print(f"[red]{error.kind} error:[/red] ", end="")
-        terminal.talk().print(str(error), markup=False)
+        if logs_json():
+            logger.error("%s", error, extra={"kind": error.kind})
+        else:
+            terminal.talk().print(f"[red]{error.kind} error:[/red] ", end="")
+            terminal.talk().print(str(error), markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -52,7 +71,11 @@ def main() -> None:
 
 @app.command("run")
 @job_options
-def run_command(given: dict[str, Any], json: Annotated[bool, _JSON] = False) -> None:
+def run_command(
+    given: dict[str, Any],
+    json: Annotated[bool, _JSON] = False,
+    log_format: Annotated[str | None, _LOG_FORMAT] = None,
+) -> None:
     """Extract: every record becomes a typed row or a ledger entry.
 
     Run it again and only what is missing is asked. Ctrl-C finishes what is in flight and commits it.
@@ -133,6 +156,7 @@ def retry(
     max_cost: Annotated[str | None, typer.Option(help="Money at most.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens at most.", min=1)] = None,
     json: Annotated[bool, _JSON] = False,
+    log_format: Annotated[str | None, _LOG_FORMAT] = None,
 ) -> None:
     """Ask again for open failures, and only for them.
 
