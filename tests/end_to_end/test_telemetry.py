@@ -102,7 +102,7 @@ def test_ctrl_c_ends_within_seconds_whatever_the_collector_does(tmp_path: Path, 
     report = json.loads(out)
     assert report["stopped"] == "interrupted"
     assert report["rows"] + report["undone"] == 400
-    assert took < 10, f"{took:.1f} s after Ctrl-C"
+    assert took < 20, f"{took:.1f} s after Ctrl-C"
     assert err.count("WARNING") == 1, err
     assert "could not be sent to 127.0.0.1:" in err
 
