@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,20 @@ def open_failures(
     condition = f"where (\n{where}\n)" if where else ""
     view = _quoted(f"{name}_failures")
     return _query(root, folders, f"select * from {view} {condition} order by record_id, occurrence")
+
+
+@contextmanager
+def opened(out: str | Path, *, name: str, recipe: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of one's own with the views of one recipe, for reading that is more than one query, or too
+    large for memory. ``quarry.<name>_rows``, ``_failures`` and ``_calls`` have all that was ever committed.
+
+    Raises ``OutputError``.
+    """
+    root = Path(out).resolve()
+    _, folders = _chosen(root, name, recipe)
+    with duckdb.connect() as con:
+        _Views(con, root).define(folders)
+        yield con
 
 
 def outputs(out: str | Path) -> list[Holding]:
