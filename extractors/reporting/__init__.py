@@ -6,10 +6,13 @@ loads nothing from anywhere and opens from disk; what came from records is in it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import duckdb
 
 from extractors.errors import JobError
 from extractors.reporting import desk as desks
@@ -24,6 +27,7 @@ from extractors.reporting.texts import find_texts
 from extractors.sources import Source
 from extractors.store import files
 
+logger = logging.getLogger(__name__)
 LIMIT = 10_000
 """Records in the page by default."""
 Progress = Callable[[str, int, int], None]
@@ -65,30 +69,55 @@ def write_report(
     scope = choose(out, schema=schema, recipe=recipe, run=run)
     target = Path(file) if file is not None else Path(out) / "report.html"
     temp = files.temporary(target)
-    tell("reading the tables", 0, 0)
-    with desks.opened(scope) as desk:
-        figures = add_up(desk, scope)
-        tell("measuring the fields", 0, 0)
-        measured, failing = profiles(desk), groups(desk)
-        sample = choose_records(desk, limit=limit)
-        tell("reading the source texts", 0, 0)
-        missing = find_texts(desk, scope, read=texts, source=source)
-        made_at = f"{(now or datetime.now(UTC)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        story = Story(scope, figures, measured, failing, sample, made_at, missing)
-        index, sizes = Index(), list[int]()
-        try:
-            with temp.open("w", encoding="utf-8", newline="\n") as sink:
-                sink.write(beginning(story))
-                for piece in pieces(stream_records(desk, index), sizes):
-                    sink.write(piece)
-                    tell("writing the records", sum(sizes), sample.records)
-                sink.write(ending(story, desk, index, sizes))
-            files.rename(temp, target)
-        except OSError as error:
-            raise files.explained(error, target) from error
-        finally:
-            files.remove(temp)
+    made_at = f"{(now or datetime.now(UTC)).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    try:
+        for memory in desks.MEMORY:
+            tell("reading the tables", 0, 0)
+            try:
+                with desks.opened(scope, memory=memory) as desk:
+                    sample = _written(
+                        desk, scope, temp, limit=limit, texts=texts, source=source, made_at=made_at, tell=tell
+                    )
+                break
+            except duckdb.OutOfMemoryException:
+                if memory == desks.MEMORY[-1]:
+                    raise
+                logger.info("the report of %s needs more than %s of memory", out, memory)
+        files.rename(temp, target)
+    except OSError as error:
+        raise files.explained(error, target) from error
+    finally:
+        files.remove(temp)
     return Report(target, scope, sample, target.stat().st_size)
+
+
+def _written(
+    desk: desks.Desk,
+    scope: Scope,
+    temp: Path,
+    *,
+    limit: int,
+    texts: bool,
+    source: Source | None,
+    made_at: str,
+    tell: Progress,
+) -> Sample:
+    """Write the page to ``temp``."""
+    figures = add_up(desk, scope)
+    tell("measuring the fields", 0, 0)
+    measured, failing = profiles(desk), groups(desk)
+    sample = choose_records(desk, limit=limit)
+    tell("reading the source texts", 0, 0)
+    missing = find_texts(desk, scope, read=texts, source=source)
+    story = Story(scope, figures, measured, failing, sample, made_at, missing)
+    index, sizes = Index(), list[int]()
+    with temp.open("w", encoding="utf-8", newline="\n") as sink:
+        sink.write(beginning(story))
+        for piece in pieces(stream_records(desk, index), sizes):
+            sink.write(piece)
+            tell("writing the records", sum(sizes), sample.records)
+        sink.write(ending(story, desk, index, sizes))
+    return sample
 
 
 __all__ = ["LIMIT", "Report", "write_report"]

@@ -24,7 +24,8 @@ from extractors.store import catalog, files, layout
 from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
 from schemas.ledger import CALLS, FAILURES_FIXED, ROWS_TAIL
 
-MEMORY = "192MB"
+MEMORY = ("128MB", "512MB", "2GB")
+"""DuckDB's memory. The first is enough unless single values are megabytes long."""
 _FIXED = ("record_id", "fingerprint")
 _TAIL = tuple(field.name for field in ROWS_TAIL)
 _BATCH = 256
@@ -69,14 +70,14 @@ class Desk:
 
 
 @contextmanager
-def opened(scope: Scope) -> Iterator[Desk]:
+def opened(scope: Scope, *, memory: str = MEMORY[0]) -> Iterator[Desk]:
     """Copy what the scope needs into a scratch database; it is deleted at the end. Raises ``OutputError``."""
     with (
         tempfile.TemporaryDirectory(prefix="quarry-report-") as scratch,
         catalog.opened(scope.out, name=scope.name, recipe=scope.recipe) as con,
     ):
         folder = Path(scratch)
-        con.execute(f"set memory_limit = '{MEMORY}'")
+        con.execute(f"set memory_limit = '{memory}'")
         con.execute("set threads = 2; set preserve_insertion_order = false")
         con.execute(f"set temp_directory = {sql_text(str(folder / 'spill'))}")
         con.execute(f"attach {sql_text(str(folder / 'desk.duckdb'))} as desk")

@@ -19,6 +19,8 @@ MOST_TEXT = 40_000
 """Code points of a source text that are shown; of a longer one the start, and what is around its evidence."""
 MOST_RAW = 20_000
 _AROUND = 400
+_BLOCK = 5_000
+"""Records that are sorted together: sorting all of them would not fit DuckDB's memory."""
 _PLACE = re.compile(r"/[0-9]+(?=/|$)")
 _LOW_CONFIDENCE = 0.5
 LOW, CORRECTED, MERGED, REPAIRED, NULLED, UNSURE = 1, 2, 4, 8, 16, 32
@@ -102,28 +104,47 @@ def _draw(most: int, all_of_them: int) -> str:
 
 def stream_records(desk: Desk, index: Index) -> Iterator[Mapping[str, Any]]:
     """The chosen records in the order of their places; ``index`` gets its entry with each."""
-    desk.con.execute(
-        "create table desk.folded as select fingerprint, list({purpose: purpose, model: model, attempt: attempt, "
-        "try_number: try_number, status: status, http: http_status, started: started_at, latency: latency, "
-        "input: input_tokens, cached: cached_tokens, output: output_tokens, thinking: reasoning_tokens, cost: cost, "
-        f"finish: finish_reason, error: error[:2000], raw: raw[:{MOST_RAW}], more: greatest(0, length(raw) - {MOST_RAW})}} "
-        "order by started_at, attempt, try_number) as calls from desk.calls c "
-        "semi join desk.chosen s on c.fingerprint = s.fingerprint group by fingerprint"
-    )
-    joined = "left join desk.texts t on t.fingerprint = c.fingerprint left join desk.folded k on k.fingerprint = c.fingerprint"
-    rows = desk.stream(
-        "select c.place, r.*, t.text as source_text, k.calls from desk.chosen c join desk.rows r on r.rowid = c.number "
-        f"{joined} where c.is_row order by c.place"
-    )
-    failures = desk.stream(
-        "select c.place, f.*, t.text as source_text, k.calls from desk.chosen c join desk.failures f on f.rowid = c.number "
-        f"{joined} where not c.is_row order by c.place"
-    )
-    for told in heapq.merge(rows, failures, key=lambda one: one["place"]):
-        yield _row(desk, told, index) if "meta" in told else _failure(desk, told, index)
+    places = desk.one("select count(*) as n from desk.chosen")["n"]
+    for first in range(0, places, _BLOCK):
+        calls = _Calls(desk, f"s.place >= {first} and s.place < {first + _BLOCK}")
+        rows, failures = (
+            desk.stream(
+                f"select c.place, r.*, t.text as source_text from desk.chosen c join {table} r on r.rowid = c.number "
+                f"left join desk.texts t on t.fingerprint = c.fingerprint where {kind} c.is_row "
+                f"and c.place >= {first} and c.place < {first + _BLOCK} order by c.place"
+            )
+            for table, kind in (("desk.rows", ""), ("desk.failures", "not"))
+        )
+        for told in heapq.merge(rows, failures, key=lambda one: one["place"]):
+            asked = calls.of(told["place"])
+            yield _row(desk, told, asked, index) if "meta" in told else _failure(desk, told, asked, index)
 
 
-def _row(desk: Desk, told: Mapping[str, Any], index: Index) -> Mapping[str, Any]:
+class _Calls:
+    """The calls of a block of records, streamed beside them. Calls go by fingerprint: identical records share them,
+    and so do the runs that asked one again."""
+
+    def __init__(self, desk: Desk, condition: str) -> None:
+        self._told = desk.stream(
+            "select s.place, purpose, model, attempt, try_number, status, http_status, started_at, latency, input_tokens, "
+            "cached_tokens, output_tokens, reasoning_tokens, cost, finish_reason, error[:2000] as error, "
+            f"raw[:{MOST_RAW}] as raw, greatest(0, length(raw) - {MOST_RAW}) as more from desk.calls c "
+            f"join desk.chosen s on c.fingerprint = s.fingerprint where {condition} "
+            "order by s.place, started_at, attempt, try_number"
+        )
+        self._next = next(self._told, None)
+
+    def of(self, place: int) -> list[dict[str, Any]]:
+        """Those of the record at a place; to be asked in the places' order."""
+        found = []
+        while self._next is not None and self._next["place"] <= place:
+            if self._next["place"] == place:
+                found.append(self._next)
+            self._next = next(self._told, None)
+        return found
+
+
+def _row(desk: Desk, told: Mapping[str, Any], calls: Sequence[Mapping[str, Any]], index: Index) -> Mapping[str, Any]:
     meta = told["meta"]
     values = [encoded(told[one.column], one.shape) for one in desk.fields]
     evidence = [
@@ -156,7 +177,7 @@ def _row(desk: Desk, told: Mapping[str, Any], index: Index) -> Mapping[str, Any]
         tries=meta["attempts"],
     )
     return {
-        **_common(desk, told, [(e[3], e[4]) for e in evidence if e[3] is not None]),
+        **_common(desk, told, calls, [(e[3], e[4]) for e in evidence if e[3] is not None]),
         "values": values,
         "evidence": evidence,
         "confidence": confidence,
@@ -170,7 +191,9 @@ def _row(desk: Desk, told: Mapping[str, Any], index: Index) -> Mapping[str, Any]
     }
 
 
-def _failure(desk: Desk, told: Mapping[str, Any], index: Index) -> Mapping[str, Any]:
+def _failure(
+    desk: Desk, told: Mapping[str, Any], calls: Sequence[Mapping[str, Any]], index: Index
+) -> Mapping[str, Any]:
     index.add(
         id=told["record_id"],
         occurrence=told["occurrence"],
@@ -185,7 +208,7 @@ def _failure(desk: Desk, told: Mapping[str, Any], index: Index) -> Mapping[str, 
         tries=len(told["attempts"] or ()),
     )
     return {
-        **_common(desk, told, []),
+        **_common(desk, told, calls, []),
         "reason": told["reason"],
         "message": told["message"],
         "retryable": told["retryable"],
@@ -202,7 +225,9 @@ def _failure(desk: Desk, told: Mapping[str, Any], index: Index) -> Mapping[str, 
     }
 
 
-def _common(desk: Desk, told: Mapping[str, Any], spans: Sequence[tuple[int, int]]) -> dict[str, Any]:
+def _common(
+    desk: Desk, told: Mapping[str, Any], calls: Sequence[Mapping[str, Any]], spans: Sequence[tuple[int, int]]
+) -> dict[str, Any]:
     text = told["source_text"]
     replies = "meta" in told  # a failure has them in its attempts
     return {
@@ -216,11 +241,12 @@ def _common(desk: Desk, told: Mapping[str, Any], spans: Sequence[tuple[int, int]
         "kept": [_loose(told[f"k{number}"]) for number in range(len(desk.kept))],
         "calls": [
             [
-                c["purpose"], c["model"], c["attempt"], c["try_number"], c["status"], c["http"], c["started"],
-                round(c["latency"], 4), c["input"], c["cached"], c["output"], c["thinking"], _money(c["cost"]),
-                c["finish"], c["error"], c["raw"] if replies else None, c["more"] if replies else 0,
+                c["purpose"], c["model"], c["attempt"], c["try_number"], c["status"], c["http_status"], c["started_at"],
+                round(c["latency"], 4), c["input_tokens"], c["cached_tokens"], c["output_tokens"], c["reasoning_tokens"],
+                _money(c["cost"]), c["finish_reason"], c["error"],
+                c["raw"] if replies else None, c["more"] if replies else 0,
             ]
-            for c in told["calls"] or ()
+            for c in calls
         ],
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ import duckdb
 from pydantic import ValidationError
 
 from extractors.errors import QuarryError
-from extractors.reporting.desk import MEMORY, Desk
+from extractors.reporting.desk import Desk
 from extractors.reporting.scope import Scope
 from extractors.sources import Source, open_source
 from extractors.sources.text_template import sql_text
@@ -78,28 +78,25 @@ def _reread(desk: Desk, job: Mapping[str, Any], troubles: list[str]) -> None:
 
 
 def _take(desk: Desk, source: Source, troubles: list[str]) -> None:
-    """Add the texts that are missing. The copy is made in a database of its own, as planning does."""
+    """Add the texts that are missing, from a copy of the source."""
     path = desk.folder / "source.duckdb"
     if source.pictures is not None:
         source.pictures.scratch = desk.folder / "pictures"
+    desk.con.execute(f"attach {sql_text(str(path))} as quarry_copy")
     try:
-        with duckdb.connect() as con:
-            con.execute(f"set memory_limit = '{MEMORY}'; set threads = 2")
-            con.execute(f"set temp_directory = {sql_text(str(desk.folder / 'spill-source'))}")
-            con.execute(f"attach {sql_text(str(path))} as quarry_copy")
-            source.stage(con, "quarry_copy.staged")
-            con.execute("use memory; detach quarry_copy")
-        desk.con.execute(f"attach {sql_text(str(path))} as quarry_copy (read_only)")
+        source.stage(desk.con, "quarry_copy.staged")
         desk.con.execute(
             "insert into desk.texts select distinct on (s.fingerprint) s.fingerprint, s.text from quarry_copy.staged s "
             "semi join desk.chosen c on s.fingerprint = c.fingerprint "
             "anti join desk.texts t on s.fingerprint = t.fingerprint"
         )
-        desk.con.execute("detach quarry_copy")
+    except duckdb.OutOfMemoryException:
+        raise
     except (QuarryError, duckdb.Error) as error:
         logger.warning("%s cannot be read again: %s", source.place, error)
         troubles.append(f"The source cannot be read again: {str(error).splitlines()[0]}.")
     finally:
+        desk.con.execute("use memory; detach quarry_copy")
         path.unlink(missing_ok=True)
 
 
