@@ -17,12 +17,12 @@ _NAMES = {"p50": "median"}
 
 def histogram_plot(told: Histogram, *, label: str, marks: Sequence[str] = ("p50", "p95")) -> Markup:
     """Columns, with lines at the named quantiles. What lies far outside is one column at either end."""
-    columns = [(told.below, f"below {_value(told, told.low)}")] if told.below else []
+    columns = [(told.below, f"below {spelled(told, told.low)}")] if told.below else []
     ends = [told.low + place * told.step for place in range(len(told.counts) + 1)]
     columns += [
-        (n, f"{_value(told, ends[place])} to {_value(told, ends[place + 1])}") for place, n in enumerate(told.counts)
+        (n, f"{spelled(told, ends[place])} to {spelled(told, ends[place + 1])}") for place, n in enumerate(told.counts)
     ]
-    columns += [(told.above, f"above {_value(told, ends[-1])}")] if told.above else []
+    columns += [(told.above, f"above {spelled(told, ends[-1])}")] if told.above else []
     shift = 1 if told.below else 0
     width = (_WIDTH - _LEFT - _RIGHT) / len(columns)
     parts = _columns([(n, 0, f"{count(n)}: {what}") for n, what in columns])
@@ -41,14 +41,14 @@ def histogram_plot(told: Histogram, *, label: str, marks: Sequence[str] = ("p50"
             tag("line", {"class": "mark", "x1": _n(at), "x2": _n(at), "y1": 4, "y2": _HEIGHT - _FOOT}),
             tag("text", {"class": "marked", "x": _n(at + (-4 if right else 4)), "y": 12 + 12 * line,
                          "text-anchor": "end" if right else "start"},
-                f"{_NAMES.get(name, name)} {_value(told, told.quantiles[name])}"),
+                f"{_NAMES.get(name, name)} {spelled(told, told.quantiles[name])}"),
         ]  # fmt: skip
     middle = told.low + told.step * len(told.counts) / 2
     for value, anchor in ((told.low, "start"), (middle, "middle"), (ends[-1], "end")):
-        parts.append(_tick(place_of(value), _value(told, value), anchor))
-    described = ", ".join(f"{_NAMES.get(name, name)} {_value(told, told.quantiles[name])}" for name in marks)
-    return _svg(parts, f"{label}: {count(told.total)} values from {_value(told, told.minimum)} to "
-                f"{_value(told, told.maximum)}; {described}")  # fmt: skip
+        parts.append(_tick(place_of(value), spelled(told, value), anchor))
+    described = ", ".join(f"{_NAMES.get(name, name)} {spelled(told, told.quantiles[name])}" for name in marks)
+    return _svg(parts, f"{label}: {count(told.total)} values from {spelled(told, told.minimum)} to "
+                f"{spelled(told, told.maximum)}; {described}")  # fmt: skip
 
 
 def timeline_plot(told: Timeline, what: Callable[[int], tuple[float, float, str]], *, label: str) -> Markup:
@@ -131,7 +131,8 @@ def clock(at: float, *, step: float = 1.0, days: bool = False) -> str:
     return f"{moment:%H:%M:%S}" + (f".{moment.microsecond // 1000:03}" if step < 1 else "")
 
 
-def _value(told: Histogram, value: float) -> str:
+def spelled(told: Histogram, value: float) -> str:
+    """A value in the histogram's unit."""
     if told.unit == "s":
         return seconds(value)
     if told.unit == "day":
@@ -142,7 +143,7 @@ def _value(told: Histogram, value: float) -> str:
     if told.unit == "hour":
         return f"{int(value):02}:{round(value % 1 * 60):02}"
     if told.unit:
-        return amount(round(value))
+        return amount(round(value, 1))
     return amount(value)
 
 

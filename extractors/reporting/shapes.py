@@ -109,9 +109,10 @@ def preview(values: Sequence[Any]) -> str:
             continue
         if isinstance(value, list):
             tag, inner = value
-            text = f"{len(inner)} items" if tag == "l" else "{…}" if tag == "o" else str(inner)
+            items = f"{len(inner)} item" if len(inner) == 1 else f"{len(inner)} items"
+            text = items if tag == "l" else "{…}" if tag == "o" else str(inner)
         else:
-            text = str(value)
+            text = str(value).lower() if isinstance(value, bool) else value
         shown.append(" ".join(text[:80].split()))
         if sum(map(len, shown)) > 110:
             break
