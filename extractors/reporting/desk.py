@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from extractors.errors import OutputError
 from extractors.reporting.scope import Scope
-from extractors.reporting.shapes import Shape, row_shapes
+from extractors.reporting.shapes import Shape, row_shapes, step
 from extractors.sources.text_template import sql_name, sql_text
 from extractors.store import catalog, files, layout
 from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
@@ -120,7 +120,7 @@ def _copied(con: duckdb.DuckDBPyConnection, folder: Path, scope: Scope) -> Desk:
         f"create table desk.calls as select {', '.join(field.name for field in CALLS)} from {calls}"
         f"{_only('run_id', scope)}"
     )
-    paths = frozenset(path for field in fields for path in field.shape.choices(field.key))
+    paths = frozenset(path for field in fields for path in field.shape.choices(step(field.key)))
     return Desk(con, folder, fields, kept, paths)
 
 

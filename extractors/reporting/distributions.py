@@ -34,6 +34,8 @@ class Histogram:
     quantiles: Mapping[str, float]
     below: int = 0
     above: int = 0
+    single: bool = False
+    """Whether each column is one whole number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def histogram(
         quantiles={"p5": p5, "p50": p50, "p95": p95, "p99": p99},
         below=counts[0],
         above=counts[-1],
+        single=whole and step == 1,
     )
 
 

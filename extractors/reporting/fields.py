@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from extractors.reporting.desk import Desk
 from extractors.reporting.distributions import Categories, Histogram, categories, histogram
-from extractors.reporting.shapes import Shape
+from extractors.reporting.shapes import Shape, step
 from extractors.sources.text_template import sql_text
 
 MOST_FIELDS = 150
@@ -54,7 +54,7 @@ def profiles(desk: Desk) -> list[FieldProfile]:
     found: list[FieldProfile] = []
     evidence = _evidence(desk)
     for number, one in enumerate(desk.fields):
-        top = _Leaf(one.name, re.escape(one.key), "desk.rows", one.column, one.shape, number, 0)
+        top = _Leaf(one.name, re.escape(step(one.key)), "desk.rows", one.column, one.shape, number, 0)
         for leaf in _leaves(top):
             if len(found) >= MOST_FIELDS:
                 return found
@@ -91,7 +91,7 @@ def _leaves(leaf: _Leaf) -> Iterator[_Leaf]:
                 replace(
                     deeper,
                     label=f"{leaf.label}.{name}",
-                    pattern=leaf.pattern if shape.kind == "union" else f"{leaf.pattern}/{re.escape(_escaped(key))}",
+                    pattern=leaf.pattern if shape.kind == "union" else f"{leaf.pattern}/{re.escape(step(key))}",
                     relation=f"(select {part} as x from {leaf.relation} where {present})",
                     shape=inner,
                 )
@@ -167,7 +167,3 @@ def _evidence(desk: Desk) -> list[tuple[str, str, int]]:
         f"from (select unnest(evidence) as e from desk.rows) group by all order by n desc limit {_PATTERNS}"
     )
     return [(row["path"], row["match"], row["n"]) for row in rows]
-
-
-def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")

@@ -17,18 +17,21 @@ _NAMES = {"p50": "median"}
 
 def histogram_plot(told: Histogram, *, label: str, marks: Sequence[str] = ("p50", "p95")) -> Markup:
     """Columns, with lines at the named quantiles. What lies far outside is one column at either end."""
-    columns = [(told.below, f"below {spelled(told, told.low)}")] if told.below else []
     ends = [told.low + place * told.step for place in range(len(told.counts) + 1)]
+    columns = [(told.below, f"below {spelled(told, told.low)}")] if told.below else []
     columns += [
-        (n, f"{spelled(told, ends[place])} to {spelled(told, ends[place + 1])}") for place, n in enumerate(told.counts)
+        (n, spelled(told, low) if told.single else f"{spelled(told, low)} to {spelled(told, high)}")
+        for n, low, high in zip(told.counts, ends, ends[1:], strict=False)
     ]
     columns += [(told.above, f"above {spelled(told, ends[-1])}")] if told.above else []
-    shift = 1 if told.below else 0
+    first = 1 if told.below else 0
     width = (_WIDTH - _LEFT - _RIGHT) / len(columns)
     parts = _columns([(n, 0, f"{count(n)}: {what}") for n, what in columns])
 
     def place_of(value: float) -> float:
-        return _LEFT + width * (shift + min(max((value - told.low) / told.step, 0), len(told.counts)))
+        # A column that is one number stands for it in its middle.
+        steps = (value - told.low) / told.step + (0.5 if told.single else 0)
+        return _LEFT + width * (first + min(max(steps, 0), len(told.counts)))
 
     seen: list[float] = []
     for name in marks:
@@ -43,9 +46,11 @@ def histogram_plot(told: Histogram, *, label: str, marks: Sequence[str] = ("p50"
                          "text-anchor": "end" if right else "start"},
                 f"{_NAMES.get(name, name)} {spelled(told, told.quantiles[name])}"),
         ]  # fmt: skip
-    middle = told.low + told.step * len(told.counts) / 2
-    for value, anchor in ((told.low, "start"), (middle, "middle"), (ends[-1], "end")):
-        parts.append(_tick(place_of(value), spelled(told, value), anchor))
+    last = ends[-2] if told.single else ends[-1]
+    middle = told.low + (last - told.low) / 2
+    middle = float(round(middle)) if told.single else middle
+    for value, anchor in dict([(middle, "middle"), (told.low, "start"), (last, "end")]).items():
+        parts.append(_tick(place_of(value), spelled(told, value), "middle" if told.single else anchor))
     described = ", ".join(f"{_NAMES.get(name, name)} {spelled(told, told.quantiles[name])}" for name in marks)
     return _svg(parts, f"{label}: {count(told.total)} values from {spelled(told, told.minimum)} to "
                 f"{spelled(told, told.maximum)}; {described}")  # fmt: skip

@@ -41,7 +41,12 @@ class Shape:
         if self.choice:
             yield path
         for key, _, inner in self.members:
-            yield from inner.choices(path if self.kind == "union" else f"{path}/{key}")
+            yield from inner.choices(path if self.kind == "union" else f"{path}/{step(key)}")
+
+
+def step(key: str) -> str:
+    """A key as a step of an evidence path."""
+    return key.replace("~", "~0").replace("/", "~1")
 
 
 def row_shapes(columns: pa.Schema, schema: Mapping[str, Any]) -> dict[str, tuple[str, Shape]]:

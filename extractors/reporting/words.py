@@ -30,7 +30,7 @@ def amount(value: float) -> str:
         return f"{int(value):,}"
     if abs(value) >= 1e6 or abs(value) < 1e-3:
         return f"{value:.3g}"
-    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.2f}".rstrip("0").rstrip(".") if abs(value) >= 10 else f"{value:.3g}"
 
 
 def seconds(value: float) -> str:

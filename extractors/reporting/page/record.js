@@ -4,6 +4,7 @@ const MATCHES = {
   exact: 'exact', normalised: 'other spelling', value: 'equal value', fuzzy: 'similar', image: 'from the picture',
   ungrounded: 'not found', chosen: 'chosen',
 };
+const NUMBERS = new Set(['latency', 'in', 'cached', 'out', 'cost']);
 const HUES = 8;
 
 const isObject = (value) => Array.isArray(value) && value[0] === 'o';
@@ -163,7 +164,7 @@ class RecordView {
     return node('section', { 'aria-label': 'Calls' },
       node('h4', null, 'Calls', record.merged ? node('small', null, ' of the identical record that was asked') : null),
       node('div', { class: 'scroll' }, node('table', { class: 'grid' },
-        node('thead', null, node('tr', null, heads.map((one) => node('th', { scope: 'col' }, one)))), node('tbody', null, rows))), replies);
+        node('thead', null, node('tr', null, heads.map((one) => node('th', { scope: 'col', class: NUMBERS.has(one) ? 'number' : null }, one)))), node('tbody', null, rows))), replies);
   }
 
   facts() {

@@ -107,7 +107,7 @@ def _shares(title: str, column: str, told: Sequence[tuple[str, int, int, Decimal
     ]  # fmt: skip
     table = tag(
         "table", {"class": "grid slim"},
-        tag("thead", None, tag("tr", None, [tag("th", {"scope": "col"}, words) for words in head])),
+        tag("thead", None, tag("tr", None, [tag("th", {"scope": "col", "class": "number" if place else None}, words) for place, words in enumerate(head)])),
         tag("tbody", None, rows),
     )  # fmt: skip
     return panel(title, "", table)

@@ -131,7 +131,7 @@ def _runs(story: Story) -> Markup | None:
         tag("summary", None, f"{len(known) + len(silent)} runs of this recipe"),
         tag("div", {"class": "scroll", "tabindex": 0, "role": "region", "aria-label": "Runs"}, tag(
             "table", {"class": "grid"},
-            tag("thead", None, tag("tr", None, [tag("th", {"scope": "col"}, words) for words in head])),
+            tag("thead", None, tag("tr", None, [tag("th", {"scope": "col", "class": "number" if place else None}, words) for place, words in enumerate(head)])),
             tag("tbody", None, rows),
             tag("tfoot", None, tag("tr", None, tag("th", {"scope": "row", "colspan": 9}, "rows and open failures now"), tag("td", {"class": "number"}, count(current)))),
         )),
