@@ -10,12 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from extractors.api import Extraction, extract, write_report
+    from extractors.api import Extraction, extract
+    from extractors.reporting import write_report
 
 __all__ = ["Extraction", "extract", "write_report"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "write_report":
+        from extractors.reporting import write_report
+
+        return write_report
     if name in __all__:
         from extractors import api
 

@@ -14,7 +14,6 @@ from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.pipeline import Watcher, run
 from extractors.report import RunReport
-from extractors.reporting import LIMIT, write_report
 from extractors.sources import Source, open_dataframe
 from extractors.store.catalog import current_rows, open_failures
 from schemas.job import ExtractionJob
@@ -93,11 +92,14 @@ class Extraction:
         """The open ledger entries of the run's recipe."""
         return open_failures(self.report.out, name=self.report.name, recipe=self.report.recipe)
 
-    def write_report(self, file: str | Path | None = None, *, limit: int = LIMIT, texts: bool = True) -> Path:
+    def write_report(self, file: str | Path | None = None, *, limit: int = 10_000, texts: bool = True) -> Path:
         """Write the run's recipe as one HTML page that opens from disk; its path, ``OUT/report.html`` by default.
 
         ``limit``: records in the page; ``texts=False`` leaves the source texts out. Raises ``OutputError``.
         """
+        # Not at the top: the command line imports this module for its options, and must be quick.
+        from extractors.reporting import write_report
+
         return write_report(
             self.report.out,
             file,

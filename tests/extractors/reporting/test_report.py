@@ -20,6 +20,7 @@ from extractors.reporting import write_report
 from extractors.reporting.reasons import ADVICE
 from extractors.store.catalog import query
 from schemas.outcomes import Reason
+from tests.end_to_end.examples import ROOT, run_examples
 from tests.extractors.reporting.opened import Opened
 from tests.extractors.reporting.orders import SOURCES, Order, run_orders, usual_orders, write_orders
 from tests.fakes.qwen import FakeQwen, Fault
@@ -308,6 +309,17 @@ def test_what_is_not_there_is_said_with_what_is(out: Path, given: dict[str, str]
 def test_a_file_that_cannot_be_written_is_named(out: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"cannot write .*nowhere.*check the folder"):
         write_report(out, tmp_path / "nowhere" / "page.html")
+
+
+def test_every_bundled_example_has_its_page_with_all_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # the example jobs name their sources from there
+    for told in run_examples(tmp_path / "out"):
+        page = Opened(write_report(tmp_path / "out", tmp_path / "page.html", schema=told.name).path)
+        assert f"{told.records} records = {told.rows} rows + {told.failures} failures" in page.text
+        assert page.index["why"] == []
+        for record in page.records.values():
+            [[_, text]] = record["text"]
+            assert all(text[e[3] : e[4]] == e[2] for e in record.get("evidence", []) if e[3] is not None)
 
 
 def test_every_reason_of_the_failure_guide_has_its_advice() -> None:
