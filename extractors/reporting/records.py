@@ -109,7 +109,7 @@ def stream_records(desk: Desk, index: Index) -> Iterator[Mapping[str, Any]]:
         calls = _Calls(desk, f"s.place >= {first} and s.place < {first + _BLOCK}")
         rows, failures = (
             desk.stream(
-                f"select c.place, r.*, t.text as source_text from desk.chosen c join {table} r on r.rowid = c.number "
+                f"select c.place, r.*, t.text as source_text, t.image as picture from desk.chosen c join {table} r on r.rowid = c.number "
                 f"left join desk.texts t on t.fingerprint = c.fingerprint where {kind} c.is_row "
                 f"and c.place >= {first} and c.place < {first + _BLOCK} order by c.place"
             )
@@ -215,7 +215,6 @@ def _failure(
         "model": told["model"],
         "cost": _money(told["cost"]),
         "merged": told["merged"],
-        "image": told["image"],
         "problems": [[p["path"], p["error"], p["message"], p["value"]] for p in told["problems"] or ()],
         "replies": [
             [a["number"], a["purpose"], a["model"], *_cut(a["raw"]), a["finish_reason"], a["error"]]
@@ -238,6 +237,7 @@ def _common(
         "at": told["committed_at"].isoformat(timespec="seconds"),
         "text": None if text is None else excerpts(text, spans),
         "length": None if text is None else len(text),
+        "picture": told["picture"] or told.get("image"),
         "kept": [_loose(told[f"k{number}"]) for number in range(len(desk.kept))],
         "calls": [
             [

@@ -27,17 +27,17 @@ _HASH = "text like 'sha256:%' and length(text) = 71"
 
 
 def find_texts(desk: Desk, scope: Scope, *, read: bool = True, source: Source | None = None) -> list[str]:
-    """Make ``desk.texts`` (fingerprint, text) for the records of ``desk.chosen``.
+    """Make ``desk.texts`` (fingerprint, text, image: its picture's name) for the records of ``desk.chosen``.
 
     The ledger's texts first, then those of ``source``, then the sources of the recipe's jobs, newest first, until
     none is missing. Returns why some are missing, in sentences; nothing when none is. ``read=False`` takes no text
     from anywhere.
     """
-    desk.con.execute("create table desk.texts (fingerprint varchar, text varchar)")
+    desk.con.execute("create table desk.texts (fingerprint varchar, text varchar, image varchar)")
     if not read:
         return ["The report was made with --no-text: evidence is shown by its quotes alone."]
     desk.con.execute(
-        "insert into desk.texts select distinct on (fingerprint) fingerprint, text from desk.failures "
+        "insert into desk.texts select distinct on (fingerprint) fingerprint, text, null from desk.failures "
         f"where text is not null and not ({_HASH})"
     )
     troubles: list[str] = []
@@ -86,7 +86,7 @@ def _take(desk: Desk, source: Source, troubles: list[str]) -> None:
     try:
         source.stage(desk.con, "quarry_copy.staged")
         desk.con.execute(
-            "insert into desk.texts select distinct on (s.fingerprint) s.fingerprint, s.text from quarry_copy.staged s "
+            "insert into desk.texts select distinct on (s.fingerprint) s.fingerprint, s.text, s.image::json ->> '$.name' from quarry_copy.staged s "
             "semi join desk.chosen c on s.fingerprint = c.fingerprint "
             "anti join desk.texts t on s.fingerprint = t.fingerprint"
         )

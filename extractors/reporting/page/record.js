@@ -36,8 +36,9 @@ class RecordView {
       if (start !== null) this.spans.push(one);
       this.evidence.set(path, one);
     }
-    const source = record.text && markedText(record.text, record.length, this.spans);
-    holder.replaceChildren(
+    // A record may be nothing but its picture, which is not in the page.
+    const source = record.text && record.length ? markedText(record.text, record.length, this.spans) : null;
+    holder.replaceChildren(...[
       node('header', null,
         node('h3', null, foreign(record.id), record.occurrence ? node('small', null, ` · occurrence ${record.occurrence + 1}`) : null),
         node('p', { class: 'chips' },
@@ -51,9 +52,10 @@ class RecordView {
       record.values ? this.values() : this.failure(reason),
       node('section', { 'aria-label': 'Source' },
         node('h4', null, 'Source', source ? node('small', null, ` ${thousands(record.length)} characters`) : null),
-        source ?? this.noSource(),
-        record.image ? node('p', { class: 'faint small' }, 'picture: ', foreign(record.image)) : null),
-      this.kept(), this.calls(), this.facts());
+        source ?? (record.text && record.picture ? null : this.noSource()),
+        record.picture ? node('p', null, 'Picture: ', foreign(record.picture), node('small', { class: 'faint' }, ' (pictures are not in the page)')) : null),
+      this.kept(), this.calls(), this.facts(),
+    ].filter(Boolean));
     holder.onclick = (event) => this.pointAt(event.target.closest('mark, button.evidence'), holder);
   }
 
@@ -134,6 +136,7 @@ class RecordView {
   }
 
   noSource() {
+    if (this.record.text) return node('p', { class: 'faint' }, 'The text is empty.');
     const why = this.told.why.length ? this.told.why : ['The source no longer holds this record as it was when it was asked.'];
     return node('p', { class: 'notice' }, why.join(' '));
   }

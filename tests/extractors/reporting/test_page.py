@@ -261,6 +261,16 @@ def test_without_the_source_the_quotes_are_shown_and_why(visit: Visit, tmp_path:
     assert "--no-text" in page.inner_text("#record .notice")
 
 
+def test_a_record_without_kept_columns_has_no_word_of_them(visit: Visit, tmp_path: Path) -> None:
+    text = "Ada orders."
+    run_orders(write_orders(tmp_path / "a.jsonl", {"a": text}), tmp_path / "out", {text: {"customer": "Ada"}}, keep=[])
+    page = visit(write_report(tmp_path / "out").path)
+    sections = page.evaluate(
+        "[...document.getElementById('record').childNodes].map((one) => one.ariaLabel ?? one.nodeName)"
+    )
+    assert sections == ["HEADER", "Values", "Source", "Calls", "P"]
+
+
 HOSTILE = [
     "</script><script>alert(1)</script>",
     "<img src=x onerror=alert(2)>",

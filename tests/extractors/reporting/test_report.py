@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from PIL import Image
 
 from extractors import extract
 from extractors.endpoint import Settings
@@ -207,6 +208,14 @@ def test_a_data_frame_of_this_process_is_the_source_of_its_report(tmp_path: Path
     assert record["text"] == [[0, text]]
     later = Opened(write_report(tmp_path / "out").path)
     assert "data frame in memory, which is gone" in later.index["why"][0]
+
+
+def test_a_record_that_is_a_picture_names_it(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (64, 64), "white").save(tmp_path / "pictures" / "till.png")
+    run_orders(tmp_path / "pictures", tmp_path / "out", {}, id=None, keep=[], model="qwen3-vl-plus")
+    [record] = Opened(write_report(tmp_path / "out").path).records.values()
+    assert "till.png" in record["picture"]
 
 
 def test_a_long_text_keeps_its_beginning_and_what_is_around_the_evidence(tmp_path: Path) -> None:
