@@ -24,7 +24,7 @@ from extractors.store import catalog, files, layout
 from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
 from schemas.ledger import CALLS, FAILURES_FIXED, ROWS_TAIL
 
-MEMORY = ("128MB", "512MB", "2GB")
+MEMORY = ("96MB", "512MB", "2GB")
 """DuckDB's memory. The first is enough unless single values are megabytes long."""
 _FIXED = ("record_id", "fingerprint")
 _TAIL = tuple(field.name for field in ROWS_TAIL)
