@@ -56,6 +56,13 @@ def histogram_plot(told: Histogram, *, label: str, marks: Sequence[str] = ("p50"
                 f"{spelled(told, told.maximum)}; {described}")  # fmt: skip
 
 
+def spread_plot(told: Histogram, *, label: str, marks: Sequence[str] = ("p50", "p95")) -> Markup:
+    """The histogram, or a sentence where all values are the same."""
+    if told.minimum == told.maximum:
+        return tag("p", {"class": "faint small"}, f"always {spelled(told, told.minimum)}")
+    return histogram_plot(told, label=label, marks=marks)
+
+
 def timeline_plot(told: Timeline, what: Callable[[int], tuple[float, float, str]], *, label: str) -> Markup:
     """Columns over time; ``what`` gives a slot's two stacked heights and its words."""
     parts = _columns([what(place) for place in range(len(told.slots))])

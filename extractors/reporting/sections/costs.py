@@ -20,16 +20,16 @@ def costs(story: Story) -> Markup:
     if figures.latency:
         panels.append(
             panel(
-                "Latency of a call", "answered calls, seconds", plots.histogram_plot(figures.latency, label="Latency")
+                "Latency of a call", "of those that were answered", plots.spread_plot(figures.latency, label="Latency")
             )
         )
     if figures.input_spread:
         panels.append(
-            panel("Input tokens of a call", "", plots.histogram_plot(figures.input_spread, label="Input tokens"))
+            panel("Input tokens of a call", "", plots.spread_plot(figures.input_spread, label="Input tokens"))
         )
     if figures.output_spread:
         panels.append(
-            panel("Output tokens of a call", "", plots.histogram_plot(figures.output_spread, label="Output tokens"))
+            panel("Output tokens of a call", "", plots.spread_plot(figures.output_spread, label="Output tokens"))
         )
     if figures.timeline:
         panels += _over_time(figures.timeline, figures.currency)

@@ -42,7 +42,7 @@ def _group(group: Group, story: Story) -> Markup:
     ]  # fmt: skip
     return tag(
         "article", {"class": "panel reason"},
-        tag("h3", None, tag("code", None, group.reason), " ", tag("a", {"href": f"#show=failures&reason={group.reason}"}, f"{count(group.count)} records"),
+        tag("h3", None, tag("code", None, group.reason), " ", tag("a", {"href": f"#show=failures&reason={group.reason}"}, "1 record" if group.count == 1 else f"{count(group.count)} records"),
             " ", tag("small", None, "may pass when asked again" if may_pass(group.reason) else "asking the same again does not help")),
         tag("p", None, said.happened),
         tag("p", None, tag("b", None, "Next: "), said.next),

@@ -12,8 +12,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 _WATCH = "window.broken = []; addEventListener('securitypolicyviolation', (one) => window.broken.push(one.violatedDirective));"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for the session: while it is open its event loop is in the way of asynchronous tests.
     if not CHROMIUM.is_file():
         pytest.skip(f"no Chromium at {CHROMIUM}: `make browser` as root installs Debian's")
     with sync_playwright() as playwright:

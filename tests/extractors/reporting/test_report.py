@@ -118,7 +118,7 @@ def test_failures_say_what_to_do_next_with_a_command_and_examples(out: Path, rep
     failures = report.section("failures")
     assert "3 open failures" in failures
     for reason in ("bad_input", "invalid", "refused"):
-        assert f"{reason} 1 records" in failures
+        assert f"{reason} 1 record " in failures
     assert f"quarry retry {out} --where \"reason = 'invalid'\" --model NAME" in failures
     assert "spoilt the same error came back after a correction" in failures
 
