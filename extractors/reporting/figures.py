@@ -108,7 +108,8 @@ def add_up(desk: Desk, scope: Scope) -> Figures:
         reasoning_tokens=calls["reasoning_tokens"],
         cost=None if calls["unpriced"] else calls["cost"] or Decimal(0),
         currency=str((latest or {}).get("currency") or "USD"),
-        latency=histogram(desk, answered, "latency", unit="s"),
+        # An answer of the batch lane has no latency and no moment of its own.
+        latency=histogram(desk, f"{answered} where latency > 0", "latency", unit="s"),
         input_spread=histogram(desk, answered, "input_tokens", unit="tokens", whole=True),
         output_spread=histogram(desk, answered, "output_tokens", unit="tokens", whole=True),
         attempts=[
@@ -162,7 +163,7 @@ def _shares(desk: Desk, column: str) -> list[tuple[str, int, int, Decimal | None
 def _timeline(desk: Desk) -> Timeline | None:
     """The calls of the last run that made any: runs of other days would leave no room for it."""
     last = desk.ask(
-        "select run_id, min(started_at) as first, max(started_at) as last from desk.calls group by run_id "
+        "select run_id, min(started_at) as first, max(started_at) as last from desk.calls where started_at > 0 group by run_id "
         "order by last desc limit 1"
     )
     if not last:
@@ -176,7 +177,7 @@ def _timeline(desk: Desk) -> Timeline | None:
         for row in desk.ask(
             f"select floor((started_at - {first!r}) / {step!r})::integer as slot, count(*) filter (status = 'ok') as answered, "
             "count(*) filter (status <> 'ok') as failed, sum(input_tokens + output_tokens)::bigint as tokens, "
-            f"sum(cost) as cost from desk.calls where run_id = {sql_text(last[0]['run_id'])} group by slot"
+            f"sum(cost) as cost from desk.calls where started_at > 0 and run_id = {sql_text(last[0]['run_id'])} group by slot"
         )
     }
     slots = []

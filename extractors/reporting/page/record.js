@@ -12,7 +12,8 @@ const isList = (value) => Array.isArray(value) && value[0] === 'l';
 const step = (key) => key.replaceAll('~', '~0').replaceAll('/', '~1');
 const spelled = (path) => path.split('/').map((one) => one.replaceAll('~1', '/').replaceAll('~0', '~')).join(' › ');
 const price = (cost, currency) => cost === null ? 'price unknown' : `${cost} ${currency}`;
-const lasted = (s) => s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(2)} s`;
+// An answer of the batch lane has no latency of its own.
+const lasted = (s) => s === 0 ? '–' : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(2)} s`;
 
 class RecordView {
   constructor(told) {

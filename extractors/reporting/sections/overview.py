@@ -30,7 +30,7 @@ def overview(story: Story) -> Markup:
               f"{money(each * 1000, figures.currency)} per 1,000 records" if each else "the model has no price" if not figures.cost else ""),
         card("Tokens", count(tokens), f"{count(figures.input_tokens)} in ({percent(figures.cached_tokens, figures.input_tokens)} cached), {count(figures.output_tokens)} out"),
         card("Latency", seconds(latency.quantiles["p50"]) if latency else "–",
-              f"median; p95 {seconds(latency.quantiles['p95'])}" if latency else "no answered call"),
+              f"median; p95 {seconds(latency.quantiles['p95'])}" if latency else "no call was answered live"),
     ]  # fmt: skip
     notes = []
     if figures.merged:

@@ -293,6 +293,16 @@ def test_tries_that_failed_on_the_way_are_counted_by_kind(tmp_path: Path) -> Non
     assert [call[4] == "ok" for call in page.records["a"]["calls"]] == [False, True]
 
 
+def test_answers_of_the_batch_lane_are_priced_and_have_no_latency(tmp_path: Path) -> None:
+    source = write_orders(tmp_path / "a.jsonl", {"a": "Ada orders.", "b": "Bob orders."})
+    answers = {"Ada orders.": {"customer": "Ada"}, "Bob orders.": {"customer": "Bob"}}
+    run_orders(source, tmp_path / "out", answers, lane="batch", batch_poll=0.05)
+    page = Opened(write_report(tmp_path / "out").path)
+    assert "Latency – no call was answered live" in page.text
+    assert "Calls over time" not in page.text
+    assert Decimal(page.records["a"]["cost"]) > 0
+
+
 def test_a_run_without_records_has_a_page_too(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("")
     (tmp_path / "a.json").write_text("[]")
