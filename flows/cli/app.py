@@ -213,6 +213,50 @@ def review(
 
 
 @app.command()
+def report(
+    out: Annotated[str, _OUT],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The HTML file. Default: report.html in the folder.")
+    ] = None,
+    schema: Annotated[
+        str | None, typer.Option(help="The schema, where the folder holds several. Default: the latest run's.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe's id. Default: the latest run's.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Only what one run decided, by its id. Default: all current rows and open failures."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(help="Records in the page; of more, a sample with all failures.", min=1)
+    ] = 10_000,
+    text: Annotated[
+        bool, typer.Option("--text/--no-text", help="Read the source again, to show evidence in its text.")
+    ] = True,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Write one HTML file for people: counts, cost, plots, fields, failures, and a browser of the records.
+
+    The page loads nothing from anywhere and opens from disk. Its records show their evidence in the source text.
+
+    Example: `quarry report out --open`
+    """
+    from flows.cli.reporting import make_report
+
+    make_report(
+        _existing(out),
+        output,
+        schema=schema,
+        recipe=recipe,
+        run=run,
+        limit=limit,
+        texts=text,
+        show=open_it,
+        as_json=json,
+    )
+
+
+@app.command()
 def schema(
     spec: Annotated[
         str, typer.Argument(metavar="S", help="`package.module:Model`, a JSON Schema file or a one-line spec.")
