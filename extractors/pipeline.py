@@ -13,14 +13,14 @@ import secrets
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -114,13 +114,16 @@ def run(
     control: Control | None = None,
     permit: Permit | None = None,
     engine_name: str = "direct",
+    only: Collection[str] | None = None,
+    note: Mapping[str, Any] | None = None,
 ) -> RunReport:
     """Run a job to its end: every record of the source becomes a row, a ledger entry, or stays undone.
 
     ``schema`` and ``source`` replace the job's own (a class at hand, a data frame, a ledger). ``retry`` asks again just for open
     failures, and ``model`` answers them in the place of the recipe's own. ``permit`` holds the job's
-    ``rate_limit_name``. Raises the errors of
-    ``extractors.errors``; what was finished before one is committed, and the report is on disk.
+    ``rate_limit_name``. ``only`` asks just the texts with these fingerprints and leaves the others undone; ``note``
+    is kept in the run's file. The job's ``sample`` and ``approve_above`` are ``extractors.stages``' matter. Raises
+    the errors of ``extractors.errors``; what was finished before one is committed, and the report is on disk.
     """
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
@@ -144,7 +147,8 @@ def run(
         plan = stack.enter_context(
             Plan.make(source, store.keys(), scratch=store.scratch, chunk_size=job.chunk_size, retry=retry)
         )
-        tally = _Tally(plan.counts)
+        to_do = plan.counts.new if only is None else plan.restrict(only)
+        tally = _Tally(plan.counts, todo=to_do)
         engine: Engine | BatchLane | None = None
         lane: BatchLane | None = None
         if plan.counts.new:
@@ -195,7 +199,8 @@ def run(
                     )
                 )
                 finished = lane.run(chunks)
-            engine.progress.total = plan.counts.new
+            engine.progress.total = to_do
+            engine.progress.folder = str(store.folder)
             (control or Control()).attach(engine)
             watch.planned(plan.counts, engine.progress)
             for done in finished:
@@ -220,7 +225,7 @@ def run(
             stopped=engine.stopped if engine else None,
             saved=lane.saved if lane else None,
         )
-        store.write_run(run_id, {**report.as_dict(), "job": job.model_dump(mode="json", by_alias=True)})
+        store.write_run(run_id, {**report.as_dict(), **(note or {}), "job": job.model_dump(mode="json", by_alias=True)})
         build_catalog(Path(job.out))
     if engine is not None and engine.fatal is not None:
         raise engine.fatal
@@ -257,6 +262,7 @@ class _Tally:
     """Adds up what the chunks report."""
 
     counts: PlanCounts
+    todo: int
     rows: int = 0
     failures: int = 0
     merged: int = 0
@@ -313,6 +319,8 @@ class _Tally:
     ) -> RunReport:
         counts = self.counts
         undone = self.undone
+        if stopped is None and undone and self.todo < counts.new and self.rows + self.failures == self.todo:
+            stopped = f"sample: {self.todo} records asked"
         if stopped is None and undone and job.max_records is not None:
             stopped = f"max_records: {job.max_records} records asked"
         quantiles = statistics.quantiles(self.latencies, n=20) if len(self.latencies) > 1 else None
