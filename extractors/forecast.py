@@ -12,8 +12,9 @@ record's cost has two parts that behave differently:
 - **what came after it** (corrections, answers cut off, second looks) is nothing for most records and much for a few, so
   that twenty may hold none. Their number among the ``M`` is beta-binomial with Jeffreys' prior, Beta(k + 1/2, n - k + 1/2)
   (Brown, Cai & DasGupta, "Interval Estimation for a Binomial Proportion", *Statistical Science* 16, 2001); their mean
-  size is drawn by the Bayesian bootstrap (Rubin, *Annals of Statistics* 9, 1981) from those that were seen, and from one
-  more of the size of a first answer where fewer than three were.
+  size, against that of a first answer to a text as long, is drawn by the Bayesian bootstrap (Rubin, *Annals of
+  Statistics* 9, 1981) from those that were seen, and from one more of the size of a first answer where fewer than
+  three were.
 
 Both are drawn ``_DRAWS`` times with a fixed seed and added; the interval is between two quantiles of the sums.
 """
@@ -202,21 +203,30 @@ def _sums(
         return np.zeros(_DRAWS)
     lengths = np.array([one.characters for one in sample], dtype=float)
     y = np.array(first, dtype=float)
-    centre, error, freedom = _regressed(lengths, y, texts, length)
-    total = texts * np.maximum(0.0, centre + error * rng.standard_t(freedom, _DRAWS))
-    some = np.array([size for size in further if size > 0], dtype=float)
-    share = rng.beta(len(some) + 0.5, len(sample) - len(some) + 0.5, _DRAWS)
+    fitted, centre, error, freedom = _regressed(lengths, y, texts, length)
+    each = np.maximum(0.0, centre + error * rng.standard_t(freedom, _DRAWS))
+    more = np.array(further, dtype=float)
+    some = more > 0
+    share = rng.beta(some.sum() + 0.5, len(sample) - some.sum() + 0.5, _DRAWS)
     number = rng.binomial(texts, share)
-    sizes = some if len(some) >= _FEW else np.append(some, y.mean())
-    mean = rng.dirichlet(np.ones(len(sizes)), _DRAWS) @ sizes
-    noise = np.sqrt(number) * sizes.std() * rng.standard_normal(_DRAWS)
-    return np.asarray(total + np.maximum(0.0, number * mean + noise))
+    # A correction sends the text again: its size is told against what a first answer to such a text takes.
+    sizes = more[some] / fitted[some]
+    if len(sizes) < _FEW:
+        sizes = np.append(sizes, 1.0)
+    weights = rng.dirichlet(np.ones(len(sizes)), _DRAWS)
+    mean, square = weights @ sizes, weights @ sizes**2
+    uneven = float((fitted**2).mean() / fitted.mean() ** 2) if fitted.mean() else 1.0
+    noise = np.sqrt(number * np.maximum(0.0, square * uneven - mean**2)) * rng.standard_normal(_DRAWS)
+    return np.asarray(each * (texts + np.maximum(0.0, number * mean + noise)))
 
 
 def _regressed(
     lengths: NDArray[np.float64], y: NDArray[np.float64], texts: int, length: float
-) -> tuple[float, float, int]:
-    """The mean over the others, its standard error, and the degrees of freedom."""
+) -> tuple[NDArray[np.float64], float, float, int]:
+    """What the line says of each sampled text (a tenth of their mean at least), the mean over the others, its
+    standard error, and the degrees of freedom."""
+    import numpy as np
+
     n = len(y)
     around = lengths - lengths.mean()
     spread = float(around @ around)
@@ -225,9 +235,12 @@ def _regressed(
         residuals = y - y.mean() - slope * around
         variance, freedom = float(residuals @ residuals) / (n - 2), n - 2
         away = length - float(lengths.mean())
-        return float(y.mean()) + slope * away, (variance * (1 / n + away**2 / spread + 1 / texts)) ** 0.5, freedom
+        error = (variance * (1 / n + away**2 / spread + 1 / texts)) ** 0.5
+        fitted = np.maximum(y.mean() / 10 or 1.0, y.mean() + slope * around)
+        return fitted, float(y.mean()) + slope * away, error, freedom
     variance = float(y.var(ddof=1)) if n > 1 else 0.0
-    return float(y.mean()), (variance * (1 / n + 1 / texts)) ** 0.5, max(1, n - 1)
+    fitted = np.full(n, y.mean() or 1.0)
+    return fitted, float(y.mean()), (variance * (1 / n + 1 / texts)) ** 0.5, max(1, n - 1)
 
 
 def _lasting(
@@ -256,7 +269,7 @@ def _between(found: Interval, shown: Callable[[float], str]) -> str:
 
 
 def _money(value: float) -> str:
-    return f"{value:,.2f}" if value >= 10 else f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
+    return "0" if not value else f"{value:,.2f}" if value >= 10 else f"{value:.4f}" if value >= 0.01 else f"{value:.6f}"
 
 
 def _count(value: float) -> str:

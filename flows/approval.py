@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 from contextvars import ContextVar
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from prefect import get_run_logger, pause_flow_run, suspend_flow_run
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import FlowPauseTimeout
 from prefect.input import RunInput
+from prefect.states import Completed
 from pydantic import Field
 
+from extractors.errors import ApprovalNeeded
 from extractors.forecast import Forecast
 from extractors.stages import Decision
 from flows.alerts import approval_alert
@@ -88,6 +91,12 @@ class Approver:
                 return Decision(go=True, ceiling=Decimal(repr(answer.ceiling)))
             problem = "**To lower the ceiling, give an amount.**\n\n"
         return Decision(go=False)
+
+
+def not_approved(refusal: ApprovalNeeded) -> State[dict[str, Any]]:
+    """The state of a run that was told to stop after its sample."""
+    get_run_logger().info(str(refusal))
+    return Completed(name="NotApproved", message=str(refusal), data={"not_approved": str(refusal)})
 
 
 def _asked(text: str, *, key: str, ceiling: Decimal | None) -> Approval | None:

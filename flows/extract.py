@@ -23,7 +23,7 @@ from extractors.report import RunReport
 from extractors.stages import run_in_stages
 from extractors.store.plan import Chunk
 from flows.alerts import FAILURE_RATE, alerts_of
-from flows.approval import Approver
+from flows.approval import Approver, not_approved
 from flows.artifacts import Artifacts
 from flows.events import emit
 from flows.limits import global_rate
@@ -67,8 +67,7 @@ def extract(job: ExtractionJob) -> State[dict[str, Any]]:
                 engine_name="prefect",
             )
     except ApprovalNeeded as refusal:
-        get_run_logger().info(str(refusal))
-        return Completed(name="NotApproved", message=str(refusal), data={"not_approved": str(refusal)})
+        return not_approved(refusal)
     watch.finish(report)
     for alert in alerts_of(job, report, run_documents(job.out, name=report.name, recipe=report.recipe)):
         if not (alert.event == FAILURE_RATE and watch.alerted):

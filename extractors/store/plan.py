@@ -240,7 +240,8 @@ class Plan:
             f"from {_LEADERS} where asked"
         ).fetchall()
         few = con.execute(
-            f"select fingerprint::varchar, characters from {_LEADERS} where asked order by fingerprint limit ?", [first]
+            f"select fingerprint::varchar, coalesce(characters, 0) from {_LEADERS} where asked order by fingerprint limit ?",
+            [first],
         ).fetchall()
         return ToAsk(texts, total, int(digest), {f"{int(one):032x}": length for one, length in few})
 

@@ -6,8 +6,10 @@ import json
 from decimal import Decimal
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from extractors import extract
 from extractors.endpoint import Settings
 from extractors.errors import ApprovalNeeded, JobError
 from extractors.forecast import Forecast
@@ -16,8 +18,8 @@ from extractors.report import RunReport
 from extractors.stages import Decision, run_in_stages, take_sample
 from extractors.store.catalog import current_rows
 from schemas.job import ExtractionJob
-from tests.end_to_end.things import job_for, write_things
-from tests.fakes.answers import record_of, thing_answer
+from tests.end_to_end.things import Thing, job_for, write_things
+from tests.fakes.answers import record_of, thing_answer, thing_text
 from tests.fakes.qwen import FakeQwen, Fault, Reply
 
 
@@ -195,3 +197,56 @@ def test_a_run_without_a_sample_is_the_plain_one(tmp_path: Path) -> None:
         one = staged(job_for(source, tmp_path / "a", qwen))
         two = run(job_for(source, tmp_path / "b", qwen), settings=Settings())
     assert (one.rows, one.calls, one.chunks) == (two.rows, two.calls, two.chunks)
+
+
+def test_the_sample_of_a_batch_run_is_live_and_the_rest_is_told_at_the_batch_price(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(60))
+    told: list[Forecast] = []
+    with FakeQwen(lambda body: Reply(thing_answer(body), tokens=(1_000, 100, 0, 0))) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, lane="batch", sample=20, batch_poll=0.05)
+        report = staged(job, told=told.append)
+    assert report.rows == 60
+    assert told[0].seconds is None
+    assert "as long as the batches take" in told[0].lines()[1]
+    [first] = [one for p in (tmp_path / "out/runs").glob("*.json") if "sample" in (one := json.loads(p.read_text()))]
+    assert told[0].cost is not None
+    assert report.cost is not None
+    rest = float(report.cost - Decimal(first["cost"]))
+    assert told[0].cost.low == pytest.approx(rest, rel=1e-6)
+    assert rest == pytest.approx(float(first["cost"]), rel=1e-6), "twice as many texts at half the price"
+
+
+def test_the_python_door_hears_the_forecast_and_decides(tmp_path: Path) -> None:
+    frame = pa.table({"id": [str(n) for n in range(50)], "text": [thing_text(n) for n in range(50)]})
+    told: list[Forecast] = []
+    with FakeQwen(thing_answer) as qwen:
+        given = {
+            "id": "id",
+            "model": "qwen-plus",
+            "base_url": qwen.base_url,
+            "approve_above": "0",
+            "settings": Settings(),
+        }
+        with pytest.raises(ApprovalNeeded):
+            extract(frame, Thing, tmp_path / "out", **given)  # type: ignore[arg-type]
+        found = extract(
+            frame,
+            Thing,
+            tmp_path / "out",
+            told=told.append,
+            decide=lambda _: Decision(go=True),
+            **given,  # type: ignore[arg-type]
+        )
+        assert qwen.count == 50
+    assert (found.report.rows, found.report.skipped, told[0].texts) == (30, 20, 30)
+
+
+def test_what_runs_on_this_machine_costs_nothing_and_needs_no_approval(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    told: list[Forecast] = []
+    with FakeQwen(thing_answer) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, model="some-local-model", approve_above=0)
+        report = staged(job, told=told.append)
+    assert report.rows == 40
+    assert told[0].most == 0
+    assert "corrections included): 0 USD" in told[0].lines()[1]
