@@ -1,7 +1,8 @@
 """Opens the way to a model: the transport, and the policies around it, in one order.
 
-``KeyAdvice(WarmUp(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport))))))))``, from the outside:
+``Traced(KeyAdvice(WarmUp(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport)))))))))``, from the outside:
 
+- ``Traced`` tells of each call, where telemetry is configured (``traced``);
 - ``KeyAdvice`` puts a refused key into words;
 - ``WarmUp`` lets the first call end before the others begin, where the provider caches prefixes. Those that wait hold
   nothing;
@@ -50,6 +51,8 @@ async def connect(
     *,
     on_limits: Callable[[LimitStats], None],
     permit: Permit | None = None,
+    on_budget: Callable[[Budget], None] | None = None,
+    traced: Callable[[Call], Call] | None = None,
 ) -> Call:
     """The call that the engine asks through. ``permit`` is a limit that all machines share. Raises ``JobError``
     for a ceiling that cannot be held."""
@@ -70,6 +73,8 @@ async def connect(
     if job.max_cost is not None or job.max_tokens is not None:
         least = 0 if endpoint.dialect.limits_output else endpoint.profile.max_output
         budget = Budget(job.max_cost, job.max_tokens)
+        if on_budget is not None:
+            on_budget(budget)
         call = Budgeted(call, budget, pricing=endpoint.pricing, least_output=least)
     sleep = partial(_sleep, stopping)
     fallback = ModeFallback.of(endpoint, address)
@@ -92,7 +97,8 @@ async def connect(
     call = fallback.asking(retrying)
     if worth_waiting_for(endpoint.profile):
         call = WarmUp(call, profile=endpoint.profile, sleep=sleep)
-    return KeyAdvice(call, address, endpoint.api_key)
+    call = KeyAdvice(call, address, endpoint.api_key)
+    return call if traced is None else traced(call)
 
 
 class Gate:

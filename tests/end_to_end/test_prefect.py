@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -133,3 +134,27 @@ def test_the_evaluation_flow_scores_a_golden_set_and_fails_below_what_is_asked(s
     assert good.is_completed() and bad.is_failed()
     assert "f1 is 0.90" in str(bad.message) and "valid is" not in str(bad.message)
     assert (Path(job.out) / "evaluations" / f"golden-{good.result()['recipe']}" / "index.html").is_file()
+
+
+def test_the_flow_run_s_log_has_the_engine_s_lines_with_run_chunk_and_record(server: None, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.extract import extract
+
+    source = write_things(tmp_path / "things.jsonl", range(12))
+    with FakeQwen(lambda body: "no" if "thing-0000003" in str(body) else thing_answer(body)) as qwen:
+        state = extract(job_for(source, tmp_path / "out", qwen, max_attempts=1), return_state=True)
+    for handler in logging.getLogger("extractors").handlers:
+        handler.flush()
+    run_id = state.result(raise_on_failure=False)["run_id"]
+    with get_client(sync_client=True) as client:
+        flow_run_id = state.state_details.flow_run_id
+        lines = [one.message for one in client.read_logs() if one.flow_run_id == flow_run_id]
+    (failed,) = [line for line in lines if line.startswith("a record failed: not_json")]
+    assert f"run_id={run_id}" in failed
+    assert "chunk_id=" in failed
+    assert "record_id=r00003" in failed
+    assert [line.partition(" [")[0] for line in lines if line.startswith("run ")] == [
+        "run begins: thing",
+        "run ends: completed",
+    ]
