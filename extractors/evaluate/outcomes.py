@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -11,9 +12,12 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
+from extractors.second_look import is_choice
 from extractors.store.catalog import opened
 from schemas.arrow import RowCodec
+from schemas.jsonschema import answer_schema, subschema
 
+_NUMBER = re.compile(r"(?<=/)\d+(?=/|$)")
 Key = tuple[str, int]
 """Record id and occurrence."""
 
@@ -22,7 +26,8 @@ Key = tuple[str, int]
 class Given:
     """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``.
 
-    ``evidence`` is by path. ``seconds`` is the time of its calls together, None for a record that an identical one's
+    ``evidence`` is by path; ``grounded`` counts the values without any, and those that were looked for: a choice (true or
+    false, an enum) is rarely printed and is left out of both. ``seconds`` is the time of its calls together, None for a record that an identical one's
     call answered; ``cost`` is None where the model's price is unknown.
     """
 
@@ -30,6 +35,7 @@ class Given:
     occurrence: int
     value: Mapping[str, Any] | None
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    grounded: tuple[int, int] = (0, 0)
     reason: str | None = None
     message: str | None = None
     model: str | None = None
@@ -43,11 +49,6 @@ class Given:
     def key(self) -> Key:
         """What tells it from every other record."""
         return self.record_id, self.occurrence
-
-    @property
-    def grounded(self) -> tuple[int, int]:
-        """Values without evidence, and values that were looked for."""
-        return sum(one["match"] == "ungrounded" for one in self.evidence.values()), len(self.evidence)
 
 
 def read_outcomes(
@@ -71,14 +72,18 @@ def read_outcomes(
         ).to_arrow_table()
     times = {one["record_id"]: one for one in calls.to_pylist()}
     found: dict[Key, Given] = {}
+    choices = _Choices(answer_schema(model))
     values = codec.decode(rows.select(codec.schema.names)) if rows.num_rows else []
     for value, row in zip(values, rows.select(["record_id", "_evidence", "_meta"]).to_pylist(), strict=True):
         meta = row["_meta"]
+        evidence = {one["path"]: one for one in row["_evidence"] or ()}
+        looked_for = [one["match"] == "ungrounded" for path, one in evidence.items() if not choices.has(path)]
         one = Given(
             row["record_id"],
             meta["occurrence"],
             value.model_dump(mode="json", by_alias=True),
-            evidence={evidence["path"]: evidence for evidence in row["_evidence"] or ()},
+            evidence=evidence,
+            grounded=(sum(looked_for), len(looked_for)),
             model=meta["model"],
             input_tokens=meta["input_tokens"],
             output_tokens=meta["output_tokens"],
@@ -95,3 +100,21 @@ def read_outcomes(
 def _timed(times: Mapping[str, Mapping[str, Any]], record_id: str, *, merged: bool) -> dict[str, Any]:
     told = None if merged else times.get(record_id)
     return {"seconds": told["seconds"], "calls": told["calls"]} if told else {}
+
+
+class _Choices:
+    """Which paths of a schema hold choices."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema = schema
+        self._known: dict[str, bool] = {}
+
+    def has(self, path: str) -> bool:
+        """Whether the value at a path is a choice; all items of a list are alike."""
+        general = _NUMBER.sub("0", path)
+        if general not in self._known:
+            try:
+                self._known[general] = is_choice(subschema(self._schema, general))
+            except KeyError:
+                self._known[general] = False
+        return self._known[general]

@@ -141,3 +141,12 @@ def test_a_recipe_that_is_there_already_is_scored_without_asking(tmp_path: Path)
     assert (again.micro, again.model) == (first.micro, "qwen-plus")
     with pytest.raises(JobError, match=f"it has {first.recipe}"):
         score_recipe(golden, job, "00000000")
+
+
+def test_a_choice_is_not_counted_as_a_value_without_evidence(tmp_path: Path) -> None:
+    lines = [{"id": "a", "text": "A red kite.", "expected": {"colour": "red", "flies": True, "size": "big"}}]
+    schema = 'colour: str, flies: bool, size: "big" | "small", maker: str?'
+    answer = '{"colour":"red","flies":true,"size":"big","maker":"Nobody"}'
+    with FakeQwen(answer) as qwen:
+        found = evaluated(write_golden(tmp_path / "golden.jsonl", lines), qwen, schema=schema)
+    assert found.ungrounded.value == 1 / 2
