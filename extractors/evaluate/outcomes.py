@@ -36,6 +36,7 @@ class Given:
     value: Mapping[str, Any] | None
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     grounded: tuple[int, int] = (0, 0)
+    confidence: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
     message: str | None = None
     model: str | None = None
@@ -74,7 +75,9 @@ def read_outcomes(
     found: dict[Key, Given] = {}
     choices = _Choices(answer_schema(model))
     values = codec.decode(rows.select(codec.schema.names)) if rows.num_rows else []
-    for value, row in zip(values, rows.select(["record_id", "_evidence", "_meta"]).to_pylist(), strict=True):
+    for value, row in zip(
+        values, rows.select(["record_id", "_evidence", "_confidence", "_meta"]).to_pylist(), strict=True
+    ):
         meta = row["_meta"]
         evidence = {one["path"]: one for one in row["_evidence"] or ()}
         looked_for = [one["match"] == "ungrounded" for path, one in evidence.items() if not choices.has(path)]
@@ -84,6 +87,7 @@ def read_outcomes(
             value.model_dump(mode="json", by_alias=True),
             evidence=evidence,
             grounded=(sum(looked_for), len(looked_for)),
+            confidence=dict(row["_confidence"] or ()),
             model=meta["model"],
             input_tokens=meta["input_tokens"],
             output_tokens=meta["output_tokens"],

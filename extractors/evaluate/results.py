@@ -3,7 +3,8 @@
 ::
 
     OUT/evaluations/<golden>-<recipe>/
-      values.parquet     a line a value: record_id, field, path, verdict, expected and got (JSON), evidence, quote
+      values.parquet     a line a value: record_id, field, path, verdict, expected and got (JSON), evidence, quote,
+                         confidence where the rows have it: what a calibration needs
       records.parquet    a line a record: outcome, whole, tokens, cost, seconds, text
       scores.parquet     a line a field, and one for all ("*"): counts, precision, recall, F1, each with its bounds
       evaluation.json    the figures
@@ -40,6 +41,7 @@ VALUES = pa.schema(
         ("got", pa.string()),
         ("evidence", pa.string()),
         ("quote", pa.string()),
+        ("confidence", pa.float64()),
     ]
 )
 RECORDS = pa.schema(
@@ -179,6 +181,7 @@ def _value(record: Scored, cell: Cell) -> dict[str, Any]:
         "got": shown(cell.got),
         "evidence": evidence.get("match"),
         "quote": evidence.get("quote"),
+        "confidence": record.given.confidence.get(cell.path),
     }
 
 
