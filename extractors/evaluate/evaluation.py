@@ -12,24 +12,22 @@ from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import orjson
-import pyarrow as pa
 from pydantic import BaseModel
 
 from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.evaluate.fields import Compared, compared_fields
-from extractors.evaluate.golden import Labelled, read_golden, record_columns
+from extractors.evaluate.golden import Labelled
 from extractors.evaluate.outcomes import Given, Key, read_outcomes
+from extractors.evaluate.records import prepared
 from extractors.evaluate.scoring import Cell, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
 from extractors.limits import Permit
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
 from extractors.recipe import schema_name
 from extractors.report import RunReport
-from extractors.sources import Source, open_dataframe, open_source
 from extractors.store import layout
 from extractors.store.catalog import outputs
 from schemas.job import ExtractionJob
@@ -150,11 +148,11 @@ def evaluate(
     """
     model = schema or model_of(job)
     root = compared_fields(model, rules)
-    job, labels, prepared = _prepared(golden, job, model)
+    job, labels, records = prepared(golden, job, model)
     report = run(
         job,
         schema=schema,
-        source=prepared.source(),
+        source=records.source(),
         settings=settings,
         watch=watch,
         control=control,
@@ -166,7 +164,7 @@ def evaluate(
         golden,
         labels,
         root,
-        texts=prepared.texts,
+        texts=records.texts,
         out=Path(job.out),
         name=report.name,
         recipe=report.recipe,
@@ -186,7 +184,7 @@ def score_recipe(
 ) -> Evaluation:
     """Score what a recipe of the job's output folder made of the labelled records; nothing is asked."""
     model = schema or model_of(job)
-    job, labels, prepared = _prepared(golden, job, model)
+    job, labels, records = prepared(golden, job, model)
     name = schema_name(model)
     held = [one for one in outputs(job.out) if one.name == name and one.recipe.startswith(recipe[:8])]
     if len(held) != 1:
@@ -199,7 +197,7 @@ def score_recipe(
         golden,
         labels,
         compared_fields(model, rules),
-        texts=prepared.texts,
+        texts=records.texts,
         out=Path(job.out),
         name=name,
         recipe=held[0].recipe,
@@ -265,63 +263,3 @@ def counted(cells: Iterable[Sequence[Cell]], fields: Sequence[str]) -> Counts:
             row[number[cell.field]] += cell.verdict.counts
         rows.append(row)
     return np.stack(rows)
-
-
-def _prepared(
-    golden: Path, job: ExtractionJob, model: type[BaseModel]
-) -> tuple[ExtractionJob, dict[str, Labelled], _Records]:
-    """The job as it is run, the labels, and the records that they are for."""
-    own = _is_source(golden, job)
-    id_column = job.id if job.id is not None or "id" not in record_columns(golden) else "id"
-    # Columns of the records are for the rows of everyday runs, and a golden set rarely has them.
-    job = job.model_copy(update={"keep": (), "id": id_column if own else job.id})
-    labels = read_golden(golden, model, id_column=id_column if own else None)
-    return job, labels, _Records.of(golden, job, labels)
-
-
-@dataclass(slots=True)
-class _Records:
-    """The labelled records: their texts by id and occurrence, in the source's order, and how to ask them."""
-
-    job: ExtractionJob
-    texts: dict[Key, str]
-    own: bool
-
-    @classmethod
-    def of(cls, golden: Path, job: ExtractionJob, labels: Mapping[str, Labelled]) -> _Records:
-        own = _is_source(golden, job)
-        if own and not any(column not in ("id", job.id) for column in record_columns(golden)):
-            raise JobError(
-                f"{golden} holds labels but no records; say where the records are with --records, or add their `text`"
-            )
-        if not own and job.image is not None:
-            raise JobError("records with pictures must be in the golden set itself: add their paths to its lines")
-        texts: dict[Key, str] = {}
-        seen: dict[str, int] = {}
-        with open_source(job) as source, duckdb.connect() as con:
-            con.execute("attach ':memory:' as quarry_golden")
-            source.stage(con, "quarry_golden.staged")
-            cursor = con.execute("select record_id, text from quarry_golden.staged order by rowid")
-            for record_id, text in cursor.fetchall():
-                if record_id in labels:
-                    occurrence = seen[record_id] = seen.get(record_id, -1) + 1
-                    texts[record_id, occurrence] = text
-        missing = [record_id for record_id in labels if record_id not in seen]
-        if missing:
-            raise JobError(
-                f"{len(missing)} of {len(labels)} labelled records are not in {source.place} (the first is {missing[0]!r}); "
-                "check --id and --records"
-            )
-        return cls(job, texts, own)
-
-    def source(self) -> Source | None:
-        """What the run reads: None for the job's own source."""
-        if self.own:
-            return None
-        ids = [record_id for record_id, _ in self.texts]
-        table = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(list(self.texts.values()), pa.string())})
-        return open_dataframe(table, id="id", text="text")
-
-
-def _is_source(golden: Path, job: ExtractionJob) -> bool:
-    return job.source is not None and Path(job.source) == golden

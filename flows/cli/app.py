@@ -16,7 +16,8 @@ from extractors.errors import OutputError, QuarryError
 from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
-from flows.cli.evaluate import compare_command, eval_command, golden
+from flows.cli.evaluate import compare_command, eval_command
+from flows.cli.golden import golden
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options
 from schemas.job import ExtractionJob

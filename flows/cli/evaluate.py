@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
 from extractors.errors import JobError
@@ -25,15 +24,11 @@ if TYPE_CHECKING:
     from extractors.pipeline import Control
     from schemas.job import ExtractionJob
 
-golden = typer.Typer(
-    name="golden", help="Make and check golden sets: records with their right values.", no_args_is_help=True
-)
-
 _OUT = "quarry-eval"
-_JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
+JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _JOB = typer.Option("--job", help="A job file (.toml) whose options hold; given options override it.")
 _RECORDS = typer.Option("--records", help="Where the records are, for a golden set that holds only ids and labels.")
-_RULES = typer.Option(
+RULES = typer.Option(
     "--compare",
     help="FIELD=RULE, several times: how values are compared (exact, text, alnum, number:0.01, number:1%, date, fuzzy:0.9, "
     "set:RULE, objects, whole, skip). A field in a list of objects is items/*/price; * is every field without a rule.",
@@ -49,7 +44,7 @@ def eval_command(
     given: dict[str, Any],
     job: Annotated[str | None, _JOB] = None,
     records: Annotated[str | None, _RECORDS] = None,
-    compare: Annotated[list[str] | None, _RULES] = None,
+    compare: Annotated[list[str] | None, RULES] = None,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,7 +52,7 @@ def eval_command(
             help="FIGURE=LEAST, several times, such as f1=0.9, f1:price=0.95, whole, valid, grounded: exit code 1 below it.",
         ),
     ] = None,
-    json: Annotated[bool, _JSON] = False,
+    json: Annotated[bool, JSON] = False,
 ) -> None:
     """Evaluate on a golden set: run over its records, score each field, show what is wrong.
 
@@ -72,7 +67,7 @@ def eval_command(
     bars = _bars(fail_under or [])
     path, made = _job(given, job, records)
     with _watching(quiet=json) as (watch, control):
-        found = evaluate(path, made, rules=_rules(compare), watch=watch, control=control)
+        found = evaluate(path, made, rules=rules_of(compare), watch=watch, control=control)
     folder = write_results(found, evaluation_page(found))
     below = [(name, found.figure(name), least) for name, least in bars.items()]
     short = [(name, value, least) for name, value, least in below if value is None or value < least]
@@ -108,8 +103,8 @@ def compare_command(
     b: Annotated[str, typer.Option("--b", help="The second, such as 'model=local-1.5b prompt=my/extract.v2.txt'.")],
     job: Annotated[str | None, _JOB] = None,
     records: Annotated[str | None, _RECORDS] = None,
-    compare: Annotated[list[str] | None, _RULES] = None,
-    json: Annotated[bool, _JSON] = False,
+    compare: Annotated[list[str] | None, RULES] = None,
+    json: Annotated[bool, JSON] = False,
 ) -> None:
     """Compare two models, prompts or recipes on the records of a golden set, field by field.
 
@@ -118,11 +113,12 @@ def compare_command(
     Example: `quarry compare golden.jsonl --schema schemas.product:Product --a model=local-0.5b --b model=local-1.5b`
     """
     from extractors.evaluate.comparison import compare as compared
+    from extractors.evaluate.comparison_page import comparison_page
     from extractors.evaluate.evaluation import evaluate, score_recipe
-    from extractors.evaluate.page import comparison_page, evaluation_page
+    from extractors.evaluate.page import evaluation_page
     from extractors.evaluate.results import write_comparison, write_results
 
-    rules = _rules(compare)
+    rules = rules_of(compare)
     sides: list[Evaluation] = []
     for variant in (a, b):
         options, job_file, recipe = _variant(variant)
@@ -144,86 +140,6 @@ def compare_command(
         return
     _print_comparison(comparison)
     terminal.talk().print(f"the page: {folder / 'index.html'}", markup=False)
-
-
-@golden.command("add")
-def add_command(
-    out: Annotated[str, typer.Argument(metavar="OUT", help="The output folder of a run.")],
-    output: Annotated[
-        str, typer.Option("--output", "-o", help="The golden set to add to; it is made if it is not there.")
-    ],
-    ids: Annotated[str | None, typer.Option("--id", help="Records to add, with commas between.")] = None,
-    reviewed: Annotated[
-        bool, typer.Option("--reviewed", help="Add every row that was accepted or confirmed in a review.")
-    ] = False,
-    expected: Annotated[
-        str | None, typer.Option(help="The right values of the one record that is named, as JSON.")
-    ] = None,
-    draft: Annotated[bool, typer.Option("--draft", help="Add as drafts, to be put right in the file by hand.")] = False,
-    name: Annotated[str | None, typer.Option(help="The schema's name, where the output has several.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="The recipe's id, where the schema has several.")] = None,
-    json: Annotated[bool, _JSON] = False,
-) -> None:
-    """Add records of an output folder to a golden set: rows as they are, failures with the values that are given.
-
-    Example: `quarry golden add out --id P-1001,P-1002 -o golden.jsonl`
-    """
-    from extractors.evaluate.promotion import promote_records
-
-    try:
-        values = None if expected is None else orjson.loads(expected)
-    except orjson.JSONDecodeError as error:
-        raise JobError(f"--expected is no JSON: {error}") from error
-    named = [one.strip() for one in (ids or "").split(",") if one.strip()]
-    added = promote_records(
-        Path(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
-    )
-    if json:
-        told = [{"id": one.record_id, "was": one.kind, "draft": one.draft} for one in added]
-        terminal.say_json({"golden": output, "added": told})
-        return
-    drafts = sum(one.draft for one in added)
-    terminal.talk().print(
-        f"{len(added):,} records added to {output}" + (f", {drafts:,} of them drafts" if drafts else "")
-    )
-
-
-@golden.command("check")
-def check_command(
-    path: Annotated[str, typer.Argument(metavar=_GOLDEN, help="A golden set: JSON Lines or Parquet.")],
-    schema: Annotated[str, typer.Option(help="`package.module:Model`, a JSON Schema file or a one-line spec.")],
-    compare: Annotated[list[str] | None, _RULES] = None,
-    json: Annotated[bool, _JSON] = False,
-) -> None:
-    """Check a golden set against a schema, and show how each field would be compared. Nothing is called.
-
-    Example: `quarry golden check golden.jsonl --schema schemas.product:Product`
-    """
-    from extractors.evaluate.comparators import blank
-    from extractors.evaluate.fields import compared_fields
-    from extractors.evaluate.golden import read_golden
-    from schemas.loading import load_schema
-
-    model = load_schema(schema)
-    labels = read_golden(Path(path), model)
-    lines = [
-        {
-            "field": one.path,
-            "compared by": one.comparator.rule,
-            "labelled": sum(_top(one.path) in label.expected for label in labels.values()),
-            "with a value": sum(not blank(label.expected.get(_top(one.path))) for label in labels.values()),
-        }
-        for one in compared_fields(model, _rules(compare)).fields()
-    ]
-    if json:
-        terminal.say_json({"golden": path, "records": len(labels), "fields": lines})
-        return
-    terminal.talk().print(f"{path}: {len(labels):,} labelled records")
-    terminal.table(terminal.talk(), lines)
-
-
-def _top(path: str) -> str:
-    return path.partition("/")[0]
 
 
 def _job(given: Mapping[str, Any], job_file: str | None, records: str | None) -> tuple[Path, ExtractionJob]:
@@ -274,7 +190,7 @@ def _variant(text: str) -> tuple[dict[str, Any], str | None, str | None]:
     return options, job_file, recipe
 
 
-def _rules(given: Sequence[str] | None) -> dict[str, str]:
+def rules_of(given: Sequence[str] | None) -> dict[str, str]:
     found = {}
     for one in given or ():
         field, equals, rule = one.rpartition("=")
