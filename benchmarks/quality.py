@@ -121,6 +121,7 @@ def main() -> int:
     )
     parser.add_argument("--option", action="append", default=[], help="KEY=VALUE of Quarry's job; see --label")
     parser.add_argument("--label", default="quarry", help="the name under which Quarry's results are kept")
+    parser.add_argument("--verbatim", action="store_true", help="hold Quarry to spans where a set's values are spans")
     parser.add_argument("--report", action="store_true", help="ask nothing, print what is there")
     arguments = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -140,6 +141,7 @@ def main() -> int:
                     out=arguments.out,
                     options=dict(one.split("=", 1) for one in arguments.option),
                     label=arguments.label,
+                    verbatim=arguments.verbatim,
                     langextract=arguments.langextract,
                 )
                 measure(bench, names, tools, arguments.limit)

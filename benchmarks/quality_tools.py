@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from benchmarks.sets import Row, Task
+from benchmarks.sets import Row, Task, verbatim
 from extractors.endpoint import Settings
 from extractors.evaluate.outcomes import read_outcomes
 from extractors.pipeline import run
 from extractors.prompting import describe
+from extractors.second_look import is_choice
 from extractors.sources import open_dataframe
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema
@@ -59,6 +60,7 @@ class Bench:
     out: Path
     options: Mapping[str, str]
     label: str
+    verbatim: bool
     langextract: Path | None
 
 
@@ -74,7 +76,7 @@ def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
     job = ExtractionJob.model_validate(
         {
             "source": f"<{task.set}>",
-            "schema": task.spec,
+            "schema": verbatim(task, bench.out / "schemas") if bench.verbatim else task.spec,
             "id": "id",
             "out": str(out),
             "model": bench.model,
@@ -85,7 +87,7 @@ def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
             "max_output_tokens": OUTPUT,
             "max_attempts": ANSWERS,
             "chunk_size": 5,
-            **{key: value.replace("{shots}", str(shots)) for key, value in bench.options.items()},
+            **{key: _option(key, value, task, shots) for key, value in bench.options.items()},
         }
     )
     report = run(job, source=open_dataframe(table, id="id", text="text"), settings=Settings())
@@ -96,6 +98,13 @@ def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
             bench.label, task.set, bench.model, one.record_id, one.value, one.reason, one.input_tokens,
             one.output_tokens, one.calls, one.seconds,
         )  # fmt: skip
+
+
+def _option(key: str, value: str, task: Task, shots: Path) -> Any:
+    """An option's value: ``{shots}`` is the file of examples, ``{fields}`` every field whose values are printed."""
+    fields = [one for one, schema in answer_schema(task.model)["properties"].items() if not is_choice(schema)]
+    told = value.replace("{shots}", str(shots)).replace("{fields}", ",".join(fields))
+    return tuple(told.split(",")) if key in ("require_evidence", "keep") else told
 
 
 def instructor(bench: Bench, task: Task, rows: Sequence[Row], tool: str) -> Iterator[Result]:

@@ -37,6 +37,8 @@ class Adapter:
     text: str = "text"
     instructions: str = ""
     rules: Mapping[str, str] = field(default_factory=dict)
+    spans: bool = False
+    """Whether every value is a span of the record, by the set's own definition."""
 
 
 ADAPTERS = {
@@ -52,14 +54,17 @@ ADAPTERS = {
         Adapter(
             "mit_restaurant",
             instructions="The record is a spoken request about restaurants. Every value is a span of its words.",
+            spans=True,
         ),
         Adapter(
             "snips",
             instructions="The record is a request to a voice assistant. Every value is a span of its words.",
+            spans=True,
         ),
         Adapter(
             "ade_dose",
             instructions="The record is a sentence of a medical case report. List each drug with its dose.",
+            spans=True,
             # Strict relation F1: a pair is right when both of its values are.
             rules={"items": "whole"},
         ),
@@ -75,7 +80,11 @@ ADAPTERS = {
             "wdc_pave_norm",
             instructions="The record is a product offer: its title, then its description. Give normalised values.",
         ),
-        Adapter("resume_zh", instructions="The record is a line of a Chinese résumé. Every value is a span of it."),
+        Adapter(
+            "resume_zh",
+            instructions="The record is a line of a Chinese résumé. Every value is a span of it.",
+            spans=True,
+        ),
         Adapter("muc4", instructions="The record is a news report. Name each participant once, as written."),
         Adapter("kleister_nda", instructions="The record is a non-disclosure agreement."),
     )
@@ -108,6 +117,7 @@ class Task:
     rules: Mapping[str, str]
     root: Compared
     rows: Sequence[Row]
+    spans: bool
     shots: Sequence[Row]
     """Further rows, from the end of the file and so never among ``rows``: for tools that need examples."""
 
@@ -136,12 +146,39 @@ def tasks(name: str, *, limit: int | None = None, shots: int = 3) -> list[Task]:
                 model=model,
                 instructions=adapter.instructions,
                 rules=adapter.rules,
+                spans=adapter.spans,
                 root=compared_fields(model, adapter.rules),
                 rows=[_row(line, adapter) for line in mine],
                 shots=[_row(line, adapter) for line in _varied(others, shots)],
             )
         )
     return found
+
+
+def verbatim(task: Task, folder: Path) -> str:
+    """The task's schema with ``x-verbatim`` at every free text, written to ``folder``, where all of its values are spans;
+    else its own. Decoding is then held to the record's words."""
+    if not task.spans:
+        return task.spec
+    schema = json.loads(Path(task.spec).read_text("utf-8"))
+    _mark(schema)
+    path = folder / f"{task.set}-{Path(task.spec).stem}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(schema), "utf-8")
+    return str(path)
+
+
+def _mark(schema: Any) -> None:
+    if isinstance(schema, list):
+        for one in schema:
+            _mark(one)
+    elif isinstance(schema, dict):
+        kind = schema.get("type")
+        if "enum" not in schema and (kind == "string" or (isinstance(kind, list) and "string" in kind)):
+            schema["x-verbatim"] = True
+        for key in ("properties", "items", "anyOf"):
+            inner = schema.get(key)
+            _mark(list(inner.values()) if key == "properties" and isinstance(inner, dict) else inner)
 
 
 def score_task(task: Task, given: Mapping[str, Mapping[str, Any] | None]) -> dict[str, list[Cell]]:
