@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
@@ -12,9 +12,11 @@ from pydantic import BaseModel, ValidationError
 
 from extractors.endpoint import Settings
 from extractors.errors import JobError
-from extractors.pipeline import Watcher, run
+from extractors.forecast import Forecast
+from extractors.pipeline import Watcher
 from extractors.report import RunReport
 from extractors.sources import Source, open_dataframe
+from extractors.stages import Decide, run_in_stages
 from extractors.store.catalog import current_rows, open_failures
 from schemas.job import ExtractionJob
 
@@ -57,6 +59,8 @@ class Options(TypedDict, total=False):
     max_cost: Decimal | str
     max_tokens: int
     max_records: int
+    sample: int
+    approve_above: Decimal | str
     max_attempts: int
     max_output_tokens: int
     max_record_tokens: int
@@ -126,13 +130,17 @@ def extract(
     *,
     settings: Settings | None = None,
     watch: Watcher | None = None,
+    told: Callable[[Forecast], None] | None = None,
+    decide: Decide | None = None,
     **options: Unpack[Options],
 ) -> Extraction:
     """Extract ``schema`` from every record of ``source`` into ``out``.
 
     ``source`` is a path or glob, a pandas DataFrame or Arrow table, or None with ``sql=``. ``schema``
     is a model class or anything that ``--schema`` takes. Works inside a running event loop (a
-    notebook). Raises ``JobError`` for wrong options and the errors of ``extractors.errors``.
+    notebook). With ``sample``, ``told`` hears what the rest will cost; above ``approve_above``, ``decide`` gives a
+    ``Decision``, and without one ``ApprovalNeeded`` is raised. Raises ``JobError`` for wrong options and the errors of
+    ``extractors.errors``.
     """
     named = schema if isinstance(schema, str) else f"{schema.__module__}:{schema.__qualname__}"
     in_memory = not isinstance(source, str | Path | None)
@@ -147,8 +155,10 @@ def extract(
         )
     except ValidationError as error:
         raise JobError(explain(error)) from error
-    frame = (
-        open_dataframe(
+
+    def frame() -> Source:
+        assert not isinstance(source, str | Path | None)
+        return open_dataframe(
             source,
             id=job.id,
             text=job.text,
@@ -157,12 +167,17 @@ def extract(
             image_root=job.image_root,
             image_hosts=job.image_hosts,
         )
-        if in_memory
-        else None
+
+    report = run_in_stages(
+        job,
+        settings=settings,
+        schema=None if isinstance(schema, str) else schema,
+        source=frame if in_memory else None,
+        told=told,
+        decide=decide,
+        watch=watch,
     )
-    model = None if isinstance(schema, str) else schema
-    report = run(job, settings=settings, schema=model, source=frame, watch=watch)
-    return Extraction(report, source=frame)
+    return Extraction(report, source=frame() if in_memory else None)
 
 
 def explain(error: ValidationError) -> str:

@@ -75,6 +75,16 @@ class Settings:
         )
 
 
+def settings_of(job: ExtractionJob, given: Settings | None) -> Settings:
+    """The settings that are given, else the environment's. Raises ``JobError`` for a job that names a block of Prefect's
+    without the settings that hold its key."""
+    if given is None and job.credentials is not None:
+        raise JobError(
+            f"credentials {job.credentials!r} is a Prefect block: give settings with its key, or set DASHSCOPE_API_KEY instead"
+        )
+    return given or Settings.from_environment()
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One model at one address. For an embedded model ``base_url`` is None until ``serve`` has started it."""

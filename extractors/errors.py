@@ -15,6 +15,7 @@
     │   ├── ModelMissing        the model's weights or name are unknown
     │   └── BatchRefused        a batch as a whole was refused
     ├── BudgetReached           a ceiling stopped the run (not a failure)   exit 5
+    ├── ApprovalNeeded          an estimate that nobody has approved         exit 6
     └── InternalError           a bug of ours                               exit 70
 
 Messages say what happened, to what, and what to do next. Failures of single records are not
@@ -112,6 +113,13 @@ class BudgetReached(QuarryError):
     kind = "budget"
     exit_code = 5
     earlier: tuple[Any, ...] = ()
+
+
+class ApprovalNeeded(QuarryError):
+    """The estimate is above ``approve_above``, and it was not approved: just the sample was asked."""
+
+    kind = "approval"
+    exit_code = 6
 
 
 class InternalError(QuarryError):

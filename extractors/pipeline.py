@@ -13,14 +13,14 @@ import secrets
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
@@ -29,7 +29,7 @@ from extractors.batch.lane import BatchLane
 from extractors.budget import Amount
 from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
-from extractors.endpoint import Endpoint, Settings, resolve_endpoint
+from extractors.endpoint import Endpoint, Settings, resolve_endpoint, settings_of
 from extractors.engine import ChunkDone, Engine, Known
 from extractors.errors import JobError, SchemaError
 from extractors.limits import LimitStats, Permit
@@ -116,22 +116,21 @@ def run(
     control: Control | None = None,
     permit: Permit | None = None,
     engine_name: str = "direct",
+    only: Collection[str] | None = None,
+    note: Mapping[str, Any] | None = None,
 ) -> RunReport:
     """Run a job to its end: every record of the source becomes a row, a ledger entry, or stays undone.
 
     ``schema`` and ``source`` replace the job's own (a class at hand, a data frame, a ledger). ``retry`` asks again just for open
     failures, and ``model`` answers them in the place of the recipe's own. ``permit`` holds the job's
-    ``rate_limit_name``. Raises the errors of
-    ``extractors.errors``; what was finished before one is committed, and the report is on disk.
+    ``rate_limit_name``. ``only`` asks just the texts with these fingerprints and leaves the others undone; ``note``
+    is kept in the run's file. The job's ``sample`` and ``approve_above`` are ``extractors.stages``' matter. Raises
+    the errors of ``extractors.errors``; what was finished before one is committed, and the report is on disk.
     """
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
         raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
-    if job.credentials is not None and settings is None:
-        raise JobError(
-            "credentials names a Prefect block: give settings with its key, or set DASHSCOPE_API_KEY instead"
-        )
-    settings = settings or Settings.from_environment()
+    settings = settings_of(job, settings)
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
     schema = schema or model_of(job)
@@ -150,7 +149,8 @@ def run(
         plan = stack.enter_context(
             Plan.make(source, store.keys(), scratch=store.scratch, chunk_size=job.chunk_size, retry=retry)
         )
-        tally = _Tally(plan.counts)
+        to_do = plan.counts.new if only is None else plan.restrict(only)
+        tally = _Tally(plan.counts, todo=to_do)
         observer = stack.enter_context(
             Observer(
                 run_id,
@@ -225,7 +225,8 @@ def run(
                     )
                 )
                 finished = lane.run(chunks)
-            engine.progress.total = plan.counts.new
+            engine.progress.total = to_do
+            engine.progress.folder = str(store.folder)
             (control or Control()).attach(engine)
             watch.planned(plan.counts, engine.progress)
             for done in finished:
@@ -254,7 +255,7 @@ def run(
             saved=lane.saved if lane else None,
         )
         observer.ended(report, engine.fatal if engine is not None else None)
-        store.write_run(run_id, {**report.as_dict(), "job": job.model_dump(mode="json", by_alias=True)})
+        store.write_run(run_id, {**report.as_dict(), **(note or {}), "job": job.model_dump(mode="json", by_alias=True)})
         build_catalog(Path(job.out))
     if engine is not None and engine.fatal is not None:
         raise engine.fatal
@@ -291,6 +292,7 @@ class _Tally:
     """Adds up what the chunks report."""
 
     counts: PlanCounts
+    todo: int
     rows: int = 0
     failures: int = 0
     merged: int = 0
@@ -347,6 +349,8 @@ class _Tally:
     ) -> RunReport:
         counts = self.counts
         undone = self.undone
+        if stopped is None and undone and self.todo < counts.new and self.rows + self.failures == self.todo:
+            stopped = f"sample: {self.todo} records asked"
         if stopped is None and undone and job.max_records is not None:
             stopped = f"max_records: {job.max_records} records asked"
         quantiles = statistics.quantiles(self.latencies, n=20) if len(self.latencies) > 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -62,6 +62,32 @@ class RunReport:
                 f"+ {self.skipped} skipped + {self.undone} undone"
             )
 
+    def joined(self, first: RunReport) -> RunReport:
+        """This run and the one just before it over the same plan, as one; latencies stay this run's."""
+        reasons = dict(self.failures_by_reason)
+        for reason, count in first.failures_by_reason.items():
+            reasons[reason] = reasons.get(reason, 0) + count
+        return replace(
+            self,
+            started_at=first.started_at,
+            rows=self.rows + first.rows,
+            failures=self.failures + first.failures,
+            skipped=self.skipped - first.rows - first.failures,
+            skipped_failures=self.skipped_failures - first.failures,
+            merged=self.merged + first.merged,
+            calls=self.calls + first.calls,
+            tries=self.tries + first.tries,
+            input_tokens=self.input_tokens + first.input_tokens,
+            cached_tokens=self.cached_tokens + first.cached_tokens,
+            output_tokens=self.output_tokens + first.output_tokens,
+            cost=None if self.cost is None or first.cost is None else self.cost + first.cost,
+            seconds=self.seconds + first.seconds,
+            failures_by_reason=dict(sorted(reasons.items())),
+            chunks=self.chunks + first.chunks,
+            replayed=self.replayed + first.replayed,
+            rate_limited=self.rate_limited + first.rate_limited,
+        )
+
     @property
     def failure_rate(self) -> float:
         """Failures among the records decided in this run, 0 when there were none."""
@@ -118,9 +144,10 @@ class RunReport:
 class Progress:
     """Live counters of a run; the engine writes them, a bar reads them.
 
-    ``total`` is the number of records to do in this run (skipped ones left out)."""
+    ``total`` is the number of records to do in this run (skipped ones left out), ``folder`` the recipe's."""
 
     total: int = 0
+    folder: str = ""
     rows: int = 0
     failures: int = 0
     in_flight: int = 0

@@ -20,8 +20,12 @@ from prefect.states import AwaitingRetry, Completed, Failed
 
 from extractors.batch import errands
 from extractors.batch.ledger import State as BatchState
-from extractors.pipeline import run
+from extractors.errors import ApprovalNeeded
+from extractors.pipeline import Silent
 from extractors.report import RunReport
+from extractors.stages import run_in_stages
+from flows.approval import Approver, not_approved
+from flows.artifacts import Artifacts
 from flows.blocks import settings_with
 from flows.extract import final_state
 from flows.form import JobForm
@@ -45,11 +49,17 @@ def extract_in_batches(job: JobForm, again_after: int = _DEFAULT_WAIT) -> State[
     """
     show_ids()
     lane = job.lane if job.lane != "live" else "batch"
-    report = run(
-        job.model_copy(update={"lane": lane, "batch_wait": False}),
-        settings=settings_with(job.credentials),
-        engine_name="prefect",
-    )
+    approver = Approver(job, Artifacts(job, Silent()))
+    try:
+        report = run_in_stages(
+            job.model_copy(update={"lane": lane, "batch_wait": False}),
+            decide=approver.decide,
+            told=approver.hear,
+            settings=settings_with(job.credentials),
+            engine_name="prefect",
+        )
+    except ApprovalNeeded as refusal:
+        return not_approved(refusal)
     show_batches(Path(job.out))
     return state_of(report, job.max_failure_rate, again_after=again_after)
 

@@ -6,15 +6,8 @@ import concurrent.futures
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, cast
-from uuid import UUID
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
@@ -23,17 +16,21 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from extractors.engine import ChunkDone, Engine
-from extractors.pipeline import Control, Silent, Watcher, run
-from extractors.report import Progress, RunReport
-from extractors.store.catalog import open_failures
-from extractors.store.plan import Chunk, PlanCounts
+from extractors.errors import ApprovalNeeded
+from extractors.history import run_documents
+from extractors.pipeline import Control, Silent, Watcher
+from extractors.report import RunReport
+from extractors.stages import run_in_stages
+from extractors.store.plan import Chunk
+from flows.alerts import FAILURE_RATE, alerts_of
+from flows.approval import Approver, not_approved
+from flows.artifacts import Artifacts
 from flows.blocks import settings_with
+from flows.events import emit
 from flows.form import JobForm
 from flows.limits import global_rate
 from flows.run_logs import show_ids
 from flows.signals import ended_by_signal
-from flows.summary import failure_rows, summary_markdown
-from schemas.job import ExtractionJob
 
 _CHUNKS_AT_ONCE = 32
 ALSO: ContextVar[Watcher | None] = ContextVar("also", default=None)
@@ -60,19 +57,28 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
     show_ids()
-    watch = _Artifacts(ALSO.get() or Silent())
+    watch = Artifacts(job, ALSO.get() or Silent())
+    approver = Approver(job, watch)
     control = Control()
-    with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
-        report = run(
-            job,
-            settings=settings_with(job.credentials),
-            conduct=conduct_with_tasks,
-            watch=watch,
-            permit=permit,
-            control=control,
-            engine_name="prefect",
-        )
-    watch.finish(job, report)
+    try:
+        with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
+            report = run_in_stages(
+                job,
+                settings=settings_with(job.credentials),
+                decide=approver.decide,
+                told=approver.hear,
+                conduct=conduct_with_tasks,
+                watch=watch,
+                permit=permit,
+                control=control,
+                engine_name="prefect",
+            )
+    except ApprovalNeeded as refusal:
+        return not_approved(refusal)
+    watch.finish(report)
+    for alert in alerts_of(job, report, run_documents(job.out, name=report.name, recipe=report.recipe)):
+        if not (alert.event == FAILURE_RATE and watch.alerted):
+            emit(alert)
     name, message = final_state(report, job.max_failure_rate)
     get_run_logger().info(message)
     if (cancelled := signalled.cancelled(message)) is not None:
@@ -128,45 +134,6 @@ def _first_done(waiting: dict[str, PrefectFuture[ChunkDone]]) -> list[PrefectFut
     inner = {future.wrapped_future: key for key, future in waiting.items()}  # type: ignore[attr-defined]
     done, _ = concurrent.futures.wait(inner, return_when=concurrent.futures.FIRST_COMPLETED)
     return [waiting.pop(inner[one]) for one in done]
-
-
-class _Artifacts:
-    """Progress while it runs; the summary and the failures when it has ended."""
-
-    def __init__(self, also: Watcher) -> None:
-        self._also = also
-        self._progress: UUID | None = None
-
-    def fetching(self, what: str, done: int, total: int) -> None:
-        """The weights' download is shown to who else looks on, not in the UI."""
-        self._also.fetching(what, done, total)
-
-    def planned(self, counts: PlanCounts, progress: Progress) -> None:
-        """Say what will be done, and open the progress bar."""
-        self._also.planned(counts, progress)
-        get_run_logger().info(
-            "%d records: %d already done, %d to do, %d to ask",
-            counts.records,
-            counts.records - counts.new,
-            counts.new,
-            counts.distinct,
-        )
-        if counts.new:
-            made = create_progress_artifact(0.0, key="quarry-progress", description="Records decided")
-            self._progress = cast(UUID, made)
-
-    def chunk_done(self, done: ChunkDone, progress: Progress) -> None:
-        """One update per chunk."""
-        self._also.chunk_done(done, progress)
-        if self._progress is not None and progress.total:
-            update_progress_artifact(self._progress, progress=100.0 * progress.done / progress.total)
-
-    def finish(self, job: ExtractionJob, report: RunReport) -> None:
-        """The summary and a table of the open failures."""
-        create_markdown_artifact(summary_markdown(report), key="quarry-summary", description="What the run did")
-        failures = open_failures(job.out, name=report.name, recipe=report.recipe)
-        if failures.num_rows:
-            create_table_artifact(failure_rows(failures), key="quarry-failures", description="Open failures")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,19 @@ class ExtractionJob(BaseModel):
     max_cost: Decimal | None = Field(default=None, ge=0, description="Money at most, in the price table's currency.")
     max_tokens: int | None = Field(default=None, ge=1, description="Input and output tokens at most, together.")
     max_records: int | None = Field(default=None, ge=1, description="Records asked at most in this run.")
+    sample: int | None = Field(
+        default=None,
+        ge=5,
+        le=1_000,
+        description="Different texts asked first, to tell what the rest costs and how long it takes; they are kept as "
+        "results. Default: 20 where `approve_above` is given.",
+    )
+    approve_above: Decimal | None = Field(
+        default=None,
+        ge=0,
+        description="Money above which the run waits for approval after the sample, when the estimate's upper end is "
+        "more: in Prefect's UI, or at the terminal.",
+    )
     max_attempts: int = Field(
         default=3, ge=1, le=10, description="Answers asked of the model for a record at most, corrections included."
     )

@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -100,6 +100,28 @@ class Chunk:
             taken.append(Group(group.records[:most], group.donor))
             most -= len(group.records)
         return Chunk.of(taken)
+
+
+@dataclass(frozen=True, slots=True)
+class ToAsk:
+    """The texts that a plan would ask: how many, their characters, and a digest of which they are.
+
+    ``characters`` has the length of the first few by fingerprint: as fingerprints are hashes, a simple random
+    sample of them all, and the same one every time."""
+
+    texts: int
+    total: int
+    digest: int
+    characters: Mapping[str, int]
+
+    def without_those(self) -> ToAsk:
+        """What is left when the first few are done."""
+        digest = self.digest
+        for fingerprint in self.characters:
+            digest ^= int(fingerprint, 16)
+        return ToAsk(
+            self.texts - len(self.characters), self.total - sum(self.characters.values()), digest, characters={}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +233,27 @@ class Plan:
         )
         texts: list[str] = found.column("text").to_pylist()
         return texts
+
+    def to_ask(self, first: int) -> ToAsk:
+        """What there is to ask, with the ``first`` texts by fingerprint."""
+        con = self._con.cursor()
+        [(texts, total, digest)] = con.execute(
+            f"select count(*), coalesce(sum(characters), 0)::bigint, coalesce(bit_xor(fingerprint), 0)::varchar "
+            f"from {_LEADERS} where asked"
+        ).fetchall()
+        few = con.execute(
+            f"select fingerprint::varchar, coalesce(characters, 0) from {_LEADERS} where asked order by fingerprint limit ?",
+            [first],
+        ).fetchall()
+        return ToAsk(texts, total, int(digest), {f"{int(one):032x}": length for one, length in few})
+
+    def restrict(self, fingerprints: Collection[str]) -> int:
+        """Leave only these texts' groups in ``chunks``; ``counts`` stay those of the whole plan. Returns the
+        number of records that are left."""
+        listed = ", ".join(f"{int(one, 16)}::uhugeint" for one in fingerprints)
+        self._con.execute(f"delete from {_LEADERS} where not asked or fingerprint not in ({listed or 'null'})")
+        self._con.execute(f"delete from {_FOLLOWERS} where n not in (select n from {_LEADERS})")
+        return _number(self._con, f"select coalesce(sum(1 + followers), 0) from {_LEADERS}")
 
     def _groups(self) -> Iterator[Group]:
         windows = self._read(

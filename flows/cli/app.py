@@ -7,8 +7,10 @@ import os
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +21,11 @@ from flows.cli.batch import batch
 from flows.cli.evaluate import compare_command, eval_command
 from flows.cli.golden import golden
 from flows.cli.models import models
-from flows.cli.options import job_from, job_options
+from flows.cli.options import job_from, job_options, settings_for
 from schemas.job import ExtractionJob
+
+if TYPE_CHECKING:
+    from flows.cli.approving import Asker
 
 app = typer.Typer(
     name="quarry",
@@ -55,6 +60,7 @@ _LOG_FORMAT = typer.Option(
 )
 _JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _OUT = typer.Argument(metavar="OUT", help="The output folder of a run.")
+_APPROVE = typer.Option("--approve", help="Go on whatever the estimate says, instead of waiting for approval.")
 _WHERE = typer.Option(help="A SQL condition on the ledger's columns, such as \"reason = 'invalid'\".")
 
 
@@ -80,6 +86,7 @@ def run_command(
     given: dict[str, Any],
     json: Annotated[bool, _JSON] = False,
     log_format: Annotated[str | None, _LOG_FORMAT] = None,
+    approve: Annotated[bool, _APPROVE] = False,
 ) -> None:
     """Extract: every record becomes a typed row or a ledger entry.
 
@@ -87,35 +94,42 @@ def run_command(
 
     Example: `quarry run examples/data/products.csv --schema schemas.product:Product --out out`
     """
+    from flows.cli.approving import Asker
+
     job = job_from(given)
     if job.engine == "prefect":
         from flows.cli.through_prefect import run_flow
 
-        if json:
-            report = run_flow(job)
-        else:
-            with terminal.Bar(terminal.talk()) as bar:
-                report = run_flow(job, watch=bar)
-        _finish(report, job, json=json)
+        with terminal.Bar(terminal.talk()) as bar:
+            asker = Asker(terminal.talk(), bar, approved=approve, quiet=json)
+            report = run_flow(job, watch=None if json else bar, asker=asker)
+        _finish(report, job, json=json, asker=asker)
         return
-    report = _run_here(job, quiet=json)
-    _finish(report, job, json=json)
+    with _stoppable(quiet=json) as (control, bar):
+        asker = Asker(terminal.talk(), bar, approved=approve, quiet=json)
+        report = asker.run(job, control=control, watch=None if json else bar)
+    _finish(report, job, json=json, asker=asker)
 
 
 @app.command()
 @job_options
 def plan(given: dict[str, Any], json: Annotated[bool, _JSON] = False) -> None:
-    """Count what a run would do, and estimate its tokens and cost. Nothing is called.
+    """Count what a run would do, and estimate its tokens and cost. Nothing is called, unless `--sample` is given here.
+
+    With `--sample 20` so many texts are asked, paid and kept as results, and the cost and time of the rest are told as an
+    interval that includes corrections.
 
     Example: `quarry plan examples/products.toml`
     """
     from extractors.planning import estimate
 
-    found = estimate(job_from(given))
+    job = job_from(given)
+    found = estimate(job, settings=settings_for(job))
+    measured = _sample_now(job, quiet=json) if given.get("sample") is not None else None
     if json:
-        terminal.say_json(found.as_dict())
+        terminal.say_json({**found.as_dict(), "forecast": measured.as_dict() if measured else None})
         return
-    for line in found.lines():
+    for line in found.lines() + (measured.lines() if measured else []):
         terminal.say(line)
 
 
@@ -293,18 +307,38 @@ def doctor(json: Annotated[bool, _JSON] = False) -> None:
 def _run_here(
     job: ExtractionJob, *, quiet: bool, source: Any = None, retry: Any = None, model: str | None = None
 ) -> Any:
-    from extractors.pipeline import Control, Silent, run
+    from extractors.pipeline import run
+
+    with _stoppable(quiet=quiet) as (control, bar):
+        return run(
+            job,
+            settings=settings_for(job),
+            source=source,
+            retry=retry,
+            model=model,
+            watch=None if quiet else bar,
+            control=control,
+        )
+
+
+def _sample_now(job: ExtractionJob, *, quiet: bool) -> Any:
+    from extractors.stages import take_sample
+
+    with _stoppable(quiet=quiet) as (control, bar):
+        taken = take_sample(job, settings=settings_for(job), control=control, watch=None if quiet else bar)
+    if taken.forecast is None:
+        why = taken.report.stopped if taken.report else "the plan has no more texts to ask than a sample would"
+        terminal.talk().print(f"[yellow]no sample: {why}[/yellow]")
+    return taken.forecast
+
+
+@contextmanager
+def _stoppable(*, quiet: bool) -> Iterator[tuple[Any, terminal.Bar]]:
+    """A run's stop button on SIGINT and SIGTERM, and a bar."""
+    from extractors.pipeline import Control
 
     control = Control()
     console = terminal.talk()
-    settings = None
-    if job.credentials is not None:
-        from flows import environment
-
-        environment.prepare()
-        from flows.blocks import settings_with
-
-        settings = settings_with(job.credentials)
 
     def on_signal(number: int, frame: object) -> None:
         if not quiet:
@@ -313,21 +347,20 @@ def _run_here(
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if quiet:
-            return run(job, settings=settings, source=source, retry=retry, model=model, watch=Silent(), control=control)
         with terminal.Bar(console) as bar:
-            return run(job, settings=settings, source=source, retry=retry, model=model, watch=bar, control=control)
+            yield control, bar
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _finish(report: Any, job: ExtractionJob, *, json: bool) -> None:
+def _finish(report: Any, job: ExtractionJob, *, json: bool, asker: Asker) -> None:
     if json:
-        terminal.say_json(report.as_dict())
+        terminal.say_json({**report.as_dict(), **asker.told()})
     else:
         console = terminal.talk()
         terminal.summary(console, report)
+        _compare(report)
         terminal.next_commands(console, report, resume="quarry " + shlex.join(sys.argv[1:]))
     if report.stopped in ("interrupted", "aborted"):
         raise typer.Exit(130)
@@ -337,6 +370,16 @@ def _finish(report: Any, job: ExtractionJob, *, json: bool) -> None:
             f"--max-failure-rate {job.max_failure_rate:g}[/red]"
         )
         raise typer.Exit(1)
+
+
+def _compare(report: Any) -> None:
+    """Say when the run cost much more or less for a record than the earlier ones."""
+    from extractors.anomaly import find_anomaly
+    from extractors.history import run_documents
+
+    odd = find_anomaly(report, run_documents(report.out, name=report.name, recipe=report.recipe))
+    if odd is not None:
+        terminal.talk().print(f"[yellow]unusual: {odd}[/yellow]")
 
 
 def _existing(out: str) -> Path:

@@ -15,7 +15,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from extractors.api import explain
+from extractors.endpoint import Settings
 from extractors.errors import JobError
+from flows import environment
 from schemas.job import ExtractionJob
 
 _LISTS = ("keep", "require_evidence", "image_hosts")
@@ -93,6 +95,16 @@ def job_from(given: Mapping[str, Any]) -> ExtractionJob:
         raise JobError(_as_options(explain(error))) from error
     except (OSError, ValueError) as error:
         raise JobError(f"{source}: {error}") from error
+
+
+def settings_for(job: ExtractionJob) -> Settings:
+    """The environment's settings; with a block's key where the job names one, which starts Prefect's client."""
+    if job.credentials is None:
+        return Settings.from_environment()
+    environment.prepare()
+    from flows.blocks import settings_with
+
+    return settings_with(job.credentials)
 
 
 def _as_options(message: str) -> str:

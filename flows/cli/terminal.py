@@ -59,12 +59,18 @@ class Bar:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Show the last figures and leave the line; a later ``planned`` opens a new one."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
         for shown in (self._download, self._bar):
             if shown is not None:
                 shown.stop()
+        self._thread = self._bar = self._download = None
+        self._stop.clear()
 
     def fetching(self, what: str, done: int, total: int) -> None:
         """Bytes of an embedded model's weights."""
@@ -82,8 +88,7 @@ class Bar:
 
     def planned(self, counts: PlanCounts, progress: Counters) -> None:
         """Show the bar and refresh it a few times a second until the run ends."""
-        if self._download is not None:
-            self._download.stop()
+        self.close()
         self._console.print(
             f"{counts.records:,} records: {counts.records - counts.new:,} already done, {counts.new:,} to do, "
             f"{counts.distinct:,} to ask"
@@ -102,7 +107,7 @@ class Bar:
             TextColumn("{task.fields[left]}"),
             console=self._console,
         )
-        task = self._bar.add_task("", total=counts.new, rate="", failed="0", money="", left="")
+        task = self._bar.add_task("", total=progress.total, rate="", failed="0", money="", left="")
         self._bar.start()
         bar = self._bar
 

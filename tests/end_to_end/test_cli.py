@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -195,3 +196,48 @@ def test_doctor_names_what_it_looked_at_and_hides_the_key() -> None:
     checks = told(done)
     assert {"python", "disk", "duckdb", "embedded model", "DASHSCOPE_API_KEY"} <= checks.keys()
     assert "sk-secret-key" not in done.stdout
+
+
+def test_a_plan_with_a_sample_asks_and_keeps_it_and_the_run_goes_on_when_approved(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(50))
+    with FakeQwen(thing_answer) as qwen:
+        base = [str(source), "--schema", SCHEMA, "--out", str(tmp_path / "o"), "--id", "id",
+                "--base-url", qwen.base_url, "--model", "qwen-plus"]  # fmt: skip
+        planned = told(quarry("plan", *base, "--sample", "20", "--json"))
+        assert qwen.count == 20
+        shown = quarry("run", *base, "--approve-above", "0.000001", expect=6)
+        assert "--approve" in shown.stderr
+        assert "interval, corrections included" in shown.stderr
+        assert qwen.count == 20
+        done = told(quarry("run", *base, "--approve-above", "0.000001", "--approve", "--json"))
+        assert qwen.count == 50
+    assert planned["forecast"]["texts"] == done["forecast"]["texts"] == 30  # type: ignore[index]
+    assert (done["rows"], done["skipped"]) == (30, 20)
+
+
+def test_at_a_terminal_an_amount_becomes_the_ceiling(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(60))
+    controller, terminal = os.openpty()
+    with FakeQwen(thing_answer) as qwen:
+        process = subprocess.Popen(
+            [str(QUARRY), "run", str(source), "--schema", SCHEMA, "--out", str(tmp_path / "o"), "--id", "id",
+             "--base-url", qwen.base_url, "--model", "qwen-plus", "--approve-above", "0", "--concurrency", "2"],
+            stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        )  # fmt: skip
+        os.close(terminal)
+        said = b""
+        while b"as the ceiling:" not in said:
+            said += os.read(controller, 4096)
+        assert qwen.count == 20
+        os.write(controller, b"perhaps\n")
+        while said.count(b"as the ceiling:") < 2:
+            said += os.read(controller, 4096)
+        os.write(controller, b"0\n")
+        with contextlib.suppress(OSError):
+            while more := os.read(controller, 4096):
+                said += more
+        process.wait(timeout=60)
+        assert qwen.count == 20, "the sample has cost more than nothing already"
+    os.close(controller)
+    assert b"answer y, n, or an amount" in said
+    assert b"--max-cost 0" in said

@@ -86,7 +86,8 @@ def test_progress_failures_and_summary_are_artifacts(server: None, tmp_path: Pat
             found[artifact.key] = artifact.data
     assert float(found["quarry-progress"]) == 100.0
     assert "25 = 24 + 1 + 0 + 0" in found["quarry-summary"]
-    assert [row["record_id"] for row in json.loads(found["quarry-failures"])] == ["r00003"]
+    assert "| r00003 |" in found["quarry-failures"]
+    assert "| name | 24 | 100.0% |" in found["quarry-fields"]
 
 
 def test_a_wrong_job_is_refused_naming_the_field(server: None) -> None:
