@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     second_look: Literal["auto", "always", "never"]
     keep: Sequence[str]
     instructions: str
+    prompt: str
     model: str
     base_url: str
     region: str

@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
 from extractors.images import ImageLimits
-from extractors.prompting import Prompter, load_texts
+from extractors.prompt_versions import choose_texts
+from extractors.prompting import Prompter
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Mode
@@ -117,7 +118,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             f"its fields are {', '.join(fields)}"
         )
     _check_evidence(job.require_evidence, schema)
-    texts = load_texts()
+    texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
     prompter = Prompter(texts, told, instructions=job.instructions, pictures=policy.images is not None)

@@ -60,6 +60,11 @@ class ExtractionJob(BaseModel):
         default=(), description="Source columns carried into the rows; `column:name` renames one."
     )
     instructions: str = Field(default="", description="Extra instructions for the model, part of the recipe.")
+    prompt: str | None = Field(
+        default=None,
+        description="Versions of the prompts, such as `v1`, `extract.v1` or a file of your own `my/extract.short.txt`; part "
+        "of the recipe. Default: the newest.",
+    )
     model: str | None = Field(
         default=None, description="The model. Default: QWEN_DEFAULT_MODEL, else the embedded one."
     )

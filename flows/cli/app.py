@@ -18,6 +18,8 @@ from extractors.errors import OutputError, QuarryError
 from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
+from flows.cli.evaluate import compare_command, eval_command
+from flows.cli.golden import golden
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options, settings_for
 from schemas.job import ExtractionJob
@@ -35,6 +37,9 @@ app = typer.Typer(
 )
 app.add_typer(models, name="model")
 app.add_typer(batch, name="batch")
+app.add_typer(golden, name="golden")
+app.command("eval")(eval_command)
+app.command("compare")(compare_command)
 
 logger = logging.getLogger(__name__)
 

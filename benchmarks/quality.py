@@ -1,0 +1,153 @@
+"""Right values for less: Quarry, instructor and LangExtract on the same embedded server, over the labelled sets.
+
+    nice -n 19 python -m benchmarks.quality --models local-0.5b,local-1.5b --limit 20 --langextract /tmp/peers/venv
+
+Every tool is asked one record at a time, at temperature 0, with at most 512 output tokens an answer and three answers a
+record, and is told the same of the task: the set's instructions and the schema with its descriptions. instructor: JSON mode
+(it writes the schema into the prompt itself) and JSON_SCHEMA mode (decoding is constrained; the schema is given in the
+prompt by hand). LangExtract: as its documentation has it, with three few-shot examples from rows that are not measured, and
+schema constraints. Quarry has no examples unless ``--option examples={shots}`` gives it the same three.
+
+Results are appended to ``OUT/results.jsonl``, a line for each tool, set, model and record, and what is there is not
+asked again: stop it at any time and run it on, with more records, sets or models. ``--report`` only prints. The table's
+"of all" line averages over the sets of which every tool has the same records; only those records count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from benchmarks.quality_tools import Bench, Result, ask, install
+from benchmarks.sets import ADAPTERS, DEFAULT, f1, score_task, tasks
+from extractors.qwen.local_server import LocalServer, Tuning
+from extractors.qwen.weights import ensure
+
+SHOTS = 3
+
+
+def measure(bench: Bench, names: Sequence[str], tools: Sequence[str], limit: int) -> None:
+    """Ask what has not been asked, set by set, and append each result."""
+    done = {one.key for one in read(bench.out)}
+    with (bench.out / "results.jsonl").open("ab") as file:
+        for name in names:
+            for task in tasks(name, limit=limit, shots=SHOTS):
+                for tool in tools:
+                    label = bench.label if tool == "quarry" else tool
+                    rows = [row for row in task.rows if (label, name, bench.model, row.record_id) not in done]
+                    if not rows:
+                        continue
+                    clock, count = time.perf_counter(), 0
+                    for result in ask(bench, task, rows, tool):
+                        file.write(orjson.dumps(asdict(result)) + b"\n")
+                        file.flush()
+                        count += 1
+                    seconds = time.perf_counter() - clock
+                    print(
+                        f"# {bench.model} {name} {Path(task.spec).stem}: {label}, {count} in {seconds:.0f} s",
+                        flush=True,
+                    )
+
+
+def read(out: Path) -> list[Result]:
+    """The results so far; a line that was cut off is left out, and its record asked again."""
+    path = out / "results.jsonl"
+    found = []
+    for line in path.read_bytes().splitlines() if path.is_file() else ():
+        try:
+            found.append(Result(**orjson.loads(line)))
+        except orjson.JSONDecodeError:
+            continue
+    return found
+
+
+def report(results: Sequence[Result], names: Sequence[str]) -> None:
+    """A table for each model: F1 with its interval, valid answers, tokens and seconds a record, of common records."""
+    for model in sorted({one.model for one in results}):
+        mine = {one.key: one for one in results if one.model == model}
+        tools = sorted({one.tool for one in mine.values()}, key=lambda tool: (not tool.startswith("quarry"), tool))
+        averages: dict[str, list[tuple[float, float, float, float]]] = {tool: [] for tool in tools}
+        print(f"\n{model}")
+        for name in names:
+            common = set.intersection(*({key[3] for key in mine if key[:2] == (tool, name)} for tool in tools))
+            if not common:
+                continue
+            print(f"  {name}, {len(common)} records")
+            every = tasks(name, limit=None)
+            for tool in tools:
+                chosen = {record: mine[tool, name, model, record] for record in common}
+                cells = [
+                    cell
+                    for task in every
+                    for cell in score_task(task, {key: one.value for key, one in chosen.items()}).values()
+                ]
+                figure = f1(cells)
+                tokens = [
+                    np.mean([getattr(one, f"{kind}_tokens") for one in chosen.values()]) for kind in ("input", "output")
+                ]
+                seconds = float(np.median([one.seconds for one in chosen.values() if one.seconds is not None]))
+                valid = np.mean([one.value is not None for one in chosen.values()])
+                averages[tool].append((figure.value or 0.0, float(tokens[0]), float(tokens[1]), seconds))
+                print(
+                    f"    {tool:>24}: F1 {figure}, valid {valid:.2f}, {tokens[0]:6.0f} in {tokens[1]:5.0f} out, {seconds:6.1f} s"
+                )
+        counted = len(next(iter(averages.values()), []))
+        if counted:
+            print(f"  of all, the mean of {counted} sets")
+        for tool, figures in averages.items() if counted else ():
+            f, tokens_in, tokens_out, seconds = (float(np.mean(column)) for column in zip(*figures, strict=True))
+            print(f"    {tool:>24}: F1 {f:.3f}, {tokens_in:6.0f} in {tokens_out:5.0f} out, {seconds:6.1f} s")
+
+
+def main() -> int:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="local-0.5b")
+    parser.add_argument("--sets", default=",".join(DEFAULT), help=f"of {', '.join(ADAPTERS)}")
+    parser.add_argument("--tools", default="quarry,instructor JSON,instructor JSON_SCHEMA,langextract")
+    parser.add_argument("--limit", type=int, default=20, help="records of each set, the first of the file")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", default="quality-out", type=Path)
+    parser.add_argument(
+        "--langextract", type=Path, help="a virtual environment with langextract and openai; made if missing"
+    )
+    parser.add_argument("--option", action="append", default=[], help="KEY=VALUE of Quarry's job; see --label")
+    parser.add_argument("--label", default="quarry", help="the name under which Quarry's results are kept")
+    parser.add_argument("--verbatim", action="store_true", help="hold Quarry to spans where a set's values are spans")
+    parser.add_argument("--report", action="store_true", help="ask nothing, print what is there")
+    arguments = parser.parse_args()
+    logging.disable(logging.WARNING)
+    names, tools = arguments.sets.split(","), arguments.tools.split(",")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if not arguments.report:
+        if arguments.langextract is None:
+            tools = [tool for tool in tools if tool != "langextract"]
+        elif "langextract" in tools:
+            install(arguments.langextract)
+        for model in arguments.models.split(","):
+            tuning = Tuning(threads=arguments.threads)
+            with LocalServer(ensure(model), slots=1, alias=model, tuning=tuning) as server:
+                bench = Bench(
+                    url=server.base_url,
+                    model=model,
+                    out=arguments.out,
+                    options=dict(one.split("=", 1) for one in arguments.option),
+                    label=arguments.label,
+                    verbatim=arguments.verbatim,
+                    langextract=arguments.langextract,
+                )
+                measure(bench, names, tools, arguments.limit)
+    report(read(arguments.out), names)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,248 @@
+"""The tools that ``benchmarks/quality.py`` measures: Quarry, instructor, LangExtract, each set up as it should be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from benchmarks.sets import Row, Task, verbatim
+from extractors.endpoint import Settings
+from extractors.evaluate.outcomes import read_outcomes
+from extractors.pipeline import run
+from extractors.prompting import describe
+from extractors.second_look import is_choice
+from extractors.sources import open_dataframe
+from schemas.job import ExtractionJob
+from schemas.jsonschema import answer_schema
+
+OUTPUT = 512
+ANSWERS = 3
+INSTRUCTOR = {"instructor JSON": "JSON", "instructor JSON_SCHEMA": "JSON_SCHEMA"}
+_SYSTEM = "Extract the fields from the record. A field that the record does not tell is null, or an empty list."
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a tool made of a record. ``value`` is None where it gave no valid answer; ``seconds`` is its calls' time."""
+
+    tool: str
+    set: str
+    model: str
+    record: str
+    value: Mapping[str, Any] | None
+    error: str | None
+    input_tokens: int
+    output_tokens: int
+    calls: int
+    seconds: float | None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What is asked once."""
+        return self.tool, self.set, self.model, self.record
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A server that is up, where results go, and how Quarry is asked."""
+
+    url: str
+    model: str
+    out: Path
+    options: Mapping[str, str]
+    label: str
+    verbatim: bool
+    langextract: Path | None
+
+
+def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
+    """The whole pipeline, evidence and ledger included; its own output folder resumes what was cut off."""
+    shots = bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}.jsonl"
+    shots.parent.mkdir(parents=True, exist_ok=True)
+    shots.write_text(
+        "".join(json.dumps({"text": s.text, "expected": dict(s.label.expected)}) + "\n" for s in task.shots)
+    )
+    table = pa.table({"id": [row.record_id for row in rows], "text": [row.text for row in rows]})
+    out = bench.out / "quarry" / bench.label.replace(" ", "_") / task.set
+    job = ExtractionJob.model_validate(
+        {
+            "source": f"<{task.set}>",
+            "schema": verbatim(task, bench.out / "schemas") if bench.verbatim else task.spec,
+            "id": "id",
+            "out": str(out),
+            "model": bench.model,
+            "base_url": bench.url,
+            "mode": "grammar",
+            "instructions": task.instructions,
+            "concurrency": 1,
+            "max_output_tokens": OUTPUT,
+            "max_attempts": ANSWERS,
+            "chunk_size": 5,
+            **{key: _option(key, value, task, shots) for key, value in bench.options.items()},
+        }
+    )
+    report = run(job, source=open_dataframe(table, id="id", text="text"), settings=Settings())
+    wanted = {row.record_id for row in rows}
+    found = read_outcomes(out, name=report.name, recipe=report.recipe, model=task.model, wanted=wanted)
+    for one in found.values():
+        yield Result(
+            bench.label, task.set, bench.model, one.record_id, one.value, one.reason, one.input_tokens,
+            one.output_tokens, one.calls, one.seconds,
+        )  # fmt: skip
+
+
+def _option(key: str, value: str, task: Task, shots: Path) -> Any:
+    """An option's value: ``{shots}`` is the file of examples, ``{fields}`` every field whose values are printed."""
+    fields = [one for one, schema in answer_schema(task.model)["properties"].items() if not is_choice(schema)]
+    told = value.replace("{shots}", str(shots)).replace("{fields}", ",".join(fields))
+    return tuple(told.split(",")) if key in ("require_evidence", "keep") else told
+
+
+def instructor(bench: Bench, task: Task, rows: Sequence[Row], tool: str) -> Iterator[Result]:
+    """instructor's client, with the retries that make as many answers as Quarry may ask for."""
+    import instructor as library
+    import openai
+    from instructor.core.exceptions import IncompleteOutputException, InstructorRetryException
+
+    told = f"{_SYSTEM}\n{task.instructions}"
+    if INSTRUCTOR[tool] == "JSON_SCHEMA":
+        told += f"\nAnswer with JSON of this JSON Schema:\n{json.dumps(task.model.model_json_schema())}"
+    client = library.from_openai(
+        openai.OpenAI(base_url=bench.url, api_key="none", max_retries=0, timeout=600),
+        mode=library.Mode[INSTRUCTOR[tool]],
+    )
+    used = {"input_tokens": 0, "output_tokens": 0, "calls": 0}
+
+    def count(reply: Any) -> None:
+        used["calls"] += 1
+        used["input_tokens"] += reply.usage.prompt_tokens
+        used["output_tokens"] += reply.usage.completion_tokens
+
+    client.on("completion:response", count)
+    for row in rows:
+        used.update(input_tokens=0, output_tokens=0, calls=0)
+        clock, value, error = time.perf_counter(), None, None
+        try:
+            answer = client.chat.completions.create(
+                model=bench.model,
+                response_model=task.model,
+                messages=[{"role": "system", "content": told}, {"role": "user", "content": row.text}],
+                max_retries=ANSWERS - 1,
+                max_tokens=OUTPUT,
+                temperature=0,
+            )
+            value = answer.model_dump(mode="json", by_alias=True)
+        except (InstructorRetryException, IncompleteOutputException) as trouble:
+            error = type(trouble).__name__
+        yield Result(
+            tool, task.set, bench.model, row.record_id, value, error, used["input_tokens"], used["output_tokens"],
+            used["calls"], time.perf_counter() - clock,
+        )  # fmt: skip
+
+
+def langextract(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
+    """LangExtract in its own environment: a field is a class of extractions, a list of objects has attributes."""
+    assert bench.langextract is not None
+    fields = describe(answer_schema(task.model))
+    given = {
+        "url": bench.url,
+        "model": bench.model,
+        "most_tokens": OUTPUT,
+        "prompt": f"{task.instructions}\nExtract the values of these fields, one extraction each; the extraction class is "
+        f"the field's name. Leave out what the record does not tell.\n{fields}",
+        "examples": [{"text": shot.text, "extractions": _extractions(shot.label.expected)} for shot in task.shots],
+        "records": [{"id": row.record_id, "text": row.text} for row in rows],
+    }
+    worker = subprocess.Popen(
+        [str(bench.langextract / "bin" / "python"), str(Path(__file__).with_name("langextract_worker.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert worker.stdin is not None and worker.stdout is not None
+    with worker:
+        worker.stdin.write(json.dumps(given))
+        worker.stdin.close()
+        for line in worker.stdout:
+            one = json.loads(line)
+            value = None if one["error"] else _object(task.model, one["extractions"])
+            yield Result(
+                "langextract", task.set, bench.model, one["id"], value, one["error"], one["input_tokens"],
+                one["output_tokens"], one["calls"], one["seconds"],
+            )  # fmt: skip
+    if worker.returncode:
+        raise RuntimeError(
+            f"LangExtract's process ended with {worker.returncode}: is it installed in {bench.langextract}?"
+        )
+
+
+def _extractions(expected: Mapping[str, Any]) -> list[tuple[str, str, dict[str, str]]]:
+    """A label as LangExtract's extractions."""
+    found: list[tuple[str, str, dict[str, str]]] = []
+    for name, value in expected.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, Mapping):
+                first, *rest = one.items()
+                found.append((name, str(first[1]), {key: str(inner) for key, inner in rest}))
+            elif one is not None and one != "":
+                found.append((name, _printed(one), {}))
+    return found
+
+
+def _printed(value: Any) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def _object(model: type[BaseModel], extractions: Sequence[Any]) -> dict[str, Any]:
+    """LangExtract's extractions as a value of the schema: the first of a field that holds one, all of a list; what is
+    not valid for its field is left out."""
+    value: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        mine = [(text, attributes) for kind, text, attributes in extractions if kind == key]
+        adapter = TypeAdapter(field.annotation)
+        is_list = answer_schema(model)["properties"][key].get("type") == "array"
+        items = answer_schema(model)["properties"][key].get("items", {})
+        if is_list:
+            value[key] = []
+            for text, attributes in mine:
+                properties = list(items.get("properties", ()))
+                one = {properties[0]: text, **attributes} if properties else text
+                value[key] += _valid(adapter, [one]) or []
+        else:
+            value[key] = next((v for text, _ in mine if (v := _valid(adapter, text)) is not None), None)
+    return value
+
+
+def _valid(adapter: TypeAdapter[Any], given: Any) -> Any:
+    try:
+        return adapter.dump_python(adapter.validate_python(given), mode="json", by_alias=True)
+    except ValidationError:
+        return None
+
+
+def ask(bench: Bench, task: Task, rows: Sequence[Row], tool: str) -> Iterator[Result]:
+    """Ask a tool for rows of a task."""
+    if tool == "quarry":
+        return quarry(bench, task, rows)
+    if tool == "langextract":
+        return langextract(bench, task, rows)
+    return instructor(bench, task, rows, tool)
+
+
+def install(folder: Path) -> None:
+    """Make LangExtract's environment, if it is not there."""
+    if not (folder / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "langextract", "openai"]
+        subprocess.run(pip, check=True)

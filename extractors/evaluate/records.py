@@ -1,0 +1,77 @@
+"""The records that a golden set labels: where they are, and how a run asks just them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+from pydantic import BaseModel
+
+from extractors.errors import JobError
+from extractors.evaluate.golden import Labelled, read_golden, record_columns
+from extractors.evaluate.outcomes import Key
+from extractors.sources import Source, open_dataframe, open_source
+from schemas.job import ExtractionJob
+
+
+@dataclass(slots=True)
+class LabelledRecords:
+    """The labelled records: their texts by id and occurrence, in the source's order, and how to ask them."""
+
+    job: ExtractionJob
+    texts: dict[Key, str]
+    own: bool
+
+    @classmethod
+    def of(cls, golden: Path, job: ExtractionJob, labels: Mapping[str, Labelled]) -> LabelledRecords:
+        own = _is_source(golden, job)
+        if own and not any(column not in ("id", job.id) for column in record_columns(golden)):
+            raise JobError(
+                f"{golden} holds labels but no records; say where the records are with --records, or add their `text`"
+            )
+        if not own and job.image is not None:
+            raise JobError("records with pictures must be in the golden set itself: add their paths to its lines")
+        texts: dict[Key, str] = {}
+        seen: dict[str, int] = {}
+        with open_source(job) as source, duckdb.connect() as con:
+            con.execute("attach ':memory:' as quarry_golden")
+            source.stage(con, "quarry_golden.staged")
+            cursor = con.execute("select record_id, text from quarry_golden.staged order by rowid")
+            for record_id, text in cursor.fetchall():
+                if record_id in labels:
+                    occurrence = seen[record_id] = seen.get(record_id, -1) + 1
+                    texts[record_id, occurrence] = text
+        missing = [record_id for record_id in labels if record_id not in seen]
+        if missing:
+            raise JobError(
+                f"{len(missing)} of {len(labels)} labelled records are not in {source.place} (the first is {missing[0]!r}); "
+                "check --id and --records"
+            )
+        return cls(job, texts, own)
+
+    def source(self) -> Source | None:
+        """What the run reads: None for the job's own source."""
+        if self.own:
+            return None
+        ids = [record_id for record_id, _ in self.texts]
+        table = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(list(self.texts.values()), pa.string())})
+        return open_dataframe(table, id="id", text="text")
+
+
+def prepared(
+    golden: Path, job: ExtractionJob, model: type[BaseModel]
+) -> tuple[ExtractionJob, dict[str, Labelled], LabelledRecords]:
+    """The job as it is run, the labels, and the records that they are for."""
+    own = _is_source(golden, job)
+    id_column = job.id if job.id is not None or "id" not in record_columns(golden) else "id"
+    # Columns of the records are for the rows of everyday runs, and a golden set rarely has them.
+    job = job.model_copy(update={"keep": (), "id": id_column if own else job.id})
+    labels = read_golden(golden, model, id_column=id_column if own else None)
+    return job, labels, LabelledRecords.of(golden, job, labels)
+
+
+def _is_source(golden: Path, job: ExtractionJob) -> bool:
+    return job.source is not None and Path(job.source) == golden

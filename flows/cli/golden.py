@@ -1,0 +1,97 @@
+"""``quarry golden``: make and check golden sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+
+from extractors.errors import JobError
+from flows.cli import terminal
+from flows.cli.evaluate import JSON, RULES, rules_of
+
+golden = typer.Typer(
+    name="golden", help="Make and check golden sets: records with their right values.", no_args_is_help=True
+)
+
+
+@golden.command("add")
+def add_command(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The output folder of a run.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The golden set to add to; it is made if it is not there.")
+    ],
+    ids: Annotated[str | None, typer.Option("--id", help="Records to add, with commas between.")] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Add every row that was accepted or confirmed in a review.")
+    ] = False,
+    expected: Annotated[
+        str | None, typer.Option(help="The right values of the one record that is named, as JSON.")
+    ] = None,
+    draft: Annotated[bool, typer.Option("--draft", help="Add as drafts, to be put right in the file by hand.")] = False,
+    name: Annotated[str | None, typer.Option(help="The schema's name, where the output has several.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe's id, where the schema has several.")] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Add records of an output folder to a golden set: rows as they are, failures with the values that are given.
+
+    Example: `quarry golden add out --id P-1001,P-1002 -o golden.jsonl`
+    """
+    from extractors.evaluate.promotion import promote_records
+
+    try:
+        values = None if expected is None else orjson.loads(expected)
+    except orjson.JSONDecodeError as error:
+        raise JobError(f"--expected is no JSON: {error}") from error
+    named = [one.strip() for one in (ids or "").split(",") if one.strip()]
+    added = promote_records(
+        Path(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
+    )
+    if json:
+        told = [{"id": one.record_id, "was": one.kind, "draft": one.draft} for one in added]
+        terminal.say_json({"golden": output, "added": told})
+        return
+    drafts = sum(one.draft for one in added)
+    terminal.talk().print(
+        f"{len(added):,} records added to {output}" + (f", {drafts:,} of them drafts" if drafts else "")
+    )
+
+
+@golden.command("check")
+def check_command(
+    path: Annotated[str, typer.Argument(metavar="GOLDEN", help="A golden set: JSON Lines or Parquet.")],
+    schema: Annotated[str, typer.Option(help="`package.module:Model`, a JSON Schema file or a one-line spec.")],
+    compare: Annotated[list[str] | None, RULES] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Check a golden set against a schema, and show how each field would be compared. Nothing is called.
+
+    Example: `quarry golden check golden.jsonl --schema schemas.product:Product`
+    """
+    from extractors.evaluate.comparators import blank
+    from extractors.evaluate.fields import compared_fields
+    from extractors.evaluate.golden import read_golden
+    from schemas.loading import load_schema
+
+    model = load_schema(schema)
+    labels = read_golden(Path(path), model)
+    lines = [
+        {
+            "field": one.path,
+            "compared by": one.comparator.rule,
+            "labelled": sum(_top(one.path) in label.expected for label in labels.values()),
+            "with a value": sum(not blank(label.expected.get(_top(one.path))) for label in labels.values()),
+        }
+        for one in compared_fields(model, rules_of(compare)).fields()
+    ]
+    if json:
+        terminal.say_json({"golden": path, "records": len(labels), "fields": lines})
+        return
+    terminal.talk().print(f"{path}: {len(labels):,} labelled records")
+    terminal.table(terminal.talk(), lines)
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]
