@@ -18,34 +18,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from extractors.continuation import Beginning, answered, beginning, extended
-from extractors.corrections import (
-    cut_strings,
-    fold_keys,
-    merge,
-    nulls_for_words,
-    outermost,
-    problems_of,
-    signature,
-    split,
-    value_at,
-    with_value,
-    without_nulls,
-)
+from extractors.corrections import merge, signature, split, with_value
 from extractors.errors import SchemaError
-from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.images import Pictures
-from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
+from extractors.judging import Judge, Verdict
+from extractors.parsing import Answer, loads_exact, read_answer
 from extractors.prompting import correctable
 from extractors.questions import Questions
-from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
-from schemas.evidence import Evidence, Match
+from schemas.evidence import Evidence
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
 from schemas.usage import Usage
@@ -64,7 +51,6 @@ _CALL_REASONS = {
     ErrorKind.MODEL: Reason.REJECTED,
     ErrorKind.CANCELLED: Reason.INTERNAL,
 }
-_UNGROUNDED = "ungrounded"
 _NO_PICTURES = Pictures()
 
 
@@ -86,8 +72,8 @@ class Extraction:
         "_cut",
         "_data",
         "_first",
-        "_haystack",
         "_images",
+        "_judge",
         "_last_problems",
         "_last_unreadable",
         "_questions",
@@ -96,7 +82,6 @@ class Extraction:
         "_repaired",
         "_request",
         "_usage",
-        "_written_out",
         "outcome",
     )
 
@@ -111,15 +96,13 @@ class Extraction:
         self._repaired = False
         self._last_problems: frozenset[tuple[str, str, str]] | None = None
         self._last_unreadable = False
-        self._haystack: Haystack | None = None
         self._images = pictures.images
+        self._judge = Judge(recipe, record, pictured=bool(pictures.images))
         self._questions = Questions(recipe, record, pictures.images)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
         self._first: First | None = None
         """The answer that is being looked over a second time."""
-        self._written_out: set[str] = set()
-        """Paths whose strings were written without the grammar's limit."""
         self._request: ChatRequest | None = None
         self.outcome: Outcome | None = None
         if record.problem is not None:
@@ -169,40 +152,16 @@ class Extraction:
     # What came back -----------------------------------------------------------------------------
 
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
-        text = reply.text
-        self._written_out.clear()
-        try:
-            value = self._recipe.model.model_validate_json(text)
-        except ValidationError as error:
-            if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
-                self._receive_invalid(request, reply, error)
-                return
-        else:
-            self._note(request, reply, raw=text, error=None)
-            self._judge(request, value, text)
+        self._judge.written_out.clear()
+        verdict = self._judge.reply(reply.text, reply.finish_reason)
+        if isinstance(verdict, Verdict):
+            self._note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
+            self._take(request, verdict)
             return
-        answer = read_answer(text, finish_reason=reply.finish_reason)
-        if answer.json is None:
-            self._note(request, reply, raw=text, error=answer.problem)
-            start = beginning(text) if answer.truncated else None
-            if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, self._recipe.shape, None)):
-                self._unreadable(request, reply, answer)
-            return
-        self._repaired = self._repaired or answer.unwrapped
-        self._note(request, reply, raw=text, error=None)
-        self._data = loads_exact(answer.json)
-        self._validate(request)
-
-    def _receive_invalid(self, request: ChatRequest, reply: ChatReply, error: ValidationError) -> None:
-        try:
-            self._data = loads_exact(reply.text)
-        except (ValueError, RecursionError) as problem:
-            # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
-            self._note(request, reply, raw=reply.text, error=str(problem))
-            self._unreadable(request, reply, Answer(None, problem=f"it was not valid JSON ({problem})"))
-            return
-        self._note(request, reply, raw=reply.text, error="invalid")
-        self._judge_invalid(request, error)
+        self._note(request, reply, raw=reply.text, error=verdict.problem)
+        start = beginning(reply.text) if verdict.truncated else None
+        if start is None or not self._go_on(request, reply, verdict.problem, _Cut(start, self._recipe.shape, None)):
+            self._unreadable(request, reply, verdict)
 
     def _receive_correction(self, request: ChatRequest, reply: ChatReply) -> None:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
@@ -219,7 +178,7 @@ class Extraction:
     def _correct(self, request: ChatRequest, values: Any, asked: Sequence[str]) -> None:
         self._data, changed = merge(self._data, values, asked)
         self._corrected.extend(path for path in changed if path not in self._corrected)
-        self._validate(request)
+        self._take(request, self._judge.data(self._data))
 
     def _receive_rest(self, request: ChatRequest, reply: ChatReply, cut: _Cut) -> None:
         """The rest of an answer that was cut off, which may be cut off as well."""
@@ -239,8 +198,7 @@ class Extraction:
         self._repaired = self._repaired or answer.unwrapped
         whole = extended(cut.start, answered(loads_exact(answer.json), self._asked(request))).value
         if cut.asked is None:
-            self._data = whole
-            self._validate(request)
+            self._take(request, self._judge.data(whole))
         else:
             self._correct(request, whole, cut.asked)
 
@@ -253,70 +211,21 @@ class Extraction:
             self._succeed(first.value, first.evidence)
             return
         self._data, value, changed = taken(
-            first, loads_exact(answer.json), validated=self._fitting, grounded=self._ground
+            first, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground
         )
         self._corrected.extend(path for path in changed if path not in self._corrected)
-        self._succeed(value, self._ground(value))
+        self._succeed(value, self._judge.ground(value))
 
-    # What it is worth ---------------------------------------------------------------------------
+    # What follows from it -----------------------------------------------------------------------
 
-    def _validate(self, request: ChatRequest) -> None:
-        """Validate ``_data``, the answer as Python values."""
-        text = dumps_exact(self._data)
-        try:
-            value = self._recipe.model.model_validate_json(text)
-        except ValidationError as error:
-            self._judge_invalid(request, error)
-        else:
-            self._judge(request, value, text)
-
-    def _judge_invalid(self, request: ChatRequest, error: ValidationError) -> None:
-        """Mend what needs no model (drifted keys, a null where a default stands, the word for null), else ask again."""
-        folded, renamed = fold_keys(self._data, self._recipe.model)
-        problems = problems_of(error, folded)
-        worded = None if renamed else nulls_for_words(folded, problems, self._recipe.schema)
-        mended = folded if renamed else worded or without_nulls(folded, problems, self._recipe.schema)
-        if mended is not None:
-            self._data = mended
-            self._repaired = self._repaired or renamed or worded is not None
-            try:
-                value = self._recipe.model.model_validate_json(dumps_exact(self._data))
-            except ValidationError as second:
-                error = second
-            else:
-                self._judge(request, value, dumps_exact(self._data))
-                return
-        self._ask_again(request, problems_of(error, self._data), Reason.INVALID)
-
-    def _judge(self, request: ChatRequest, value: BaseModel, text: str) -> None:
-        """A valid answer: can Parquet hold it, is it in the record, is it done?"""
-        unfit = self._recipe.codec.check(value)
-        if unfit:
-            self._data = loads_exact(text)
-            self._ask_again(request, outermost(unfit), Reason.INVALID)
-            return
-        if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
-            self._data = loads_exact(text)
-            self._ask_again(request, cut, Reason.TRUNCATED)
-            return
-        evidence = self._ground(value)
-        required = self._recipe.require_evidence
-        missing = ungrounded_paths(evidence, required) if required else []
-        if missing:
-            self._data = loads_exact(text)
-            problems = [
-                FieldProblem(
-                    path,
-                    _UNGROUNDED,
-                    "this value does not stand in the record; copy it as written, or null",
-                    self._shown(path),
-                )
-                for path in missing
-            ]
-            self._ask_again(request, problems, Reason.UNGROUNDED)
-            return
-        if not self._look_again(request, value, text, evidence):
-            self._succeed(value, evidence)
+    def _take(self, request: ChatRequest, verdict: Verdict) -> None:
+        """An answer was judged: it is taken, looked over once more, or corrected."""
+        self._repaired = self._repaired or verdict.repaired
+        if verdict.reason is not None:
+            self._data = verdict.data
+            self._ask_again(request, verdict.problems, verdict.reason)
+        elif verdict.value is not None and not self._look_again(request, verdict.value, verdict):
+            self._succeed(verdict.value, verdict.evidence)
 
     def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
         """Correct the failing paths, unless that was tried in vain."""
@@ -332,7 +241,7 @@ class Extraction:
         # The grammar would cut a string off again; the schema's own mode has no such limit.
         free = reason is Reason.TRUNCATED
         if free:
-            self._written_out.update(paths)
+            self._judge.written_out.update(paths)
         shape = self._recipe.correction_shape(paths, mode=Mode.JSON_SCHEMA if free else None)
         if shape is self._recipe.shape:
             paths = ("",)
@@ -360,7 +269,7 @@ class Extraction:
         self._request = self._questions.rest(request, cut.start, shape, room=room)
         return True
 
-    def _look_again(self, request: ChatRequest, value: BaseModel, text: str, evidence: Sequence[Evidence]) -> bool:
+    def _look_again(self, request: ChatRequest, value: BaseModel, verdict: Verdict) -> bool:
         """Ask a second time for what is missing or doubtful, once, where attempts and tokens allow it."""
         recipe = self._recipe
         cap = recipe.max_record_tokens
@@ -371,13 +280,13 @@ class Extraction:
             or (cap is not None and self._usage.total_tokens >= cap)
         ):
             return False
-        data = loads_exact(text)
+        data = verdict.data
         first = First(
             data,
             value,
-            evidence,
+            verdict.evidence,
             missing=tuple(missing_paths(data, recipe.schema)),
-            doubtful=tuple(doubtful_paths(evidence, recipe.schema)),
+            doubtful=tuple(doubtful_paths(verdict.evidence, recipe.schema)),
         )
         shape = recipe.correction_shape(first.paths) if first.paths else recipe.shape
         if shape is recipe.shape:
@@ -433,13 +342,11 @@ class Extraction:
             data, paths = self._data, [problem.path for problem in problems]
             for path in paths:
                 data = with_value(data, path, None)
-            try:
-                value = self._recipe.model.model_validate_json(dumps_exact(data))
-            except ValidationError:
-                why = f"{why}; and null is not allowed there"
-            else:
-                self._succeed(value, self._ground(value), nulled=paths)
+            value = self._judge.fitting(data)
+            if value is not None:
+                self._succeed(value, self._judge.ground(value), nulled=paths)
                 return
+            why = f"{why}; and null is not allowed there"
         named = ", ".join(problem.path or "the whole answer" for problem in problems)
         self._fail(reason, f"{why}: {named}: {problems[0].message}", problems)
 
@@ -477,39 +384,10 @@ class Extraction:
 
     # Small things -------------------------------------------------------------------------------
 
-    def _ground(self, value: BaseModel) -> list[Evidence]:
-        if self._haystack is None:
-            self._haystack = Haystack(self._record.text)
-        evidence = ground(value, self._haystack)
-        if self._images and not self._record.text.strip():
-            return [replace(one, match=Match.IMAGE) for one in evidence]
-        return evidence
-
-    def _fitting(self, data: Any) -> BaseModel | None:
-        """The answer as a value, None where it does not validate or has no place in the table."""
-        try:
-            value = self._recipe.model.model_validate_json(dumps_exact(data))
-        except ValidationError:
-            return None
-        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
-
-    def _cut_strings(self, data: Any) -> list[FieldProblem]:
-        """The strings that the embedded grammar cut off."""
-        if self._recipe.shape.mode is not Mode.GRAMMAR:
-            return []
-        found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
-        return [problem for problem in found if problem.path not in self._written_out]
-
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         if request.shape is self._recipe.shape:
             return ("",)
         return tuple(request.shape.schema["properties"])
-
-    def _shown(self, path: str) -> str | None:
-        try:
-            return dumps_exact(value_at(self._data, path))
-        except KeyError:
-            return None
 
     def _note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:
         self._attempts.append(

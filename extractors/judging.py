@@ -1,0 +1,165 @@
+"""What an answer is worth: parse -> validate -> mend what needs no model -> fit for the table -> ground.
+
+Pure. A ``Verdict`` says that an answer is right, or which paths are wrong and why; what is asked next is
+``extractors.extraction``'s to decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from extractors.corrections import (
+    cut_strings,
+    fold_keys,
+    nulls_for_words,
+    outermost,
+    problems_of,
+    value_at,
+    without_nulls,
+)
+from extractors.grounding import Haystack, ground, ungrounded_paths
+from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
+from extractors.qwen.grammar import LONGEST_STRING
+from extractors.qwen.requests import Mode
+from extractors.recipe import Recipe
+from schemas.evidence import Evidence, Match
+from schemas.outcomes import FieldProblem, Reason
+from schemas.records import Record
+
+UNGROUNDED = "ungrounded"
+"""The error of a value that stands nowhere in its record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer that was JSON, judged. ``value`` is None where it does not validate; ``problems`` are empty where
+    it is right, and ``reason`` is then None. ``repaired``: its text, keys or nulls had to be mended. ``invalid``: the
+    reply as it came did not validate."""
+
+    text: str
+    value: BaseModel | None
+    evidence: Sequence[Evidence] = ()
+    problems: Sequence[FieldProblem] = ()
+    reason: Reason | None = None
+    repaired: bool = False
+    invalid: bool = False
+
+    @property
+    def data(self) -> Any:
+        """The answer as ``loads_exact`` gives it."""
+        return loads_exact(self.text)
+
+
+class Judge:
+    """Judges the answers about one record. ``pictured``: the record comes with pictures."""
+
+    __slots__ = ("_haystack", "_pictured", "_recipe", "_record", "written_out")
+
+    def __init__(self, recipe: Recipe, record: Record, *, pictured: bool) -> None:
+        self._recipe = recipe
+        self._record = record
+        self._pictured = pictured
+        self._haystack: Haystack | None = None
+        self.written_out: set[str] = set()
+        """Paths whose strings were written without the grammar's limit."""
+
+    def reply(self, text: str, finish_reason: str) -> Verdict | Answer:
+        """A whole answer as it came; an ``Answer`` without JSON where none could be read."""
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
+                return self._reply_invalid(text, error)
+        else:
+            return self._fit(value, text)
+        answer = read_answer(text, finish_reason=finish_reason)
+        if answer.json is None:
+            return answer
+        verdict = self.data(loads_exact(answer.json))
+        return replace(verdict, repaired=verdict.repaired or answer.unwrapped)
+
+    def data(self, data: Any) -> Verdict:
+        """An answer as Python values."""
+        text = dumps_exact(data)
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as error:
+            return self._invalid(data, error)
+        return self._fit(value, text)
+
+    def fitting(self, data: Any) -> BaseModel | None:
+        """The answer as a value, None where it does not validate or has no place in the table."""
+        try:
+            value = self._recipe.model.model_validate_json(dumps_exact(data))
+        except ValidationError:
+            return None
+        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
+
+    def ground(self, value: BaseModel) -> list[Evidence]:
+        """Where each of the value's leaves stands in the record."""
+        if self._haystack is None:
+            self._haystack = Haystack(self._record.text)
+        evidence = ground(value, self._haystack)
+        if self._pictured and not self._record.text.strip():
+            return [replace(one, match=Match.IMAGE) for one in evidence]
+        return evidence
+
+    def _reply_invalid(self, text: str, error: ValidationError) -> Verdict | Answer:
+        try:
+            data = loads_exact(text)
+        except (ValueError, RecursionError) as problem:
+            # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
+            return Answer(None, problem=f"it was not valid JSON ({problem})")
+        return replace(self._invalid(data, error), invalid=True)
+
+    def _invalid(self, data: Any, error: ValidationError) -> Verdict:
+        """Mend what needs no model: drifted keys, a null where a default stands, the word for null."""
+        folded, renamed = fold_keys(data, self._recipe.model)
+        problems = problems_of(error, folded)
+        worded = None if renamed else nulls_for_words(folded, problems, self._recipe.schema)
+        mended = folded if renamed else worded or without_nulls(folded, problems, self._recipe.schema)
+        if mended is None:
+            return Verdict(dumps_exact(data), None, problems=problems_of(error, data), reason=Reason.INVALID)
+        repaired = renamed or worded is not None
+        text = dumps_exact(mended)
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as second:
+            problems = problems_of(second, mended)
+            return Verdict(text, None, problems=problems, reason=Reason.INVALID, repaired=repaired)
+        return replace(self._fit(value, text), repaired=repaired)
+
+    def _fit(self, value: BaseModel, text: str) -> Verdict:
+        """A valid answer: can Parquet hold it, is it whole, is it in the record?"""
+        unfit = self._recipe.codec.check(value)
+        if unfit:
+            return Verdict(text, value, problems=outermost(unfit), reason=Reason.INVALID)
+        if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
+            return Verdict(text, value, problems=cut, reason=Reason.TRUNCATED)
+        evidence = self.ground(value)
+        required = self._recipe.require_evidence
+        missing = ungrounded_paths(evidence, required) if required else []
+        if missing:
+            data = loads_exact(text)
+            said = "this value does not stand in the record; copy it as written, or null"
+            problems = [FieldProblem(path, UNGROUNDED, said, _shown(data, path)) for path in missing]
+            return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
+        return Verdict(text, value, evidence)
+
+    def _cut_strings(self, data: Any) -> list[FieldProblem]:
+        """The strings that the embedded grammar cut off."""
+        if self._recipe.shape.mode is not Mode.GRAMMAR:
+            return []
+        found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
+        return [problem for problem in found if problem.path not in self.written_out]
+
+
+def _shown(data: Any, path: str) -> str | None:
+    try:
+        return dumps_exact(value_at(data, path))
+    except KeyError:
+        return None
