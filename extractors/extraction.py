@@ -385,7 +385,8 @@ class Extraction:
     # Small things -------------------------------------------------------------------------------
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
-        if request.shape is self._recipe.shape:
+        # The same schema, though its grammar may be this record's own.
+        if request.shape.schema is self._recipe.shape.schema:
             return ("",)
         return tuple(request.shape.schema["properties"])
 

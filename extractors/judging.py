@@ -19,6 +19,7 @@ from extractors.corrections import (
     outermost,
     problems_of,
     value_at,
+    with_value,
     without_nulls,
 )
 from extractors.grounding import Haystack, ground, ungrounded_paths
@@ -27,8 +28,10 @@ from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import Recipe
 from schemas.evidence import Evidence, Match
+from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
 from schemas.records import Record
+from schemas.verbatim import is_verbatim
 
 UNGROUNDED = "ungrounded"
 """The error of a value that stands nowhere in its record."""
@@ -141,14 +144,41 @@ class Judge:
         if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
             return Verdict(text, value, problems=cut, reason=Reason.TRUNCATED)
         evidence = self.ground(value)
+        loose = self._loose(evidence, text) if self._recipe.verbatim else []
+        if any(one.match is Match.NORMALISED for one in loose):
+            spelt = loads_exact(text)
+            for one in loose:
+                if one.match is Match.NORMALISED:
+                    spelt = with_value(spelt, one.path, one.quote)
+            respelt = self.fitting(spelt)
+            if respelt is not None:
+                value, text, evidence = respelt, dumps_exact(spelt), self.ground(respelt)
+                loose = self._loose(evidence, text)
         required = self._recipe.require_evidence
         missing = ungrounded_paths(evidence, required) if required else []
+        missing += [one.path for one in loose if one.path not in missing]
         if missing:
             data = loads_exact(text)
             said = "this value does not stand in the record; copy it as written, or null"
             problems = [FieldProblem(path, UNGROUNDED, said, _shown(data, path)) for path in missing]
             return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
         return Verdict(text, value, evidence)
+
+    def _loose(self, evidence: Sequence[Evidence], text: str) -> list[Evidence]:
+        """The evidence of verbatim strings that do not stand in the record as they are."""
+        data: Any = None
+        found = []
+        for one in evidence:
+            if one.match in (Match.EXACT, Match.IMAGE):
+                continue
+            try:
+                if is_verbatim(subschema(self._recipe.schema, one.path)):
+                    data = loads_exact(text) if data is None else data
+                    if isinstance(value_at(data, one.path), str):
+                        found.append(one)
+            except KeyError:
+                continue
+        return found
 
     def _cut_strings(self, data: Any) -> list[FieldProblem]:
         """The strings that the embedded grammar cut off."""

@@ -18,6 +18,7 @@ import orjson
 
 from extractors.qwen.requests import Image, Message
 from schemas.outcomes import FieldProblem
+from schemas.verbatim import is_verbatim
 
 VERSION = "v1"
 _MOST_PROBLEMS = 12
@@ -164,6 +165,8 @@ def type_words(schema: Mapping[str, Any]) -> str:
             return f"object of name to {type_words(values)}"
         return "object"
     if kind == "string":
+        if is_verbatim(schema):
+            return "string copied word for word"
         named = {"date": "date YYYY-MM-DD", "date-time": "date-time ISO 8601", "time": "time HH:MM:SS"}
         form = str(schema.get("format") or "")
         return named.get(form) or (f"{form} string" if form in ("uuid", "email", "uri", "duration") else "string")

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extractors.continuation import Beginning, last_items
-from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Purpose
+from extractors.qwen.modes import within
+from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
+from extractors.qwen.span_grammar import span_rules
 from extractors.recipe import Recipe
 from schemas.outcomes import FieldProblem
 from schemas.records import Record
@@ -17,13 +19,14 @@ from schemas.records import Record
 class Questions:
     """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
 
-    __slots__ = ("_code", "_images", "_recipe", "_record")
+    __slots__ = ("_code", "_images", "_recipe", "_record", "_spans")
 
     def __init__(self, recipe: Recipe, record: Record, images: tuple[Image, ...]) -> None:
         self._recipe = recipe
         self._record = record
         self._images = images
         self._code = recipe.id + record.fingerprint
+        self._spans: dict[str, str] | None = None
 
     def first(self) -> ChatRequest:
         """For the whole answer."""
@@ -31,7 +34,7 @@ class Questions:
         return ChatRequest(
             model=recipe.policy.name,
             messages=self._prompt(),
-            shape=recipe.shape,
+            shape=self._within(recipe.shape),
             max_output_tokens=recipe.max_output_tokens,
             temperature=recipe.temperature,
             seed=recipe.seed,
@@ -70,6 +73,14 @@ class Questions:
             messages = self._recipe.prompter.reask(self._record.text, problem, code=self._code, images=self._images)
         return self._next(last, Purpose.REASK, messages, self._recipe.shape, room=room)
 
+    def _within(self, shape: AnswerShape) -> AnswerShape:
+        """The shape with this record's spans in its grammar, where the recipe has verbatim fields."""
+        if not self._recipe.verbatim or shape.mode is not Mode.GRAMMAR:
+            return shape
+        if self._spans is None:
+            self._spans = span_rules(self._record.text)
+        return within(shape, self._spans)
+
     def _prompt(self) -> tuple[Message, ...]:
         return self._recipe.prompter.extract(self._record.text, code=self._code, images=self._images)
 
@@ -85,7 +96,7 @@ class Questions:
         return ChatRequest(
             model=last.model,
             messages=messages,
-            shape=shape,
+            shape=self._within(shape),
             purpose=purpose,
             attempt=last.attempt + 1,
             max_output_tokens=room or last.max_output_tokens,

@@ -22,6 +22,7 @@ from extractors.second_look import is_choice
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
+from schemas.verbatim import has_verbatim
 
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
@@ -64,6 +65,8 @@ class Recipe:
     require_evidence: tuple[str, ...]
     evidence_policy: Literal["null", "fail"]
     second_look: Literal["auto", "always", "never"]
+    verbatim: bool
+    """Whether the schema has fields whose values must be spans of the record."""
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
@@ -180,6 +183,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         require_evidence=job.require_evidence,
         evidence_policy=job.evidence_policy,
         second_look=job.second_look,
+        verbatim=has_verbatim(schema),
         document=document,
     )
 

@@ -18,13 +18,16 @@ from typing import Any
 from extractors.qwen.fitting import SEEN_ACCEPTED, fitted, inlined, nullable
 from extractors.qwen.grammar import compact_grammar
 from extractors.qwen.requests import AnswerShape, ChatRequest, Message, Mode
+from schemas.verbatim import KEY as VERBATIM
+from schemas.verbatim import has_verbatim
 
-__all__ = ["compile_shape", "nullable", "with_the_word_json"]
+__all__ = ["compile_shape", "nullable", "with_the_word_json", "within"]
 
 _GRAMMAR_KEYWORDS = (
     *SEEN_ACCEPTED,
     *("const", "oneOf", "prefixItems", "minLength", "maxLength", "format", "pattern"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    VERBATIM,
 )
 """What ``compact_grammar`` reads."""
 _WORD = "\nAnswer with one JSON object."
@@ -57,6 +60,15 @@ def compile_shape(
             function.update(name=label, description="Give the extracted values.", parameters=fitted(whole, keywords))
             wire["tool_choice"] = {"type": "function", "function": {"name": label}}
     return AnswerShape(name=label, schema=whole, mode=mode, wire=wire)
+
+
+def within(shape: AnswerShape, spans: Mapping[str, str]) -> AnswerShape:
+    """The shape for one record, whose ``spans`` (``span_grammar.span_rules``) are all that a verbatim string can be.
+    The same shape where its mode has no grammar or the record no spans."""
+    if shape.mode is not Mode.GRAMMAR or not spans or not has_verbatim(shape.schema):
+        return shape
+    grammar = compact_grammar(fitted(shape.schema, _GRAMMAR_KEYWORDS), spans=spans)
+    return replace(shape, wire={**shape.wire, "grammar": grammar})
 
 
 def with_the_word_json(request: ChatRequest) -> ChatRequest:

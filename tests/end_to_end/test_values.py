@@ -1,0 +1,42 @@
+"""Right values over whole runs with the simulator: what reaches the table whatever the model answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from extractors.endpoint import Settings
+from extractors.pipeline import run
+from extractors.store.catalog import query
+from tests.end_to_end.things import job_for
+from tests.fakes.qwen import FakeQwen
+
+WORDS = ["red", "blue", "kettle", "lamp", "Berlin", "12", "4.50", "old", "new", "Müller"]
+
+
+def write_texts(path: Path, count: int) -> dict[str, str]:
+    draw = random.Random(5)
+    texts = {f"r{n:03}": f"No {n}: " + " ".join(draw.choices(WORDS, k=8)) for n in range(count)}
+    path.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    return texts
+
+
+def test_no_verbatim_value_outside_of_its_record_reaches_the_table(tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.jsonl", 60)
+    draw = random.Random(1)
+
+    def liar(asked: Any) -> str:
+        keys = asked.schema["properties"]
+        return json.dumps({key: " ".join(draw.choices(WORDS, k=draw.choice([1, 1, 2]))) for key in keys})
+
+    with FakeQwen(liar) as qwen:
+        job = job_for(tmp_path / "texts.jsonl", tmp_path / "out", qwen)
+        job = job.model_copy(update={"schema_spec": "what: verbatim, where: verbatim?", "mode": "json_schema"})
+        report = run(job, settings=Settings())
+    assert report.rows + report.failures == 60 and report.rows > 5 and report.failures > 5
+    assert set(report.failures_by_reason) == {"ungrounded"}
+    for row in query(tmp_path / "out", 'select record_id, what, "where" from extraction').to_pylist():
+        assert row["what"] in texts[row["record_id"]]
+        assert row["where"] is None or row["where"] in texts[row["record_id"]]
