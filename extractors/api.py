@@ -61,6 +61,9 @@ class Options(TypedDict, total=False):
     max_record_tokens: int
     require_evidence: Sequence[str]
     evidence_policy: Literal["null", "fail"]
+    confidence: Literal["auto", "evidence", "never"]
+    calibration: str
+    review_below: float
     ledger_text: Literal["none", "hash", "full"]
     chunk_size: int
     temperature: float

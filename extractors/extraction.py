@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from extractors.confidence import TokenScore, confidence_of, token_scores
 from extractors.continuation import Beginning, answered, beginning, extended
 from extractors.corrections import merge, signature, split, with_value
 from extractors.errors import SchemaError
@@ -81,6 +82,7 @@ class Extraction:
         "_record",
         "_repaired",
         "_request",
+        "_scores",
         "_usage",
         "outcome",
     )
@@ -103,6 +105,8 @@ class Extraction:
         """The answer whose rest is being asked for."""
         self._first: First | None = None
         """The answer that is being looked over a second time."""
+        self._scores: dict[str, TokenScore] = {}
+        """What the model thought of each value that it wrote."""
         self._request: ChatRequest | None = None
         self.outcome: Outcome | None = None
         if record.problem is not None:
@@ -153,6 +157,7 @@ class Extraction:
 
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
         self._judge.written_out.clear()
+        self._scores = self._token_scores(reply)
         verdict = self._judge.reply(reply.text, reply.finish_reason)
         if isinstance(verdict, Verdict):
             self._note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
@@ -173,6 +178,7 @@ class Extraction:
                 self._unreadable(request, reply, answer)
             return
         self._note(request, reply, raw=reply.text, error=None)
+        self._scores |= self._token_scores(reply, pointers=True)
         self._correct(request, loads_exact(answer.json), asked)
 
     def _correct(self, request: ChatRequest, values: Any, asked: Sequence[str]) -> None:
@@ -214,6 +220,8 @@ class Extraction:
             first, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground
         )
         self._corrected.extend(path for path in changed if path not in self._corrected)
+        found = self._token_scores(reply, pointers=True)
+        self._scores |= {path: score for path, score in found.items() if path in changed}
         self._succeed(value, self._judge.ground(value))
 
     # What follows from it -----------------------------------------------------------------------
@@ -362,6 +370,7 @@ class Extraction:
             corrected=tuple(path for path in self._corrected if path not in nulled),
             nulled=tuple(nulled),
             repaired=self._repaired,
+            confidence=self._confidence(evidence, nulled),
         )
 
     def _end_early(self, reason: Reason, message: str) -> None:
@@ -383,6 +392,19 @@ class Extraction:
         )
 
     # Small things -------------------------------------------------------------------------------
+
+    def _token_scores(self, reply: ChatReply, *, pointers: bool = False) -> dict[str, TokenScore]:
+        if self._recipe.confidence != "auto":
+            return {}
+        start = reply.text.find("{")
+        return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers)
+
+    def _confidence(self, evidence: Sequence[Evidence], nulled: Sequence[str]) -> dict[str, float]:
+        recipe = self._recipe
+        if recipe.confidence == "never":
+            return {}
+        scores = {path: score for path, score in self._scores.items() if path not in nulled}
+        return confidence_of(evidence, scores, recipe.schema, recipe.calibration)
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         # The same schema, though its grammar may be this record's own.

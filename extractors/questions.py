@@ -40,6 +40,7 @@ class Questions:
             seed=recipe.seed,
             thinking=recipe.policy.thinking,
             thinking_budget=recipe.policy.thinking_budget,
+            logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
         )
 
     def correction(self, last: ChatRequest, problems: Sequence[FieldProblem], shape: AnswerShape) -> ChatRequest:
@@ -104,4 +105,5 @@ class Questions:
             seed=last.seed,
             thinking=last.thinking,
             thinking_budget=last.thinking_budget,
+            logprobs=last.logprobs,
         )

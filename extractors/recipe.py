@@ -6,11 +6,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel
 
+from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
 from extractors.images import ImageLimits
@@ -43,6 +45,8 @@ class ModelPolicy:
     """What a strict schema may hold beyond the core keywords."""
     images: ImageLimits | None = None
     """What the model takes of pictures; None where the job has none."""
+    logprobs: bool = False
+    """Whether the model tells the probabilities of its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,8 @@ class Recipe:
     second_look: Literal["auto", "always", "never"]
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
+    confidence: Literal["auto", "evidence", "never"]
+    calibration: Calibration | None
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
@@ -120,6 +126,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             f"its fields are {', '.join(fields)}"
         )
     _check_evidence(job.require_evidence, schema)
+    calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
     texts = load_texts()
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
@@ -157,6 +164,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
+    if calibration is not None:
+        # It gives the numbers in the rows another meaning, and lies beside them as data.
+        document["calibration"] = calibration.as_dict()
     identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text", "images")}
     # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
     # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
@@ -184,6 +194,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         evidence_policy=job.evidence_policy,
         second_look=job.second_look,
         verbatim=has_verbatim(schema),
+        confidence=job.confidence,
+        calibration=calibration,
         document=document,
     )
 

@@ -136,6 +136,18 @@ class ExtractionJob(BaseModel):
         description="What happens to a required-evidence value that stays ungrounded after correction: "
         "null where the field allows it (else fail), or fail the record.",
     )
+    confidence: Literal["auto", "evidence", "never"] = Field(
+        default="auto",
+        description="Where `_confidence` comes from: auto takes the model's token probabilities where it tells them, "
+        "else evidence.",
+    )
+    calibration: str | None = Field(
+        default=None,
+        description="A calibration file that makes probabilities of confidence scores; part of the recipe.",
+    )
+    review_below: float = Field(
+        default=0.5, ge=0, le=1, description="Values of less confidence are listed in the catalog's view for review."
+    )
     ledger_text: Literal["none", "hash", "full"] = Field(
         default="full", description="How much of a failed record's text the ledger keeps."
     )

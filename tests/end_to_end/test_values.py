@@ -40,3 +40,19 @@ def test_no_verbatim_value_outside_of_its_record_reaches_the_table(tmp_path: Pat
     for row in query(tmp_path / "out", 'select record_id, what, "where" from extraction').to_pylist():
         assert row["what"] in texts[row["record_id"]]
         assert row["where"] is None or row["where"] in texts[row["record_id"]]
+
+
+def test_the_review_lists_the_values_that_someone_should_look_at(tmp_path: Path) -> None:
+    texts = {"a": "a red kettle", "b": "a blue lamp"}
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    with FakeQwen(lambda asked: json.dumps({"what": "kettle", "color": "a red"})) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, schema="what, color", review_below=0.8)
+        run(job, settings=Settings())
+    rows = query(tmp_path / "out", "select record_id, what, _confidence from extraction order by all").to_pylist()
+    assert [dict(row["_confidence"]) for row in rows] == [{"what": 0.9, "color": 0.9}, {"what": 0.1, "color": 0.1}]
+    listed = query(tmp_path / "out", "select record_id, path, confidence, match from extraction_review").to_pylist()
+    assert [tuple(row.values()) for row in listed] == [
+        ("b", "color", 0.1, "ungrounded"),
+        ("b", "what", 0.1, "ungrounded"),
+    ]
