@@ -35,6 +35,9 @@ class Options(TypedDict, total=False):
     second_look: Literal["auto", "always", "never"]
     keep: Sequence[str]
     instructions: str
+    examples: str
+    examples_shown: int
+    examples_choice: Literal["similar", "fixed"]
     model: str
     base_url: str
     region: str

@@ -99,8 +99,9 @@ class Extraction:
         self._last_problems: frozenset[tuple[str, str, str]] | None = None
         self._last_unreadable = False
         self._images = pictures.images
-        self._judge = Judge(recipe, record, pictured=bool(pictures.images))
-        self._questions = Questions(recipe, record, pictures.images)
+        shown = recipe.examples.of(record) if recipe.examples is not None else ()
+        self._judge = Judge(recipe, record, pictured=bool(pictures.images), examples=shown)
+        self._questions = Questions(recipe, record, pictures.images, examples=shown)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
         self._first: First | None = None

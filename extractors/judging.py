@@ -6,6 +6,7 @@ Pure. A ``Verdict`` says that an answer is right, or which paths are wrong and w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,11 +23,13 @@ from extractors.corrections import (
     with_value,
     without_nulls,
 )
+from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import Recipe
+from extractors.second_look import is_choice
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
@@ -35,6 +38,8 @@ from schemas.verbatim import is_verbatim
 
 UNGROUNDED = "ungrounded"
 """The error of a value that stands nowhere in its record."""
+COPIED = "copied"
+"""The error of a value that was copied from an example."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +65,13 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "written_out")
 
-    def __init__(self, recipe: Recipe, record: Record, *, pictured: bool) -> None:
+    def __init__(self, recipe: Recipe, record: Record, *, pictured: bool, examples: Sequence[Example] = ()) -> None:
         self._recipe = recipe
         self._record = record
         self._pictured = pictured
+        self._in_examples = frozenset[str]().union(*(example.printed for example in examples))
         self._haystack: Haystack | None = None
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
@@ -157,12 +163,32 @@ class Judge:
         required = self._recipe.require_evidence
         missing = ungrounded_paths(evidence, required) if required else []
         missing += [one.path for one in loose if one.path not in missing]
-        if missing:
+        copied = self._copied(evidence, text) if self._in_examples else []
+        if missing or copied:
             data = loads_exact(text)
             said = "this value does not stand in the record; copy it as written, or null"
             problems = [FieldProblem(path, UNGROUNDED, said, _shown(data, path)) for path in missing]
+            said = "this value is an example's and does not stand in the record; give the record's own, or null"
+            problems += [FieldProblem(path, COPIED, said, _shown(data, path)) for path in copied if path not in missing]
             return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
         return Verdict(text, value, evidence)
+
+    def _copied(self, evidence: Sequence[Evidence], text: str) -> list[str]:
+        """Paths of values that stand in an example that was shown, and not in the record. A value that an example
+        did not copy from its own text either (a currency's code, say) is no copy."""
+        data = loads_exact(text)
+        found = []
+        for one in evidence:
+            try:
+                if (
+                    one.match is Match.UNGROUNDED
+                    and not is_choice(subschema(self._recipe.schema, one.path))
+                    and folded_value(_plain(value_at(data, one.path))) in self._in_examples
+                ):
+                    found.append(one.path)
+            except KeyError:
+                continue
+        return found
 
     def _loose(self, evidence: Sequence[Evidence], text: str) -> list[Evidence]:
         """The evidence of verbatim strings that do not stand in the record as they are."""
@@ -186,6 +212,11 @@ class Judge:
             return []
         found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
         return [problem for problem in found if problem.path not in self.written_out]
+
+
+def _plain(value: Any) -> Any:
+    """A leaf as plain JSON has it, its digits as a number."""
+    return value if isinstance(value, str) else json.loads(dumps_exact(value))
 
 
 def _shown(data: Any, path: str) -> str | None:

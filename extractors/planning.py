@@ -92,6 +92,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     to_ask = counts.distinct
     each = sum(estimate_tokens(text) for text in texts) / len(texts) if texts else 0.0
     prefix = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
+    prefix += recipe.examples.tokens if recipe.examples is not None else 0
     prefix += _PICTURE if recipe.policy.images is not None else 0
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     output = seen if seen is not None else _output_of(recipe)

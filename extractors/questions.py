@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from extractors.continuation import Beginning, last_items
+from extractors.examples import Example
 from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
 from extractors.qwen.span_grammar import span_rules
@@ -19,21 +20,24 @@ from schemas.records import Record
 class Questions:
     """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
 
-    __slots__ = ("_code", "_images", "_recipe", "_record", "_spans")
+    __slots__ = ("_code", "_images", "_recipe", "_record", "_spans", "_turns")
 
-    def __init__(self, recipe: Recipe, record: Record, images: tuple[Image, ...]) -> None:
+    def __init__(
+        self, recipe: Recipe, record: Record, images: tuple[Image, ...], *, examples: Sequence[Example] = ()
+    ) -> None:
         self._recipe = recipe
         self._record = record
         self._images = images
         self._code = recipe.id + record.fingerprint
         self._spans: dict[str, str] | None = None
+        self._turns = tuple(turn for example in examples for turn in example.turns())
 
     def first(self) -> ChatRequest:
         """For the whole answer."""
         recipe = self._recipe
         return ChatRequest(
             model=recipe.policy.name,
-            messages=self._prompt(),
+            messages=self._with_examples(self._prompt()),
             shape=self._within(recipe.shape),
             max_output_tokens=recipe.max_output_tokens,
             temperature=recipe.temperature,
@@ -82,6 +86,10 @@ class Questions:
             self._spans = span_rules(self._record.text)
         return within(shape, self._spans)
 
+    def _with_examples(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages with the examples between the instructions and the record."""
+        return (messages[0], *self._turns, *messages[1:]) if self._turns else messages
+
     def _prompt(self) -> tuple[Message, ...]:
         return self._recipe.prompter.extract(self._record.text, code=self._code, images=self._images)
 
@@ -96,7 +104,7 @@ class Questions:
     ) -> ChatRequest:
         return ChatRequest(
             model=last.model,
-            messages=messages,
+            messages=self._with_examples(messages),
             shape=self._within(shape),
             purpose=purpose,
             attempt=last.attempt + 1,

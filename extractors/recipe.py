@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
+from extractors.examples import ExampleBank, load_examples
 from extractors.images import ImageLimits
 from extractors.prompting import Prompter, load_texts
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
@@ -73,6 +74,7 @@ class Recipe:
     """Whether the schema has fields whose values must be spans of the record."""
     confidence: Literal["auto", "evidence", "never"]
     calibration: Calibration | None
+    examples: ExampleBank | None
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
@@ -127,6 +129,11 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         )
     _check_evidence(job.require_evidence, schema)
     calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
+    examples = (
+        None
+        if job.examples is None
+        else load_examples(Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice)
+    )
     texts = load_texts()
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
@@ -164,6 +171,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
+    if examples is not None:
+        document["examples"] = examples.as_dict()
     if calibration is not None:
         # It gives the numbers in the rows another meaning, and lies beside them as data.
         document["calibration"] = calibration.as_dict()
@@ -196,6 +205,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
         calibration=calibration,
+        examples=examples,
         document=document,
     )
 

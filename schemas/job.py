@@ -58,6 +58,16 @@ class ExtractionJob(BaseModel):
         default=(), description="Source columns carried into the rows; `column:name` renames one."
     )
     instructions: str = Field(default="", description="Extra instructions for the model, part of the recipe.")
+    examples: str | None = Field(
+        default=None,
+        description="A JSONL or Parquet file of labelled records (`text`, `expected`) of which some are shown with each "
+        "record; part of the recipe.",
+    )
+    examples_shown: int = Field(default=3, ge=1, le=20, description="Examples shown with a record at most.")
+    examples_choice: Literal["similar", "fixed"] = Field(
+        default="similar",
+        description="Whether each record is shown the examples most like it, or every one the first of the file.",
+    )
     model: str | None = Field(
         default=None, description="The model. Default: QWEN_DEFAULT_MODEL, else the embedded one."
     )
