@@ -39,6 +39,10 @@ class Options(TypedDict, total=False):
     examples_shown: int
     examples_choice: Literal["similar", "fixed"]
     model: str
+    draft: str
+    final: str
+    high_accuracy: bool
+    route_below: float
     base_url: str
     region: str
     workspace: str

@@ -100,6 +100,27 @@ def confidence_of(
     return {path: round(score, 4) for path, score in found.items()}
 
 
+def rescored(
+    draft: Mapping[str, TokenScore],
+    final: Mapping[str, TokenScore],
+    changed: Sequence[str],
+    agreed: Sequence[str],
+) -> dict[str, TokenScore]:
+    """The scores of a draft after a second model was asked: the final's own where its value was taken; where both
+    wrote the same, the probability that not both are wrong, as if they erred independently."""
+    scores = {path: score for path, score in draft.items() if not _inside(path, changed)}
+    for path, score in final.items():
+        if _inside(path, changed):
+            scores[path] = score
+        elif _inside(path, agreed) and path in draft:
+            scores[path] = TokenScore(1 - (1 - draft[path].score) * (1 - score.score), score.null)
+    return scores
+
+
+def _inside(path: str, fields: Sequence[str]) -> bool:
+    return any(path == field or path.startswith(f"{field}/") for field in fields)
+
+
 def _is_choice(schema: Mapping[str, Any], path: str) -> bool | None:
     """Whether a path is a choice among fixed values; None where the schema has no such path."""
     try:

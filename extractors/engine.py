@@ -23,6 +23,7 @@ from extractors.images import Pictures, load_pictures
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
+from extractors.routing_report import Routed
 from extractors.store.journal import Journal, entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
@@ -46,6 +47,7 @@ class ChunkDone:
     latencies: tuple[float, ...] = ()
     tries: int = 0
     replayed: int = 0
+    routed: Routed = field(default_factory=Routed)
 
 
 class Known(Protocol):
@@ -160,6 +162,7 @@ class Engine:
             tuple(call.latency for call in work.calls if call.status == "ok"),
             len(work.calls),
             work.replayed,
+            Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:

@@ -9,7 +9,7 @@ what came, until there is an ``outcome``::
     extraction.outcome
 
 The way of an answer: parse (and ask for the rest of a list that was cut off) -> validate -> correct (only the
-failing paths) -> ground -> look again for what is missing -> outcome.
+failing paths) -> ground -> look again for what is missing -> route what is doubtful to the final model -> outcome.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from extractors.confidence import TokenScore, confidence_of, token_scores
+from extractors.confidence import TokenScore, confidence_of, rescored, token_scores
 from extractors.continuation import Beginning, answered, beginning, extended
 from extractors.corrections import merge, signature, split, with_value
 from extractors.errors import SchemaError
 from extractors.images import Pictures
 from extractors.judging import Judge, Verdict
-from extractors.parsing import Answer, loads_exact, read_answer
+from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
 from extractors.questions import Questions
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
+from extractors.routing import Draft, doubtful_fields, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Evidence
@@ -52,6 +53,8 @@ _CALL_REASONS = {
     ErrorKind.MODEL: Reason.REJECTED,
     ErrorKind.CANCELLED: Reason.INTERNAL,
 }
+_FOR_THE_FINAL = (Reason.NOT_JSON, Reason.TRUNCATED, Reason.INVALID, Reason.UNGROUNDED)
+"""Failures of a draft that a stronger model may not meet."""
 _NO_PICTURES = Pictures()
 
 
@@ -72,16 +75,20 @@ class Extraction:
         "_corrected",
         "_cut",
         "_data",
+        "_draft",
         "_first",
         "_images",
         "_judge",
+        "_last",
         "_last_problems",
         "_last_unreadable",
+        "_limit",
         "_questions",
         "_recipe",
         "_record",
         "_repaired",
         "_request",
+        "_routed",
         "_scores",
         "_usage",
         "outcome",
@@ -106,6 +113,12 @@ class Extraction:
         """The answer whose rest is being asked for."""
         self._first: First | None = None
         """The answer that is being looked over a second time."""
+        self._draft: Draft | None = None
+        """The draft's answer while the final model is asked about it."""
+        self._routed: tuple[str, ...] = ()
+        self._limit = recipe.max_attempts
+        """Attempts that may be made; the final model has as many of its own."""
+        self._last: ChatRequest | None = None
         self._scores: dict[str, TokenScore] = {}
         """What the model thought of each value that it wrote."""
         self._request: ChatRequest | None = None
@@ -138,6 +151,7 @@ class Extraction:
         if request is None:
             raise RuntimeError("receive() without an open request")
         self._request = None
+        self._last = request
         self._usage += reply.usage
         if isinstance(reply, CallError):
             self._note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
@@ -147,9 +161,11 @@ class Extraction:
             self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")
         elif self._first is not None:
             self._receive_look(request, reply, self._first)
+        elif self._draft is not None:
+            self._receive_final(request, reply, self._draft)
         elif self._cut is not None and request.purpose is Purpose.CONTINUE:
             self._receive_rest(request, reply, self._cut)
-        elif request.purpose is Purpose.CORRECT and "" not in self._asked(request):
+        elif request.purpose in (Purpose.CORRECT, Purpose.ROUTE) and "" not in self._asked(request):
             self._receive_correction(request, reply)
         else:
             self._receive_whole(request, reply)
@@ -166,7 +182,7 @@ class Extraction:
             return
         self._note(request, reply, raw=reply.text, error=verdict.problem)
         start = beginning(reply.text) if verdict.truncated else None
-        if start is None or not self._go_on(request, reply, verdict.problem, _Cut(start, self._recipe.shape, None)):
+        if start is None or not self._go_on(request, reply, verdict.problem, _Cut(start, request.shape, None)):
             self._unreadable(request, reply, verdict)
 
     def _receive_correction(self, request: ChatRequest, reply: ChatReply) -> None:
@@ -215,7 +231,7 @@ class Extraction:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
         self._note(request, reply, raw=reply.text, error=answer.problem or None)
         if answer.json is None:
-            self._succeed(first.value, first.evidence)
+            self._settle(first.value, first.evidence, dumps_exact(first.data))
             return
         self._data, value, changed = taken(
             first, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground
@@ -223,7 +239,26 @@ class Extraction:
         self._corrected.extend(path for path in changed if path not in self._corrected)
         found = self._token_scores(reply, pointers=True)
         self._scores |= {path: score for path, score in found.items() if path in changed}
-        self._succeed(value, self._judge.ground(value))
+        self._settle(value, self._judge.ground(value), dumps_exact(self._data))
+
+    def _receive_final(self, request: ChatRequest, reply: ChatReply, draft: Draft) -> None:
+        """What the final model says of the doubtful fields; the draft stands where that is no better."""
+        self._draft = None
+        answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+        self._note(request, reply, raw=reply.text, error=answer.problem or None)
+        if answer.json is None:
+            self._succeed(draft.value, draft.evidence)
+            return
+        made = merged(draft, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground)
+        verdict = self._judge.data(made.data)
+        if verdict.value is None or verdict.reason is not None:
+            # Fine by itself, but not by the rules of evidence.
+            self._succeed(draft.value, draft.evidence)
+            return
+        self._data = made.data
+        self._corrected.extend(path for path in made.changed if path not in self._corrected)
+        self._scores = rescored(self._scores, self._token_scores(reply, pointers=True), made.changed, made.agreed)
+        self._succeed(verdict.value, verdict.evidence)
 
     # What follows from it -----------------------------------------------------------------------
 
@@ -234,7 +269,53 @@ class Extraction:
             self._data = verdict.data
             self._ask_again(request, verdict.problems, verdict.reason)
         elif verdict.value is not None and not self._look_again(request, verdict.value, verdict):
-            self._succeed(verdict.value, verdict.evidence)
+            self._settle(verdict.value, verdict.evidence, verdict.text)
+
+    def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str) -> None:
+        """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
+        recipe = self._recipe
+        if recipe.policy.final is None or self._questions.final or self._last is None or self._over_tokens():
+            self._succeed(value, evidence)
+            return
+        sure = self._confidence(evidence, ())
+        paths = doubtful_fields(evidence, sure, recipe.schema, below=recipe.route_below)
+        if not paths:
+            self._succeed(value, evidence)
+            return
+        shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
+        self._draft = Draft(loads_exact(text), value, evidence, paths)
+        self._routed = paths
+        self._request = self._questions.routed(self._last, shape)
+
+    def _handed_over(self, problems: Sequence[FieldProblem], reason: Reason) -> bool:
+        """Give a draft that could not be put right to the final model. False where there is none to take it."""
+        recipe = self._recipe
+        if (
+            recipe.policy.final is None
+            or self._questions.final
+            or self._last is None
+            or reason not in _FOR_THE_FINAL
+            or self._over_tokens()
+        ):
+            return False
+        self._limit = self._last.attempt + recipe.max_attempts
+        self._last_problems, self._last_unreadable = None, False
+        mode = recipe.policy.final.mode
+        asked = correctable(problems) if self._data is not None else ()
+        paths = tuple(dict.fromkeys(problem.path for problem in asked))
+        shape = recipe.correction_shape(paths, mode=mode) if paths else recipe.shape
+        if shape.schema is recipe.shape.schema:
+            self._data = None
+            self._routed = ("",)
+            self._request = self._questions.routed(self._last, recipe.shape)
+        else:
+            self._routed = paths
+            self._request = self._questions.handed_over(self._last, asked, shape)
+        return True
+
+    def _over_tokens(self) -> bool:
+        cap = self._recipe.max_record_tokens
+        return cap is not None and self._usage.total_tokens >= cap
 
     def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
         """Correct the failing paths, unless that was tried in vain."""
@@ -251,8 +332,8 @@ class Extraction:
         free = reason is Reason.TRUNCATED
         if free:
             self._judge.written_out.update(paths)
-        shape = self._recipe.correction_shape(paths, mode=Mode.JSON_SCHEMA if free else None)
-        if shape is self._recipe.shape:
+        shape = self._recipe.correction_shape(paths, mode=Mode.JSON_SCHEMA if free else self._questions.whole.mode)
+        if shape.schema is self._recipe.shape.schema:
             paths = ("",)
             asked = [
                 FieldProblem("", p.error, f"{p.path}: {p.message}" if p.path else p.message, p.value) for p in asked
@@ -281,12 +362,11 @@ class Extraction:
     def _look_again(self, request: ChatRequest, value: BaseModel, verdict: Verdict) -> bool:
         """Ask a second time for what is missing or doubtful, once, where attempts and tokens allow it."""
         recipe = self._recipe
-        cap = recipe.max_record_tokens
         if (
             not recipe.looks_twice(self._images)
             or any(attempt.purpose == Purpose.LOOK for attempt in self._attempts)
-            or request.attempt >= recipe.max_attempts
-            or (cap is not None and self._usage.total_tokens >= cap)
+            or request.attempt >= self._limit
+            or self._over_tokens()
         ):
             return False
         data = verdict.data
@@ -332,7 +412,7 @@ class Extraction:
         self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason, problem: str = ""
     ) -> bool:
         """Whether attempts and tokens allow one more call; settles the outcome when they do not."""
-        if request.attempt >= self._recipe.max_attempts:
+        if request.attempt >= self._limit:
             why = f"not right after {request.attempt} attempts"
             if problems:
                 self._give_up(problems, reason, why)
@@ -347,6 +427,8 @@ class Extraction:
 
     def _give_up(self, problems: Sequence[FieldProblem], reason: Reason, why: str) -> None:
         """No more corrections. Ungrounded values become null where the policy and the schema allow it."""
+        if self._handed_over(problems, reason):
+            return
         if reason is Reason.UNGROUNDED and self._recipe.evidence_policy == "null":
             data, paths = self._data, [problem.path for problem in problems]
             for path in paths:
@@ -365,23 +447,33 @@ class Extraction:
         self.outcome = Extracted(
             value=value,
             evidence=evidence,
-            model=self._attempts[-1].model,
+            model=self._answerers(),
             attempts=self._attempts,
             usage=self._usage,
             corrected=tuple(path for path in self._corrected if path not in nulled),
             nulled=tuple(nulled),
             repaired=self._repaired,
             confidence=self._confidence(evidence, nulled),
+            routed=self._routed,
         )
 
+    def _answerers(self) -> str:
+        """Who wrote the values: one model, or the draft's and the final's with a plus between them."""
+        asked = [attempt.model for attempt in self._attempts]
+        return "+".join(dict.fromkeys(asked)) if self._routed not in ((), ("",)) else asked[-1]
+
     def _end_early(self, reason: Reason, message: str) -> None:
-        """No answer came: a failure, unless a first answer stands that was only looked over."""
+        """No answer came: a failure, unless an answer stands that was only looked over."""
         if self._first is not None:
             self._succeed(self._first.value, self._first.evidence)
+        elif self._draft is not None:
+            self._succeed(self._draft.value, self._draft.evidence)
         else:
             self._fail(reason, message)
 
     def _fail(self, reason: Reason, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        if self._handed_over(problems, reason):
+            return
         self.outcome = Failed(
             reason=reason,
             message=message,

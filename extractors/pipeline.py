@@ -35,6 +35,7 @@ from extractors.limits import LimitStats, Permit
 from extractors.qwen.batch_client import BatchClient
 from extractors.recipe import Recipe, compile_recipe
 from extractors.report import Progress, RunReport
+from extractors.routing_report import Routed
 from extractors.sources import Source, open_source
 from extractors.store.catalog import build_catalog
 from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
@@ -150,6 +151,9 @@ def run(
         if plan.counts.new:
             replay = store.replay()
             address = stack.enter_context(answering.serve(progress=watch.fetching))
+            final, final_address = answering.final, ""
+            if final is not None and final.model != answering.model:
+                final_address = stack.enter_context(final.serve(progress=watch.fetching))
 
             def open_engine(taken: Amount, known: Known) -> Engine:
                 return Engine(
@@ -162,6 +166,7 @@ def run(
                         address,
                         on_limits=tally.watch_limits,
                         permit=permit,
+                        final_address=final_address,
                     ),
                     dialect=answering.dialect.name,
                     run_id=run_id,
@@ -267,6 +272,7 @@ class _Tally:
     reasons: dict[str, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     limits: LimitStats | None = None
+    routed: Routed = field(default_factory=Routed)
 
     @property
     def undone(self) -> int:
@@ -287,6 +293,7 @@ class _Tally:
     def add(self, done: ChunkDone) -> None:
         self.tries += done.tries
         self.replayed += done.replayed
+        self.routed += done.routed
         if len(self.latencies) < 100_000:
             self.latencies.extend(done.latencies)
         for reason, count in done.failures_by_reason.items():
@@ -349,6 +356,7 @@ class _Tally:
             latency_p95=round(quantiles[18], 4) if quantiles else None,
             stopped=stopped,
             saved=saved,
+            routing=None if endpoint.final is None else self.routed.as_dict(endpoint.final.model),
         )
 
     def watch_limits(self, stats: LimitStats) -> None:

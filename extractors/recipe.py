@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,6 +48,8 @@ class ModelPolicy:
     """What the model takes of pictures; None where the job has none."""
     logprobs: bool = False
     """Whether the model tells the probabilities of its tokens."""
+    final: ModelPolicy | None = None
+    """A stronger model for what this one is not sure of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ class Recipe:
     confidence: Literal["auto", "evidence", "never"]
     calibration: Calibration | None
     examples: ExampleBank | None
+    final_shape: AnswerShape | None
+    """``shape`` as the final model is asked for it; None where there is no final model."""
+    route_below: float
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
@@ -89,11 +94,17 @@ class Recipe:
             f"{self.name}_rest", rest_schema(base.schema, start), base.mode, keywords=self.policy.keywords
         )
 
+    @property
+    def _final_keywords(self) -> tuple[str, ...]:
+        return self.policy.keywords if self.policy.final is None else self.policy.final.keywords
+
     def correction_shape(self, paths: Sequence[str], *, mode: Mode | None = None) -> AnswerShape:
         """The shape of an answer that holds just ``paths`` as keys, in the recipe's mode unless another is given;
         compiled once for each set of paths. A path that the schema cannot resolve makes the whole object the
         answer."""
         mode = mode or self.shape.mode
+        whole = self.shape if mode is self.shape.mode or self.final_shape is None else self.final_shape
+        keywords = self.policy.keywords if whole is self.shape else self._final_keywords
         key = (mode.value, *paths)
         shape = self._corrections.get(key)
         if shape is None:
@@ -102,10 +113,10 @@ class Recipe:
             except KeyError:
                 properties = {}
             if "" in properties or not properties:
-                shape = self.shape
+                shape = whole
             else:
                 wanted = {"type": "object", "properties": properties, "required": list(properties)}
-                shape = compile_shape(f"{self.name}_correction", wanted, mode, keywords=self.policy.keywords)
+                shape = compile_shape(f"{self.name}_correction", wanted, mode, keywords=keywords)
             if len(self._corrections) >= 512:
                 self._corrections.clear()
             self._corrections[key] = shape
@@ -136,7 +147,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     )
     texts = load_texts()
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
-    told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
+    final = policy.final
+    modes = {policy.mode} if final is None else {policy.mode, final.mode}
+    told = schema if modes == {Mode.GRAMMAR} else with_words(schema)
     prompter = Prompter(texts, told, instructions=job.instructions, pictures=policy.images is not None)
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
@@ -173,6 +186,14 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
     if examples is not None:
         document["examples"] = examples.as_dict()
+    if final is not None:
+        document["routing"] = {
+            "final": final.name,
+            "weights_sha256": final.weights,
+            "below": job.route_below,
+            "confidence": job.confidence,
+            "prompt": texts.look,
+        }
     if calibration is not None:
         # It gives the numbers in the rows another meaning, and lies beside them as data.
         document["calibration"] = calibration.as_dict()
@@ -206,6 +227,11 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         confidence=job.confidence,
         calibration=calibration,
         examples=examples,
+        final_shape=None
+        if final is None
+        # The same schema, by which the whole answer is known.
+        else replace(compile_shape(model.__name__, schema, final.mode, keywords=final.keywords), schema=shape.schema),
+        route_below=job.route_below,
         document=document,
     )
 

@@ -71,6 +71,20 @@ class ExtractionJob(BaseModel):
     model: str | None = Field(
         default=None, description="The model. Default: QWEN_DEFAULT_MODEL, else the embedded one."
     )
+    draft: str | None = Field(
+        default=None, description="The cheap model that answers first, where a final one is named; the same as `model`."
+    )
+    final: str | None = Field(
+        default=None,
+        description="A stronger model that is asked about just those fields of which the first is not sure.",
+    )
+    high_accuracy: bool = Field(
+        default=False,
+        description="Ask a final model about doubtful fields: the job's, QWEN_FINAL_MODEL, or the usual strong one.",
+    )
+    route_below: float = Field(
+        default=0.5, ge=0, le=1.01, description="Confidence below which a field goes to the final model."
+    )
     base_url: str | None = Field(
         default=None, description="The root of an OpenAI-compatible API. Default: QWEN_BASE_URL_COMPAT, else embedded."
     )
@@ -185,6 +199,16 @@ class ExtractionJob(BaseModel):
             raise ValueError("give `source` or `sql`, not both")
         if self.source is None and self.sql is None:
             raise ValueError("give `source` (a file, a folder, a glob, or a table of `duckdb`) or `sql`")
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_clear(self) -> ExtractionJob:
+        if self.draft is not None and self.model is not None:
+            raise ValueError("`draft` and `model` both name the model that answers first: give one of them")
+        if self.draft is not None and self.final is None and not self.high_accuracy:
+            raise ValueError("a `draft` needs a `final` model beside it, or `high_accuracy`")
+        if (self.final is not None or self.high_accuracy) and self.lane != "live":
+            raise ValueError("a final model answers in the live lane only: leave `lane` out, or `final`")
         return self
 
     @classmethod

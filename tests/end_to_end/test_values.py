@@ -56,3 +56,38 @@ def test_the_review_lists_the_values_that_someone_should_look_at(tmp_path: Path)
         ("b", "color", 0.1, "ungrounded"),
         ("b", "what", 0.1, "ungrounded"),
     ]
+
+
+def test_a_final_model_is_asked_just_what_the_draft_is_not_sure_of(tmp_path: Path) -> None:
+    texts = {f"r{n}": f"item {n}: a {'red' if n % 4 else 'blue'} kettle" for n in range(20)}
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+
+    def models(asked: Any) -> str:
+        text = asked["messages"][-1]["content"]
+        if asked["model"] == "qwen-flash":
+            return json.dumps({"what": "kettle", "color": "red"})
+        assert asked["model"] == "qwen-max" and "blue" in text
+        return json.dumps({"color": "blue"})
+
+    with FakeQwen(models) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, model="qwen-flash", final="qwen-max", schema="what, color")
+        report = run(job, settings=Settings())
+        assert (report.rows, qwen.count) == (20, 25)
+        again = run(job, settings=Settings())
+        assert (again.skipped, again.recipe, qwen.count) == (20, report.recipe, 25)
+    rows = query(tmp_path / "out", "select record_id, color, _meta.model as model from extraction").to_pylist()
+    for row in rows:
+        assert row["color"] in texts[row["record_id"]]
+        assert row["model"] == ("qwen-flash+qwen-max" if row["color"] == "blue" else "qwen-flash")
+    told = report.routing
+    assert told is not None
+    assert (told["records"], told["routed_records"], told["routed_fields"], told["values_kept"]) == (20, 5, 5, 35)
+    assert told["final_tokens_saved"] > 0
+    purposes = query(
+        tmp_path / "out", "select purpose, model, count(*) from extraction_calls group by all order by all"
+    )
+    assert [tuple(row.values()) for row in purposes.to_pylist()] == [
+        ("extract", "qwen-flash", 20),
+        ("route", "qwen-max", 5),
+    ]
