@@ -67,7 +67,9 @@ class Options(TypedDict, total=False):
     max_output_tokens: int
     max_record_tokens: int
     require_evidence: Sequence[str]
-    evidence_policy: Literal["null", "fail"]
+    evidence_policy: Literal["null", "fail", "drop"]
+    omit_nulls: bool
+    compact: bool
     confidence: Literal["auto", "evidence", "never"]
     calibration: str
     review_below: float

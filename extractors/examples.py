@@ -99,8 +99,10 @@ class ExampleBank:
         }
 
 
-def load_examples(path: Path, model: type[BaseModel], *, shown: int, choice: Choice) -> ExampleBank:
-    """Read a golden set. Raises ``JobError`` naming the line that is no example of the schema."""
+def load_examples(
+    path: Path, model: type[BaseModel], *, shown: int, choice: Choice, omit_nulls: bool = False
+) -> ExampleBank:
+    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out. Raises ``JobError`` naming the line that is no example of the schema."""
     examples = []
     schema = answer_schema(model)
     for number, row in enumerate(_rows(path), start=1):
@@ -119,7 +121,9 @@ def load_examples(path: Path, model: type[BaseModel], *, shown: int, choice: Cho
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = "/".join(map(str, first["loc"])) or "the whole"
             raise JobError(f"{where}: expected is not an answer of the schema: {field}: {first['msg']}") from error
-        answer = json.dumps(_ordered(expected, schema), ensure_ascii=False, separators=(",", ":"), default=str)
+        answer = json.dumps(
+            _ordered(expected, schema, omit_nulls=omit_nulls), ensure_ascii=False, separators=(",", ":"), default=str
+        )
         printed = frozenset(
             folded_value(leaf)
             for one in ground(value, text)
@@ -178,24 +182,26 @@ def _nearly_the_same(one: str, other: str) -> bool:
     return short >= _NEAR_LENGTH * long and fuzz.ratio(one, other, score_cutoff=_TOO_CLOSE) > 0
 
 
-def _ordered(data: Any, schema: Mapping[str, Any]) -> Any:
-    """An answer as the model would write it: the schema's keys in their order, what is missing and may be null as
-    null."""
+def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
+    """An answer as the model would write it: the schema's keys in their order; what is missing and may be null as
+    null, or with ``omit_nulls`` nothing that is null or empty and not required."""
     branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
     if isinstance(data, Mapping):
         own = next((one for one in (schema, *branches) if "properties" in one), None)
         if own is None:
             return data
+        required = own.get("required", ())
         return {
-            name: _ordered(data.get(name), inner)
+            name: _ordered(data.get(name), inner, omit_nulls=omit_nulls)
             for name, inner in own["properties"].items()
-            if name in data or nullable(inner)
+            if (name in data or nullable(inner))
+            and not (omit_nulls and name not in required and data.get(name) in (None, []))
         }
     if isinstance(data, list):
         items: Mapping[str, Any] = next(
             (one["items"] for one in (schema, *branches) if isinstance(one.get("items"), Mapping)), {}
         )
-        return [_ordered(item, items) for item in data]
+        return [_ordered(item, items, omit_nulls=omit_nulls) for item in data]
     return data
 
 

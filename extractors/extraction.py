@@ -34,10 +34,10 @@ from extractors.recipe import Recipe
 from extractors.routing import Draft, doubtful_fields, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
+from extractors.trail import Trail
 from schemas.evidence import Evidence
-from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
+from schemas.outcomes import Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
-from schemas.usage import Usage
 
 _CALL_REASONS = {
     ErrorKind.RATE_LIMITED: Reason.UNAVAILABLE,
@@ -71,7 +71,6 @@ class Extraction:
     """One record on its way to an outcome. ``pictures`` are those of the record, loaded by who drives it."""
 
     __slots__ = (
-        "_attempts",
         "_corrected",
         "_cut",
         "_data",
@@ -82,7 +81,6 @@ class Extraction:
         "_last",
         "_last_problems",
         "_last_unreadable",
-        "_limit",
         "_questions",
         "_recipe",
         "_record",
@@ -90,15 +88,14 @@ class Extraction:
         "_request",
         "_routed",
         "_scores",
-        "_usage",
+        "_trail",
         "outcome",
     )
 
     def __init__(self, recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES) -> None:
         self._recipe = recipe
         self._record = record
-        self._attempts: list[Attempt] = []
-        self._usage = Usage()
+        self._trail = Trail(limit=recipe.max_attempts, most_tokens=recipe.max_record_tokens)
         self._data: Any = None
         """The last answer that was JSON, when a correction works on it."""
         self._corrected: list[str] = []
@@ -116,8 +113,6 @@ class Extraction:
         self._draft: Draft | None = None
         """The draft's answer while the final model is asked about it."""
         self._routed: tuple[str, ...] = ()
-        self._limit = recipe.max_attempts
-        """Attempts that may be made; the final model has as many of its own."""
         self._last: ChatRequest | None = None
         self._scores: dict[str, TokenScore] = {}
         """What the model thought of each value that it wrote."""
@@ -152,12 +147,12 @@ class Extraction:
             raise RuntimeError("receive() without an open request")
         self._request = None
         self._last = request
-        self._usage += reply.usage
+        self._trail.usage += reply.usage
         if isinstance(reply, CallError):
-            self._note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
+            self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
             self._end_early(_CALL_REASONS[reply.kind], reply.message)
         elif reply.finish_reason in ("content_filter", "refusal"):
-            self._note(request, reply, raw=reply.text, error="refused by the provider's filter")
+            self._trail.note(request, reply, raw=reply.text, error="refused by the provider's filter")
             self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")
         elif self._first is not None:
             self._receive_look(request, reply, self._first)
@@ -177,10 +172,10 @@ class Extraction:
         self._scores = self._token_scores(reply)
         verdict = self._judge.reply(reply.text, reply.finish_reason)
         if isinstance(verdict, Verdict):
-            self._note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
+            self._trail.note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
             self._take(request, verdict)
             return
-        self._note(request, reply, raw=reply.text, error=verdict.problem)
+        self._trail.note(request, reply, raw=reply.text, error=verdict.problem)
         start = beginning(reply.text) if verdict.truncated else None
         if start is None or not self._go_on(request, reply, verdict.problem, _Cut(start, request.shape, None)):
             self._unreadable(request, reply, verdict)
@@ -189,12 +184,12 @@ class Extraction:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
         asked = self._asked(request)
         if answer.json is None:
-            self._note(request, reply, raw=reply.text, error=answer.problem)
+            self._trail.note(request, reply, raw=reply.text, error=answer.problem)
             start = beginning(reply.text) if answer.truncated else None
             if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, request.shape, asked)):
                 self._unreadable(request, reply, answer)
             return
-        self._note(request, reply, raw=reply.text, error=None)
+        self._trail.note(request, reply, raw=reply.text, error=None)
         self._scores |= self._token_scores(reply, pointers=True)
         self._correct(request, loads_exact(answer.json), asked)
 
@@ -208,7 +203,7 @@ class Extraction:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
         self._cut = None
         if answer.json is None:
-            self._note(request, reply, raw=reply.text, error=answer.problem)
+            self._trail.note(request, reply, raw=reply.text, error=answer.problem)
             more = beginning(reply.text) if answer.truncated else None
             if more is None or split(more.path) != [cut.start.path]:
                 self._unreadable(request, reply, answer)
@@ -217,7 +212,7 @@ class Extraction:
             if not self._go_on(request, reply, answer.problem, longer):
                 self._unreadable(request, reply, answer)
             return
-        self._note(request, reply, raw=reply.text, error=None)
+        self._trail.note(request, reply, raw=reply.text, error=None)
         self._repaired = self._repaired or answer.unwrapped
         whole = extended(cut.start, answered(loads_exact(answer.json), self._asked(request))).value
         if cut.asked is None:
@@ -229,7 +224,7 @@ class Extraction:
         """What the second look found; the first answer stands whatever came back."""
         self._first = None
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
-        self._note(request, reply, raw=reply.text, error=answer.problem or None)
+        self._trail.note(request, reply, raw=reply.text, error=answer.problem or None)
         if answer.json is None:
             self._settle(first.value, first.evidence, dumps_exact(first.data))
             return
@@ -245,20 +240,21 @@ class Extraction:
         """What the final model says of the doubtful fields; the draft stands where that is no better."""
         self._draft = None
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
-        self._note(request, reply, raw=reply.text, error=answer.problem or None)
+        self._trail.note(request, reply, raw=reply.text, error=answer.problem or None)
         if answer.json is None:
-            self._succeed(draft.value, draft.evidence)
+            self._succeed(draft.value, draft.evidence, draft.nulled)
             return
         made = merged(draft, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground)
         verdict = self._judge.data(made.data)
         if verdict.value is None or verdict.reason is not None:
             # Fine by itself, but not by the rules of evidence.
-            self._succeed(draft.value, draft.evidence)
+            self._succeed(draft.value, draft.evidence, draft.nulled)
             return
         self._data = made.data
         self._corrected.extend(path for path in made.changed if path not in self._corrected)
         self._scores = rescored(self._scores, self._token_scores(reply, pointers=True), made.changed, made.agreed)
-        self._succeed(verdict.value, verdict.evidence)
+        left = [path for path in draft.nulled if path not in made.changed and path not in verdict.nulled]
+        self._succeed(verdict.value, verdict.evidence, (*left, *verdict.nulled))
 
     # What follows from it -----------------------------------------------------------------------
 
@@ -269,21 +265,21 @@ class Extraction:
             self._data = verdict.data
             self._ask_again(request, verdict.problems, verdict.reason)
         elif verdict.value is not None and not self._look_again(request, verdict.value, verdict):
-            self._settle(verdict.value, verdict.evidence, verdict.text)
+            self._settle(verdict.value, verdict.evidence, verdict.text, verdict.nulled)
 
-    def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str) -> None:
+    def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str, nulled: Sequence[str] = ()) -> None:
         """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
         recipe = self._recipe
-        if recipe.policy.final is None or self._questions.final or self._last is None or self._over_tokens():
-            self._succeed(value, evidence)
+        if recipe.policy.final is None or self._questions.final or self._last is None or self._trail.over_tokens:
+            self._succeed(value, evidence, nulled)
             return
-        sure = self._confidence(evidence, ())
-        paths = doubtful_fields(evidence, sure, recipe.schema, below=recipe.route_below)
+        sure = self._confidence(evidence, nulled)
+        paths = doubtful_fields(evidence, sure, recipe.schema, below=recipe.route_below, nulled=nulled)
         if not paths:
-            self._succeed(value, evidence)
+            self._succeed(value, evidence, nulled)
             return
         shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
-        self._draft = Draft(loads_exact(text), value, evidence, paths)
+        self._draft = Draft(loads_exact(text), value, evidence, paths, tuple(nulled))
         self._routed = paths
         self._request = self._questions.routed(self._last, shape)
 
@@ -295,10 +291,10 @@ class Extraction:
             or self._questions.final
             or self._last is None
             or reason not in _FOR_THE_FINAL
-            or self._over_tokens()
+            or self._trail.over_tokens
         ):
             return False
-        self._limit = self._last.attempt + recipe.max_attempts
+        self._trail.limit = self._last.attempt + recipe.max_attempts
         self._last_problems, self._last_unreadable = None, False
         mode = recipe.policy.final.mode
         asked = correctable(problems) if self._data is not None else ()
@@ -312,10 +308,6 @@ class Extraction:
             self._routed = paths
             self._request = self._questions.handed_over(self._last, asked, shape)
         return True
-
-    def _over_tokens(self) -> bool:
-        cap = self._recipe.max_record_tokens
-        return cap is not None and self._usage.total_tokens >= cap
 
     def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
         """Correct the failing paths, unless that was tried in vain."""
@@ -364,9 +356,9 @@ class Extraction:
         recipe = self._recipe
         if (
             not recipe.looks_twice(self._images)
-            or any(attempt.purpose == Purpose.LOOK for attempt in self._attempts)
-            or request.attempt >= self._limit
-            or self._over_tokens()
+            or self._trail.asked_for(Purpose.LOOK)
+            or request.attempt >= self._trail.limit
+            or self._trail.over_tokens
         ):
             return False
         data = verdict.data
@@ -412,16 +404,16 @@ class Extraction:
         self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason, problem: str = ""
     ) -> bool:
         """Whether attempts and tokens allow one more call; settles the outcome when they do not."""
-        if request.attempt >= self._limit:
+        if request.attempt >= self._trail.limit:
             why = f"not right after {request.attempt} attempts"
             if problems:
                 self._give_up(problems, reason, why)
             else:
                 self._fail(reason, f"{why}: {problem}")
             return False
-        cap = self._recipe.max_record_tokens
-        if cap is not None and self._usage.total_tokens >= cap:
-            self._fail(Reason.BUDGET, f"the record used {self._usage.total_tokens} of its {cap} tokens", problems)
+        if self._trail.over_tokens:
+            cap, used = self._recipe.max_record_tokens, self._trail.usage.total_tokens
+            self._fail(Reason.BUDGET, f"the record used {used} of its {cap} tokens", problems)
             return False
         return True
 
@@ -429,7 +421,7 @@ class Extraction:
         """No more corrections. Ungrounded values become null where the policy and the schema allow it."""
         if self._handed_over(problems, reason):
             return
-        if reason is Reason.UNGROUNDED and self._recipe.evidence_policy == "null":
+        if reason is Reason.UNGROUNDED and self._recipe.evidence_policy != "fail":
             data, paths = self._data, [problem.path for problem in problems]
             for path in paths:
                 data = with_value(data, path, None)
@@ -448,8 +440,8 @@ class Extraction:
             value=value,
             evidence=evidence,
             model=self._answerers(),
-            attempts=self._attempts,
-            usage=self._usage,
+            attempts=self._trail.attempts,
+            usage=self._trail.usage,
             corrected=tuple(path for path in self._corrected if path not in nulled),
             nulled=tuple(nulled),
             repaired=self._repaired,
@@ -459,15 +451,15 @@ class Extraction:
 
     def _answerers(self) -> str:
         """Who wrote the values: one model, or the draft's and the final's with a plus between them."""
-        asked = [attempt.model for attempt in self._attempts]
-        return "+".join(dict.fromkeys(asked)) if self._routed not in ((), ("",)) else asked[-1]
+        models = self._trail.models
+        return "+".join(models) if self._routed not in ((), ("",)) else self._trail.attempts[-1].model
 
     def _end_early(self, reason: Reason, message: str) -> None:
         """No answer came: a failure, unless an answer stands that was only looked over."""
         if self._first is not None:
             self._succeed(self._first.value, self._first.evidence)
         elif self._draft is not None:
-            self._succeed(self._draft.value, self._draft.evidence)
+            self._succeed(self._draft.value, self._draft.evidence, self._draft.nulled)
         else:
             self._fail(reason, message)
 
@@ -477,10 +469,10 @@ class Extraction:
         self.outcome = Failed(
             reason=reason,
             message=message,
-            model=self._attempts[-1].model if self._attempts else self._recipe.policy.name,
+            model=self._trail.attempts[-1].model if self._trail.attempts else self._recipe.policy.name,
             problems=tuple(problems),
-            attempts=self._attempts,
-            usage=self._usage,
+            attempts=self._trail.attempts,
+            usage=self._trail.usage,
             partial=self._data,
         )
 
@@ -504,17 +496,3 @@ class Extraction:
         if request.shape.schema is self._recipe.shape.schema:
             return ("",)
         return tuple(request.shape.schema["properties"])
-
-    def _note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:
-        self._attempts.append(
-            Attempt(
-                number=request.attempt,
-                purpose=request.purpose.value,
-                model=reply.model or request.model,
-                raw=raw,
-                finish_reason=reply.finish_reason if isinstance(reply, ChatReply) else None,
-                input_tokens=reply.usage.input_tokens,
-                output_tokens=reply.usage.output_tokens,
-                error=error,
-            )
-        )

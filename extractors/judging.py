@@ -28,7 +28,7 @@ from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
-from extractors.recipe import Recipe
+from extractors.recipe import ALL, Recipe
 from extractors.second_look import is_choice
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
@@ -46,7 +46,7 @@ COPIED = "copied"
 class Verdict:
     """An answer that was JSON, judged. ``value`` is None where it does not validate; ``problems`` are empty where
     it is right, and ``reason`` is then None. ``repaired``: its text, keys or nulls had to be mended. ``invalid``: the
-    reply as it came did not validate."""
+    reply as it came did not validate. ``nulled``: paths that were made null for want of evidence."""
 
     text: str
     value: BaseModel | None
@@ -55,6 +55,7 @@ class Verdict:
     reason: Reason | None = None
     repaired: bool = False
     invalid: bool = False
+    nulled: Sequence[str] = ()
 
     @property
     def data(self) -> Any:
@@ -162,8 +163,14 @@ class Judge:
                 loose = self._loose(evidence, text)
         required = self._recipe.require_evidence
         missing = ungrounded_paths(evidence, required) if required else []
+        if ALL in required:
+            missing = [path for path in missing if not self._is_choice(path)]
         missing += [one.path for one in loose if one.path not in missing]
         copied = self._copied(evidence, text) if self._in_examples else []
+        if (missing or copied) and self._recipe.evidence_policy == "drop":
+            dropped = self._without(value, text, [*missing, *copied])
+            if dropped is not None:
+                return dropped
         if missing or copied:
             data = loads_exact(text)
             said = "this value does not stand in the record; copy it as written, or null"
@@ -172,6 +179,22 @@ class Judge:
             problems += [FieldProblem(path, COPIED, said, _shown(data, path)) for path in copied if path not in missing]
             return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
         return Verdict(text, value, evidence)
+
+    def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
+        """The answer with null at ``paths``; None where that is no answer, and the model must be asked."""
+        data = loads_exact(text)
+        for path in paths:
+            data = with_value(data, path, None)
+        value_left = self.fitting(data)
+        if value_left is None:
+            return None
+        return Verdict(dumps_exact(data), value_left, self.ground(value_left), nulled=tuple(paths))
+
+    def _is_choice(self, path: str) -> bool:
+        try:
+            return is_choice(subschema(self._recipe.schema, path))
+        except KeyError:
+            return False
 
     def _copied(self, evidence: Sequence[Evidence], text: str) -> list[str]:
         """Paths of values that stand in an example that was shown, and not in the record. A value that an example
@@ -182,7 +205,7 @@ class Judge:
             try:
                 if (
                     one.match is Match.UNGROUNDED
-                    and not is_choice(subschema(self._recipe.schema, one.path))
+                    and not self._is_choice(one.path)
                     and folded_value(_plain(value_at(data, one.path))) in self._in_examples
                 ):
                     found.append(one.path)

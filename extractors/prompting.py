@@ -24,6 +24,8 @@ VERSION = "v1"
 _MOST_PROBLEMS = 12
 _MOST_CHARACTERS = 240
 _MOST_LAST = 2_000
+_NULL_RULE = "- What the record does not say is null"
+"""How the rule begins whose place another takes when nulls are left out."""
 _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
 
 
@@ -39,29 +41,53 @@ class PromptTexts:
     rest: str
     look: str
     image: str
+    omit: str
+    compact: str
 
 
 def load_texts(version: str = VERSION) -> PromptTexts:
     """Read a prompt version's files. Raises ``FileNotFoundError`` for an unknown version."""
     folder = files("extractors") / "prompts"
-    extract, correct, reask, rest, look, image = (
+    extract, correct, reask, rest, look, image, omit, compact = (
         (folder / f"{name}.{version}.txt").read_text(encoding="utf-8").strip()
-        for name in ("extract", "correct", "reask", "continue", "look", "image")
+        for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "compact")
     )
-    return PromptTexts(version, extract=extract, correct=correct, reask=reask, rest=rest, look=look, image=image)
+    return PromptTexts(
+        version,
+        extract=extract,
+        correct=correct,
+        reask=reask,
+        rest=rest,
+        look=look,
+        image=image,
+        omit=omit,
+        compact=compact,
+    )
 
 
 class Prompter:
     """Makes the messages of one recipe's requests."""
 
     def __init__(
-        self, texts: PromptTexts, schema: Mapping[str, Any], *, instructions: str = "", pictures: bool = False
+        self,
+        texts: PromptTexts,
+        schema: Mapping[str, Any],
+        *,
+        instructions: str = "",
+        pictures: bool = False,
+        omit_nulls: bool = False,
+        compact: bool = False,
     ) -> None:
         self.texts = texts
         extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
         if pictures:
             extra.insert(0, texts.image)
-        system = texts.extract.replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
+        if compact:
+            extra.insert(0, texts.compact)
+        rules = texts.extract
+        if omit_nulls:
+            rules = "\n".join(texts.omit if line.startswith(_NULL_RULE) else line for line in rules.split("\n"))
+        system = rules.replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
         self.system = Message("system", system.rstrip())
 
     def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:

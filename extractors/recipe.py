@@ -27,6 +27,8 @@ from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
 from schemas.verbatim import has_verbatim
 
+ALL = "*"
+"""In ``require_evidence``: every field but choices among fixed values."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
 
@@ -70,7 +72,7 @@ class Recipe:
     max_output_tokens: int
     max_record_tokens: int | None
     require_evidence: tuple[str, ...]
-    evidence_policy: Literal["null", "fail"]
+    evidence_policy: Literal["null", "fail", "drop"]
     second_look: Literal["auto", "always", "never"]
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
@@ -132,26 +134,35 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         raise SchemaError(str(error)) from error
     schema = answer_schema(model)
     fields = [name for name in model.model_fields]
-    unknown = [path for path in job.require_evidence if path.split("/")[0] not in fields]
+    unknown = [path for path in job.require_evidence if path.split("/")[0] not in fields and path != ALL]
     if unknown:
         raise SchemaError(
             f"require_evidence names {', '.join(unknown)}, which {model.__name__} does not have; "
             f"its fields are {', '.join(fields)}"
         )
-    _check_evidence(job.require_evidence, schema)
+    _check_evidence([path for path in job.require_evidence if path != ALL], schema)
     calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
     examples = (
         None
         if job.examples is None
-        else load_examples(Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice)
+        else load_examples(
+            Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
+        )
     )
     texts = load_texts()
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     told = schema if modes == {Mode.GRAMMAR} else with_words(schema)
-    prompter = Prompter(texts, told, instructions=job.instructions, pictures=policy.images is not None)
-    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
+    prompter = Prompter(
+        texts,
+        told,
+        instructions=job.instructions,
+        pictures=policy.images is not None,
+        omit_nulls=job.omit_nulls,
+        compact=job.compact,
+    )
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=job.omit_nulls)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
     asked = {
         "name": policy.name,
@@ -184,6 +195,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
+    if job.omit_nulls:
+        # The words are in the prompt; what is missing of an answer means what its null would.
+        document["omit_nulls"] = True
     if examples is not None:
         document["examples"] = examples.as_dict()
     if final is not None:
@@ -230,7 +244,10 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         final_shape=None
         if final is None
         # The same schema, by which the whole answer is known.
-        else replace(compile_shape(model.__name__, schema, final.mode, keywords=final.keywords), schema=shape.schema),
+        else replace(
+            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, omit_nulls=job.omit_nulls),
+            schema=shape.schema,
+        ),
         route_below=job.route_below,
         document=document,
     )

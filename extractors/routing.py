@@ -37,6 +37,7 @@ class Draft:
     value: BaseModel
     evidence: Sequence[Evidence]
     paths: tuple[str, ...]
+    nulled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def doubtful_fields(
     schema: Mapping[str, Any],
     *,
     below: float,
+    nulled: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What the final should be asked: at most ``MOST_FIELDS`` paths, the least sure first, then in the order of the
     schema's answer."""
@@ -65,6 +67,7 @@ def doubtful_fields(
     for path, sure in confidence.items():
         if sure < below:
             doubts.setdefault(path, sure)
+    doubts |= dict.fromkeys(nulled, 0.0)
     fields: dict[str, float] = {}
     for path, sure in doubts.items():
         whole = _outermost_list(schema, path)

@@ -153,12 +153,22 @@ class ExtractionJob(BaseModel):
         default=None, ge=1, description="Tokens that one record may use over all its calls."
     )
     require_evidence: tuple[str, ...] = Field(
-        default=(), description="Fields whose values must be found in the record's text."
+        default=(),
+        description="Fields whose values must be found in the record's text; `*` for all but choices.",
     )
-    evidence_policy: Literal["null", "fail"] = Field(
+    evidence_policy: Literal["null", "fail", "drop"] = Field(
         default="null",
         description="What happens to a required-evidence value that stays ungrounded after correction: "
-        "null where the field allows it (else fail), or fail the record.",
+        "null where the field allows it (else fail), or fail the record; drop makes it null at once, without a call.",
+    )
+    omit_nulls: bool = Field(
+        default=False,
+        description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",
+    )
+    compact: bool = Field(
+        default=False,
+        description="Tell the model to write its JSON without white space (a grammar sees to that by itself); part of "
+        "the recipe.",
     )
     confidence: Literal["auto", "evidence", "never"] = Field(
         default="auto",

@@ -35,15 +35,21 @@ _JSON = re.compile("json", re.IGNORECASE)
 
 
 def compile_shape(
-    name: str, schema: Mapping[str, Any], mode: Mode, *, keywords: Sequence[str] = SEEN_ACCEPTED
+    name: str,
+    schema: Mapping[str, Any],
+    mode: Mode,
+    *,
+    keywords: Sequence[str] = SEEN_ACCEPTED,
+    omit_nulls: bool = False,
 ) -> AnswerShape:
     """The answer shape of an object schema in one mode. ``keywords``, of the model's profile, are those that
-    its strict mode takes beyond the core of types, properties, enums and unions."""
+    its strict mode takes beyond the core of types, properties, enums and unions. ``omit_nulls`` lets a grammar leave
+    out what would be null; strict schemas and tools want every property."""
     label = (re.sub(r"[^A-Za-z0-9_-]+", "_", name) or "answer")[:64]
     whole = inlined(schema)
     wire: dict[str, Any]
     if mode is Mode.GRAMMAR:
-        wire = {"grammar": compact_grammar(fitted(whole, _GRAMMAR_KEYWORDS)), "cache_prompt": True}
+        wire = {"grammar": _grammar(whole, omit_nulls=omit_nulls), "cache_prompt": True}
     elif mode is Mode.PROMPTED:
         wire = {}
     else:
@@ -59,7 +65,11 @@ def compile_shape(
             label = "answer" if label == "search" else label  # the service refuses that name
             function.update(name=label, description="Give the extracted values.", parameters=fitted(whole, keywords))
             wire["tool_choice"] = {"type": "function", "function": {"name": label}}
-    return AnswerShape(name=label, schema=whole, mode=mode, wire=wire)
+    return AnswerShape(name=label, schema=whole, mode=mode, wire=wire, omit_nulls=omit_nulls)
+
+
+def _grammar(schema: Mapping[str, Any], *, omit_nulls: bool, spans: Mapping[str, str] | None = None) -> str:
+    return compact_grammar(fitted(schema, _GRAMMAR_KEYWORDS, omit_nulls=omit_nulls), spans=spans)
 
 
 def within(shape: AnswerShape, spans: Mapping[str, str]) -> AnswerShape:
@@ -67,7 +77,7 @@ def within(shape: AnswerShape, spans: Mapping[str, str]) -> AnswerShape:
     The same shape where its mode has no grammar or the record no spans."""
     if shape.mode is not Mode.GRAMMAR or not spans or not has_verbatim(shape.schema):
         return shape
-    grammar = compact_grammar(fitted(shape.schema, _GRAMMAR_KEYWORDS), spans=spans)
+    grammar = _grammar(shape.schema, omit_nulls=shape.omit_nulls, spans=spans)
     return replace(shape, wire={**shape.wire, "grammar": grammar})
 
 

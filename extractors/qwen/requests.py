@@ -75,6 +75,8 @@ class AnswerShape:
     schema: Mapping[str, Any]
     mode: Mode
     wire: Mapping[str, Any] = field(default_factory=dict)
+    omit_nulls: bool = False
+    """Whether what would be null may be left out of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
