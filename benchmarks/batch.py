@@ -3,7 +3,12 @@
 Written: a ``ChatRequest`` to its digest, its worst case, its line, in files of 50,000. Taken in: result lines read,
 judged and found by their requests, then decoded again as the extractions ask for them.
 Bars: >= 50,000 lines/s written on one core, >= 10,000 results/s taken in, peak RSS <= 500 MB.
-Run: ``python -m benchmarks.batch`` (``--requests 1000000`` for the whole bar)
+
+With ``--whole``, the whole command over as many records against files and batches on loopback
+(``benchmarks.batch_service``, a process of its own): prompts made, request files uploaded, results downloaded, every
+answer validated, grounded and committed. Its peak memory is read from /proc twice a second.
+Run: ``python -m benchmarks.batch --requests 1000000`` (1 minute), ``python -m benchmarks.batch --whole --requests 1000000``
+(10 minutes)
 """
 
 from __future__ import annotations
@@ -11,10 +16,12 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
@@ -22,6 +29,7 @@ from pathlib import Path
 import orjson
 
 from benchmarks.loopback import record_text
+from benchmarks.memory import watched
 from extractors.batch.answers import Answers, digests_in
 from extractors.batch.ledger import BatchEntry, State
 from extractors.batch.request_files import RequestFile, RequestFiles
@@ -45,7 +53,10 @@ def main() -> int:
     """Measure, print, and fail when a bar is missed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
+    if arguments.whole:
+        return whole(arguments.requests)
     job = ExtractionJob.model_validate(
         {"source": "x.csv", "schema": "benchmarks.overhead:Article", "out": "x", "model": "qwen-plus",
          "base_url": "http://127.0.0.1:9/v1"}
@@ -100,6 +111,54 @@ def main() -> int:
     print(f"peak RSS {peak:.0f} MB (bar: <= 500 MB)")
     print(json.dumps({"written_per_s": round(written), "taken_per_s": round(took), "peak_mb": round(peak)}))
     return 0 if written >= 50_000 and took >= 10_000 and peak <= 500 else 1
+
+
+def whole(records: int) -> int:
+    """The command from the source to the catalog, and again with nothing left to do."""
+    with tempfile.TemporaryDirectory() as folder, _service(Path(folder)) as url:
+        source = Path(folder) / "records.jsonl"
+        with source.open("w") as file:
+            for number in range(records):
+                file.write(json.dumps({"id": number, "text": record_text(number, length=300)}) + "\n")
+        out = Path(folder) / "out"
+        command = [
+            str(Path(sys.executable).with_name("quarry")), "run", str(source), "--schema", "benchmarks.overhead:Article",
+            "--out", str(out), "--id", "id", "--base-url", url, "--model", "qwen-plus", "--lane", "batch",
+            "--batch-poll", "0.2", "--json",
+        ]  # fmt: skip
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        first, curve = watched(command, out)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        second, _ = watched(command, out)
+    assert first["rows"] == records, first
+    assert (second["skipped"], second["calls"]) == (records, 0), second
+    peak = max(memory for _, memory in curve)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(
+        f"whole lane: {records:,} records in {first['seconds']:,.0f} s, {used / records * 1e3:.2f} ms CPU each, "
+        f"peak RSS {peak:.0f} MB (bar: <= 500 MB)"
+    )
+    print(json.dumps({"whole_records": records, "whole_s": round(first["seconds"]), "whole_peak_mb": round(peak)}))
+    return 0 if peak <= 500 else 1
+
+
+@contextmanager
+def _service(folder: Path) -> Iterator[str]:
+    """The service in a process of its own; its base URL."""
+    files = folder / "service"
+    files.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.batch_service", str(files)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def _answer(file: RequestFile, output: Path) -> None:

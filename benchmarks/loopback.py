@@ -106,13 +106,23 @@ class _Server(asyncio.Protocol):
             self._transport.write(reply)
 
 
-def _reply(head: bytes, body: bytes) -> bytes:
+def _values(body: bytes) -> bytes:
+    """The answer's JSON."""
     match = _VALUES.search(body, max(0, body.rfind(b"=== RECORD")))
-    content = b"{}"
-    if match is not None:
-        content = b'{"name":"%b","code":"%b","price":%b,"city":"%b","since":"%b"}' % match.group(
-            "name", "code", "price", "city", "since"
-        )
+    if match is None:
+        return b"{}"
+    return b'{"name":"%b","code":"%b","price":%b,"city":"%b","since":"%b"}' % match.group(
+        "name", "code", "price", "city", "since"
+    )
+
+
+def chat_answer(body: bytes) -> bytes:
+    """The reply to a chat request."""
+    return _CHAT % _quoted(_values(body))
+
+
+def _reply(head: bytes, body: bytes) -> bytes:
+    content = _values(body)
     path = head.split(b" ", 2)[1].partition(b"?")[0]
     if path.endswith(b"/chat/completions"):
         if b'"stream":true' in body:

@@ -24,7 +24,8 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from extractors.batch.lane import BatchLane, check_no_batches
+from extractors.batch.checks import check_no_batches
+from extractors.batch.lane import BatchLane
 from extractors.budget import Amount
 from extractors.collector import older_objects_set_aside
 from extractors.connect import connect, liveness
@@ -126,6 +127,10 @@ def run(
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
         raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
+    if job.credentials is not None and settings is None:
+        raise JobError(
+            "credentials names a Prefect block: give settings with its key, or set DASHSCOPE_API_KEY instead"
+        )
     settings = settings or Settings.from_environment()
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
@@ -214,6 +219,8 @@ def run(
                     lane.settle(everything=True)
         else:
             watch.planned(plan.counts, Progress())
+        # What DuckDB holds of the plan would be in memory beside the catalog's work.
+        plan.close()
         report = tally.report(
             run_id=run_id,
             recipe=recipe,

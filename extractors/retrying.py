@@ -26,18 +26,22 @@ class Again:
     selection: RetrySelection
 
 
-def retry_jobs(out: Path, *, where: str | None = None, changes: Mapping[str, Any] | None = None) -> Iterator[Again]:
-    """One ``Again`` for each recipe with matching open failures.
+def retry_jobs(
+    out: Path, *, where: str | None = None, recipe: str | None = None, changes: Mapping[str, Any] | None = None
+) -> Iterator[Again]:
+    """One ``Again`` for each recipe with matching open failures, or for the one recipe that is named.
 
     ``changes`` override the recorded job's fields (an address, a ceiling). The records come from the
     ledger where it keeps their text, else from the job's source, read again. Raises ``OutputError``
     when a recipe's job is not to be found, and ``JobError`` for a ``where`` that DuckDB refuses.
     """
     for one in outputs(out):
+        if recipe is not None and one.recipe != recipe:
+            continue
         failures = open_failures(out, name=one.name, recipe=one.recipe, where=where)
         if not failures.num_rows:
             continue
-        job = _last_job(out, one.recipe, changes or {})
+        job = last_job(out, one.recipe, changes or {})
         selection = RetrySelection.of(failures)
         texts = failures.column("text")
         images = failures.column("image") if "image" in failures.column_names else None
@@ -51,7 +55,8 @@ def retry_jobs(out: Path, *, where: str | None = None, changes: Mapping[str, Any
         yield Again(job, source, selection)
 
 
-def _last_job(out: Path, recipe: str, changes: Mapping[str, Any]) -> ExtractionJob:
+def last_job(out: Path, recipe: str, changes: Mapping[str, Any]) -> ExtractionJob:
+    """The job of a recipe's newest run, without its ceilings, with ``changes``. Raises ``OutputError``."""
     runs = query(out, "select run_id, recipe from runs order by started_at desc, run_id desc").to_pylist()
     for run in runs:
         if run["recipe"] != recipe:
@@ -63,4 +68,4 @@ def _last_job(out: Path, recipe: str, changes: Mapping[str, Any]) -> ExtractionJ
             return ExtractionJob.model_validate({**kept, **changes, "out": str(out)})
         except ValidationError as error:
             raise OutputError(f"the job of run {run['run_id']} cannot be read: {error}") from error
-    raise OutputError(f"{out} has failures of recipe {recipe}, but no run that made them in {out / 'runs'}")
+    raise OutputError(f"{out} has no run of recipe {recipe} in {out / 'runs'}")

@@ -22,8 +22,9 @@ from extractors.batch import errands
 from extractors.batch.ledger import State as BatchState
 from extractors.pipeline import run
 from extractors.report import RunReport
+from flows.blocks import settings_with
 from flows.extract import final_state
-from schemas.job import ExtractionJob
+from flows.form import JobForm
 
 _DEFAULT_WAIT = 900
 
@@ -34,7 +35,7 @@ _DEFAULT_WAIT = 900
     description="Submit batches, give the worker back, come again until everything is a row or a ledger entry.",
     persist_result=False,
 )
-def extract_in_batches(job: ExtractionJob, again_after: int = _DEFAULT_WAIT) -> State[dict[str, Any]]:
+def extract_in_batches(job: JobForm, again_after: int = _DEFAULT_WAIT) -> State[dict[str, Any]]:
     """Extract through the provider's Batch API without holding a worker.
 
     Args:
@@ -42,7 +43,11 @@ def extract_in_batches(job: ExtractionJob, again_after: int = _DEFAULT_WAIT) -> 
         again_after: Seconds until the same flow run looks again.
     """
     lane = job.lane if job.lane != "live" else "batch"
-    report = run(job.model_copy(update={"lane": lane, "batch_wait": False}), engine_name="prefect")
+    report = run(
+        job.model_copy(update={"lane": lane, "batch_wait": False}),
+        settings=settings_with(job.credentials),
+        engine_name="prefect",
+    )
     show_batches(Path(job.out))
     return state_of(report, job.max_failure_rate, again_after=again_after)
 
@@ -59,7 +64,7 @@ def collect_batches(out: str) -> State[dict[str, Any]]:
     Args:
         out: The output folder.
     """
-    reports = errands.collect_batches(Path(out))
+    reports = errands.collect_batches(Path(out), settings=lambda job: settings_with(job.credentials))
     show_batches(Path(out))
     rows = sum(report.rows for report in reports)
     undone = sum(report.undone for report in reports)

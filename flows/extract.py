@@ -23,11 +23,14 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from extractors.engine import ChunkDone, Engine
-from extractors.pipeline import Silent, Watcher, run
+from extractors.pipeline import Control, Silent, Watcher, run
 from extractors.report import Progress, RunReport
 from extractors.store.catalog import open_failures
 from extractors.store.plan import Chunk, PlanCounts
+from flows.blocks import settings_with
+from flows.form import JobForm
 from flows.limits import global_rate
+from flows.signals import ended_by_signal
 from flows.summary import failure_rows, summary_markdown
 from schemas.job import ExtractionJob
 
@@ -49,18 +52,28 @@ def answer_chunk(chunk_id: str, engine: Engine, chunk: Chunk) -> ChunkDone:
     task_runner=cast(TaskRunner[PrefectFuture[Any]], ThreadPoolTaskRunner(max_workers=_CHUNKS_AT_ONCE)),
     persist_result=False,
 )
-def extract(job: ExtractionJob) -> State[dict[str, Any]]:
+def extract(job: JobForm) -> State[dict[str, Any]]:
     """Extract what the job asks for.
 
     Args:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
     watch = _Artifacts(ALSO.get() or Silent())
-    with global_rate(job.rate_limit_name) as permit:
-        report = run(job, conduct=conduct_with_tasks, watch=watch, permit=permit, engine_name="prefect")
+    control = Control()
+    with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
+        report = run(
+            job,
+            settings=settings_with(job.credentials),
+            conduct=conduct_with_tasks,
+            watch=watch,
+            permit=permit,
+            control=control,
+            engine_name="prefect",
+        )
     watch.finish(job, report)
     name, message = final_state(report, job.max_failure_rate)
     get_run_logger().info(message)
+    signalled.pass_on()
     if name == "Failed":
         return Failed(message=message, data=report.as_dict())
     return Completed(name=name, message=message, data=report.as_dict())

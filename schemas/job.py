@@ -5,9 +5,11 @@ from __future__ import annotations
 import tomllib
 from decimal import Decimal
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.form import flattened
 
 
 class ExtractionJob(BaseModel):
@@ -92,6 +94,11 @@ class ExtractionJob(BaseModel):
         default=None,
         description="The hosted region, such as beijing or intl (Singapore), in the place of an address. "
         "Default: DASHSCOPE_REGION.",
+    )
+    credentials: str | None = Field(
+        default=None,
+        description="The name of a saved Prefect block of the kind Qwen credentials: key, region, address, workspace. "
+        "Default: the environment.",
     )
     workspace: str | None = Field(
         default=None,
@@ -180,7 +187,10 @@ class ExtractionJob(BaseModel):
         description="A calibration file that makes probabilities of confidence scores; part of the recipe.",
     )
     review_below: float = Field(
-        default=0.5, ge=0, le=1, description="Values of less confidence are listed in the catalog's view for review."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Values of less confidence are listed in the catalog's view of doubtful values.",
     )
     ledger_text: Literal["none", "hash", "full"] = Field(
         default="full", description="How much of a failed record's text the ledger keeps."
@@ -202,6 +212,11 @@ class ExtractionJob(BaseModel):
     engine: Literal["direct", "prefect"] = Field(
         default="direct", description="Run in this process, or as a Prefect flow."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_a_form(cls, told: Any) -> Any:
+        return flattened(told)
 
     @model_validator(mode="after")
     def _source_is_one(self) -> ExtractionJob:

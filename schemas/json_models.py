@@ -30,6 +30,8 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from schemas.arrow_types import RESERVED, SchemaMappingError
+from schemas.compare import KEYWORD as COMPARE
+from schemas.compare import Compare
 from schemas.json_merge import ALSO, ALTERNATIVES, merge, plain_branches
 from schemas.json_rules import Rules, enforcing
 from schemas.json_shape import (
@@ -188,10 +190,12 @@ class _Builder:
             note = self._description(inner, where, refs)
             if note:
                 options["description"] = note
-            if key in required:
-                fields[name] = (kind | None if nullable else kind, Field(**options))
-            else:
-                fields[name] = (kind | None, Field(default=None, **options))
+            optional = key not in required
+            whole = kind | None if nullable or optional else kind
+            rule = inner.get(COMPARE) if isinstance(inner, Mapping) else None
+            if isinstance(rule, str):
+                whole = Annotated[whole, Compare(rule)]
+            fields[name] = (whole, Field(default=None, **options) if optional else Field(**options))
         return fields
 
     def _description(self, schema: Any, pointer: str, refs: Refs) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +43,15 @@ def find_batches(out: Path) -> list[Found]:
     return sorted(found, key=lambda one: (one.entry.written_at, one.entry.name))
 
 
-def collect_batches(out: Path, *, settings: Settings | None = None, wait: bool = False) -> list[RunReport]:
+def collect_batches(
+    out: Path, *, settings: Callable[[ExtractionJob], Settings | None] | None = None, wait: bool = False
+) -> list[RunReport]:
     """Run the job of every recipe with unsettled batches once more, by default without waiting: what has ended is
-    taken in, and what failed or needs a correction is asked. Raises the errors of ``extractors.errors``."""
+    taken in, and what failed or needs a correction is asked. ``settings`` gives those of a job, the environment's where
+    it gives none. Raises the errors of ``extractors.errors``."""
     runs = {(one.schema, one.recipe): one for one in find_batches(out) if one.entry.state is not State.SETTLED}
-    return [run(_job_of(out, one, wait=wait), settings=settings) for one in runs.values()]
+    jobs = [_job_of(out, one, wait=wait) for one in runs.values()]
+    return [run(job, settings=settings(job) if settings else None) for job in jobs]
 
 
 def cancel_batches(out: Path, *, name: str | None = None, settings: Settings | None = None) -> list[Found]:

@@ -19,30 +19,26 @@ from decimal import Decimal
 from typing import Any, Self
 
 from extractors.batch.answers import Answers, digests_in, tag
+from extractors.batch.checks import check_batch_job
 from extractors.batch.desk import Desk
 from extractors.batch.ledger import BatchEntry, BatchLedger, State
+from extractors.batch.passes import Look, Passes
+from extractors.batch.pending import Pending
 from extractors.batch.purse import Purse, batch_pricing
 from extractors.batch.request_files import RequestFile, RequestFiles
-from extractors.budget import Amount, worst_case
+from extractors.budget import Amount
 from extractors.endpoint import Endpoint
-from extractors.engine import ChunkDone, Engine, Known, call_records, internal_failure
-from extractors.errors import BatchRefused, JobError, KeyRejected, ModelMissing, QuarryError
-from extractors.extraction import Extraction
-from extractors.images import Pictures, load_pictures
-from extractors.qwen import chat
-from extractors.qwen.batch import BatchRules, check_window
+from extractors.engine import ChunkDone, Engine, Known
+from extractors.errors import BatchRefused, KeyRejected, ModelMissing, QuarryError
+from extractors.qwen.batch import BatchRules
 from extractors.qwen.batch_client import BatchClient
-from extractors.qwen.dialects import CHAT
-from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
-from extractors.store.journal import entry_result, result_entry
-from extractors.store.parts import Item
-from extractors.store.plan import Chunk, Group, chunk_name
+from extractors.store.journal import result_entry
+from extractors.store.plan import Chunk
 from extractors.store.store import Store
 from schemas.job import ExtractionJob
-from schemas.ledger import CallRecord
-from schemas.outcomes import Extracted, Failed, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -51,31 +47,6 @@ Live = Callable[[Amount, Known], AbstractContextManager[Engine]]
 Conduct = Callable[[Engine, Iterator[Chunk]], Iterable[ChunkDone]]
 _SLOWEST = 10
 """How many times the first interval the polls may come to be apart."""
-
-
-def check_batch_job(job: ExtractionJob, endpoint: Endpoint) -> None:
-    """Raises ``JobError`` for what the Batch API cannot do."""
-    check_window(job.batch_window)
-    if endpoint.embedded is not None:
-        raise JobError(f"--lane {job.lane}: the embedded model has no Batch API; choose a hosted model or --lane live")
-    if endpoint.dialect is not CHAT and job.dialect != "auto":
-        raise JobError(f"--lane {job.lane} sends chat requests: leave --dialect {job.dialect} out, or use --lane live")
-    if not endpoint.profile.batch:
-        raise JobError(
-            f"--lane {job.lane}: {endpoint.model} is not taken by the Batch API, as far as its profile "
-            f"({endpoint.profile.name}) says; use --lane live, or set batch = true for it in a profiles file (QUARRY_PROFILES)"
-        )
-
-
-def check_no_batches(store: Store) -> None:
-    """Raises ``JobError`` for a live run over records that batches answer, or have answered: they would be paid
-    twice."""
-    open_ones = [entry for entry in BatchLedger(store.folder).entries() if entry.state is not State.SETTLED]
-    if open_ones:
-        raise JobError(
-            f"{len(open_ones)} batches of this recipe are not settled ({open_ones[0].name}): run with --lane batch to go "
-            "on, or `quarry batch cancel` and --lane mixed --live-tail 50000 to ask live just what they did not answer"
-        )
 
 
 class BatchLane:
@@ -100,7 +71,6 @@ class BatchLane:
     ) -> None:
         check_batch_job(job, endpoint)
         self._job = job
-        self._recipe = recipe
         self._store = store
         self._client = client
         self._run_id = run_id
@@ -109,8 +79,6 @@ class BatchLane:
         self._conduct = conduct
         self._now = now
         self._address = endpoint.base_url or ""
-        # A marker for the explicit cache buys nothing here.
-        self._profile = endpoint.profile.model_copy(update={"cache": "none"})
         self._share = endpoint.profile.batch_price
         self._pricing = batch_pricing(endpoint.pricing, self._share)
         self._purse = Purse(job.max_cost, job.max_tokens, pricing=self._pricing)
@@ -119,20 +87,27 @@ class BatchLane:
         self._stopping = threading.Event()
         self._desk = Desk(self._ledger, client, pause=self._pause, now=now, patience=patience)
         self._answers = Answers(model=endpoint.model, pricing=self._pricing)
-        self._entries: dict[int, BatchEntry] = {}
-        """Batches that are under way, or whose answers are not all used."""
-        self._asked: dict[bytes, int] = {}
-        self._waiting: dict[int, set[int]] = {}
-        """A batch -> the chunks with records that wait for it."""
-        self._left: dict[int, frozenset[int]] = {}
-        """A chunk that was looked at -> its open groups."""
+        self._pending = Pending()
         self._made = 0
         self._round = 0
-        self._live_only: set[bytes] = set()
         self._engine: Engine | None = None
         self._ending: str | None = None
         """Why the run ends once what has come back is committed."""
         self.progress = Progress()
+        self._passes = Passes(
+            recipe,
+            store,
+            run_id=run_id,
+            # A marker for the explicit cache buys nothing here.
+            profile=endpoint.profile.model_copy(update={"cache": "none"}),
+            pricing=self._pricing,
+            attempts=job.transport_attempts,
+            replay=replay,
+            answers=self._answers,
+            pending=self._pending,
+            purse=self._purse,
+            progress=self.progress,
+        )
         self.stopped: str | None = None
         self.fatal: QuarryError | None = None
         self.saved: Decimal | None = Decimal(0) if self._pricing.known else None
@@ -149,6 +124,7 @@ class BatchLane:
     def stop(self, why: str) -> None:
         """Submit nothing new and wait for nothing: batches under way go on, and the next run collects them."""
         self.stopped = self.stopped or why
+        self._passes.stopping = True
         self._stopping.set()
         if self._engine is not None:
             self._engine.stop(why)
@@ -167,8 +143,8 @@ class BatchLane:
             dirty: set[int] | None = None
             while True:
                 files = self._request_files()
-                look = _Pass(files)
-                yield from self._pass(chunks, dirty, look)
+                look = Look(files)
+                yield from self._passes.over(chunks, dirty, look)
                 if self._ending is not None:
                     self.stop(self._ending)
                 if self.stopped is not None:
@@ -176,9 +152,9 @@ class BatchLane:
                     break
                 files.finish()
                 dirty = yield from self._send(chunks, look)
-                if self.stopped is not None or not (dirty or self._under_way()):
+                if self.stopped is not None or not (dirty or self._pending.under_way()):
                     break
-                if self._under_way():
+                if self._pending.under_way():
                     dirty |= self._wait()
                 if self.stopped is not None:
                     break
@@ -187,124 +163,9 @@ class BatchLane:
             self.fatal = self.fatal or error
             self.stop(str(error))
 
-    # Passes -------------------------------------------------------------------------------------
-
-    def _pass(self, chunks: Callable[[], Iterator[Chunk]], wanted: set[int] | None, look: _Pass) -> Iterator[ChunkDone]:
-        for number, chunk in enumerate(chunks()):
-            if self.stopped is not None:
-                return
-            if wanted is not None and number not in wanted:
-                continue
-            open_groups = self._left.get(number)
-            items: list[Item] = []
-            calls: list[CallRecord] = []
-            left: list[int] = []
-            used: list[bytes] = []
-            for place, group in enumerate(chunk.groups):
-                if open_groups is not None and place not in open_groups:
-                    continue
-                found = self._answer(group, number, place, look, used)
-                if found is None:
-                    left.append(place)
-                    continue
-                outcome, its_calls = found
-                merged = group.donor is not None
-                items += [Item(record, outcome, merged=merged or i > 0) for i, record in enumerate(group.records)]
-                calls += its_calls
-            self._left[number] = frozenset(left)
-            if items:
-                yield self._commit(chunk, items, calls, used, whole=open_groups is None and not left)
-
-    def _answer(
-        self, group: Group, number: int, place: int, look: _Pass, used: list[bytes]
-    ) -> tuple[Outcome, list[CallRecord]] | None:
-        """A group's outcome, or None while it is open: then its next request is on its way."""
-        record = group.records[0]
-        if group.donor is not None:
-            return self._store.read_outcome(group.donor, record.fingerprint), []
-        calls: list[CallRecord] = []
-        digests: list[bytes] = []
-        try:
-            limits = self._recipe.policy.images
-            pictures = load_pictures(record.images, limits) if record.images and limits is not None else Pictures()
-            extraction = Extraction(self._recipe, record, pictures)
-            while (request := extraction.next_request()) is not None:
-                digest = request.digest()
-                result, lane = self._known(digest)
-                if result is None:
-                    result = self._ask(request, digest, number, place, look)
-                    if result is None:
-                        return None
-                else:
-                    calls += call_records(record.record_id, record.fingerprint, digest, request, result, lane)
-                    digests.append(bytes.fromhex(digest))
-                extraction.receive(result)
-        except QuarryError:
-            raise
-        except Exception as error:
-            # A bug or an odd record must cost that record only; its trace goes to the log.
-            logger.exception("record %s: internal error", record.record_id)
-            return internal_failure(error, self._recipe, calls), calls
-        used += digests
-        assert extraction.outcome is not None
-        return extraction.outcome, calls
-
-    def _known(self, digest: str) -> tuple[ChatReply | CallError | None, str]:
-        """A request's final answer and the lane it came through; None where it must be asked (again)."""
-        entry = self._replay.get(digest)
-        if entry is not None:
-            return entry_result(entry), CHAT.name
-        result, tries = self._answers.result(digest)
-        if isinstance(result, CallError) and (
-            result.fatal or (result.retryable and tries < self._job.transport_attempts)
-        ):
-            return None, "batch"
-        return result, "batch"
-
-    def _ask(self, request: ChatRequest, digest: str, number: int, place: int, look: _Pass) -> CallError | None:
-        """Have a request asked; an error for one that cannot be."""
-        key = bytes.fromhex(digest)
-        batch = self._asked.get(key)
-        if batch is not None:
-            self._waiting.setdefault(batch, set()).add(number)
-            return None
-        if key in self._live_only:
-            look.live.setdefault(number, []).append(place)
-            return None
-        if self._ending is not None:
-            return None
-        body = chat.encode(request, profile=self._profile)
-        if (why := look.files.too_long(body)) is not None:
-            return CallError(ErrorKind.TOO_LONG, why, request.model, code="batch_line_size")
-        worst = worst_case(request, self._pricing)
-        if not self._purse.reserve(worst):
-            look.unpaid.add(number)
-            return None
-        name = look.files.add(request, body, digest=digest, worst=worst)
-        look.written += 1
-        look.of_file.setdefault(name, set()).add(number)
-        look.chunks.setdefault(number, []).append(place)
-        return None
-
-    def _commit(
-        self, chunk: Chunk, items: list[Item], calls: list[CallRecord], used: list[bytes], *, whole: bool
-    ) -> ChunkDone:
-        name = chunk.chunk_id if whole else chunk_name([item.record for item in items])
-        commit = self._store.commit(name, items, calls, run_id=self._run_id, at=datetime.now(UTC))
-        self._answers.forget(used)
-        reasons: dict[str, int] = {}
-        for item in items:
-            if isinstance(item.outcome, Extracted):
-                self.progress.rows += 1
-            else:
-                self.progress.failures += 1
-            if isinstance(item.outcome, Failed):
-                reasons[item.outcome.reason.value] = reasons.get(item.outcome.reason.value, 0) + 1
-        return ChunkDone(chunk.chunk_id, commit, chunk.size - len(items), reasons, (), len(calls))
-
     # Sending and waiting ------------------------------------------------------------------------
 
-    def _send(self, chunks: Callable[[], Iterator[Chunk]], look: _Pass) -> Generator[ChunkDone, None, set[int]]:
+    def _send(self, chunks: Callable[[], Iterator[Chunk]], look: Look) -> Generator[ChunkDone, None, set[int]]:
         """Submit a pass's files, or ask its few requests live. Gives the chunks to look at again at once."""
         live = look.live
         taken = look.files.take()
@@ -319,11 +180,11 @@ class BatchLane:
             self._submit(one, look)
         if live:
             yield from self._go_live(chunks, live)
-        if look.unpaid and not self._under_way():
+        if look.unpaid and not self._pending.under_way():
             self.stop(f"budget: {self._purse.reached()}")
         return set(look.unpaid)
 
-    def _submit(self, file: RequestFile, look: _Pass) -> None:
+    def _submit(self, file: RequestFile, look: Look) -> None:
         self._ledger.keep_job(self._job.model_dump_json(by_alias=True).encode())
         entry = self._ledger.save(
             BatchEntry(
@@ -342,9 +203,8 @@ class BatchLane:
                 written_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
-        number = self._keep(entry, file.digests)
-        self._waiting[number] = look.of_file[file.name]
-        self._entries[number] = self._desk.submit(entry)
+        number = self._pending.add(entry, file.digests, chunks=look.of_file[file.name])
+        self._pending.entries[number] = self._desk.submit(entry)
         self._show_progress()
 
     def _go_live(self, chunks: Callable[[], Iterator[Chunk]], live: Mapping[int, list[int]]) -> Iterator[ChunkDone]:
@@ -357,7 +217,7 @@ class BatchLane:
 
         taken = self._purse.spent + self._purse.reserved
         before_it = self._last_commit()
-        with self._live(taken, _Both(self._replay, self._known)) as engine:
+        with self._live(taken, _Both(self._replay, self._passes.known)) as engine:
             self._engine = engine
             if self.stopped is not None:
                 engine.stop(self.stopped)
@@ -380,50 +240,44 @@ class BatchLane:
                 self.stop(engine.stopped)
         self._answers.forget(self._store.used_requests(before_it))
         for number, places in live.items():
-            self._left[number] = self._left[number] - frozenset(places)
-
-    def _under_way(self) -> list[int]:
-        return [number for number, entry in self._entries.items() if entry.state.under_way]
+            self._passes.gone_live(number, places)
 
     def _wait(self) -> set[int]:
         """Look at the batches until some have ended; the chunks that waited for them."""
         wait = self._job.batch_poll
         while True:
             dirty: set[int] = set()
-            for number in self._under_way():
+            for number in self._pending.under_way():
                 if self.stopped is not None:
                     return dirty
-                entry = self._entries[number]
+                entry = self._pending.entries[number]
                 if entry.state is State.RUNNING:
-                    entry = self._entries[number] = self._desk.look(entry)
+                    entry = self._pending.entries[number] = self._desk.look(entry)
                 if entry.state is State.RUNNING and self._too_old(entry):
-                    self._entries[number] = self._desk.cancel(entry, gone_live=True)
+                    self._pending.entries[number] = self._desk.cancel(entry, gone_live=True)
                 if entry.state is State.ENDED:
                     dirty |= self._collect(number)
             self._show_progress()
             if dirty or self.stopped is not None:
                 return dirty
             if not self._job.batch_wait:
-                count = len(self._under_way())
+                count = len(self._pending.under_way())
                 self.stop(f"waiting: {count} batch{'es are' if count != 1 else ' is'} under way")
                 return dirty
             self._pause(wait)
             wait = min(wait * 1.5, self._job.batch_poll * _SLOWEST)
 
     def _collect(self, number: int) -> set[int]:
-        entry = self._desk.collect(self._entries[number])
+        entry = self._desk.collect(self._pending.entries[number])
         digests = digests_in(self._ledger.requests(entry.name))
         entry = self._take(entry, digests, skip=None)
-        self._entries[number] = entry
-        for digest in digests:
-            if self._asked.get(digest) == number:
-                del self._asked[digest]
-        dirty = self._waiting.pop(number, set())
+        self._pending.entries[number] = entry
+        dirty = self._pending.ended(number, digests)
         if entry.status == "failed" and not any(line is not None for _, _, line in entry.problems):
             words = "; ".join(f"{message} ({code})" for code, message, _ in entry.problems) or "no reason was given"
             raise BatchRefused(f"batch {entry.batch_id} was refused as a whole: {words}. Its records are undone")
         if entry.status == "cancelled" and not entry.gone_live:
-            self._ending = f"batch {entry.batch_id} was cancelled; the same command asks what is left of it"
+            self._end(f"batch {entry.batch_id} was cancelled; the same command asks what is left of it")
         return dirty
 
     def _take(self, entry: BatchEntry, digests: list[bytes], *, skip: Mapping[bytes, int] | None) -> BatchEntry:
@@ -432,7 +286,7 @@ class BatchLane:
         )
         fresh = entry.state is not State.COLLECTED
         if entry.gone_live:
-            self._live_only |= taken.left
+            self._passes.live_only |= taken.left
         if fresh:
             self._purse.settle(entry.worst, taken.spent)
             usage = taken.usage
@@ -446,7 +300,7 @@ class BatchLane:
             if taken.fatal is not None:
                 kind = KeyRejected if taken.fatal.kind is ErrorKind.KEY else ModelMissing
                 self.fatal = self.fatal or kind(taken.fatal.message)
-                self._ending = str(self.fatal)
+                self._end(str(self.fatal))
             for word in ("missing", "duplicate", "foreign", "unreadable"):
                 if count := getattr(taken, word):
                     logger.warning("batch %s: %d lines %s", entry.batch_id, count, word)
@@ -466,27 +320,20 @@ class BatchLane:
                 continue
             digests = digests_in(self._ledger.requests(found.name))
             if found.state is State.COLLECTED:
-                number = self._keep(found, ())
-                self._entries[number] = self._take(found, digests, skip=used)
+                number = self._pending.add(found, ())
+                self._pending.entries[number] = self._take(found, digests, skip=used)
             else:
                 self._purse.reserved += found.worst
-                self._keep(found, digests)
-
-    def _keep(self, entry: BatchEntry, digests: Iterable[bytes]) -> int:
-        number = len(self._entries)
-        self._entries[number] = entry
-        for digest in digests:
-            self._asked[digest] = number
-        return number
+                self._pending.add(found, digests)
 
     def settle(self, *, everything: bool = False) -> None:
         """Put away the batches whose answers are all committed; those of records that are still open stay, unless
         ``everything`` of the source is decided: then what is left belonged to records that are gone."""
-        for number, entry in self._entries.items():
+        for number, entry in self._pending.entries.items():
             if entry.state is not State.COLLECTED:
                 continue
             if everything or not self._answers.hold(digests_in(self._ledger.requests(entry.name))):
-                self._entries[number] = settled = self._ledger.settle(entry)
+                self._pending.entries[number] = settled = self._ledger.settle(entry)
                 self._desk.tidy(settled)
 
     def _request_files(self) -> RequestFiles:
@@ -508,26 +355,15 @@ class BatchLane:
         return max((commit.sequence for commit in self._store.commits()), default=0)
 
     def _show_progress(self) -> None:
-        entries = [self._entries[number] for number in self._under_way()]
+        entries = [self._pending.entries[number] for number in self._pending.under_way()]
         self.progress.in_flight = sum(max(0, entry.lines - entry.completed) for entry in entries)
+
+    def _end(self, why: str) -> None:
+        self._ending = why
+        self._passes.closing = True
 
     def _pause(self, seconds: float) -> None:
         self._stopping.wait(seconds)
-
-
-class _Pass:
-    """What one pass found to ask."""
-
-    def __init__(self, files: RequestFiles) -> None:
-        self.files = files
-        self.written = 0
-        self.chunks: dict[int, list[int]] = {}
-        """A chunk -> its groups with a request in the files."""
-        self.of_file: dict[str, set[int]] = {}
-        """A file -> the chunks with a request in it."""
-        self.live: dict[int, list[int]] = {}
-        self.unpaid: set[int] = set()
-        """Chunks with requests that the ceiling has no room for yet."""
 
 
 class _Both:

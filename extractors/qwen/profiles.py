@@ -125,6 +125,16 @@ class Profiles:
         self._own = own
         """Names of the rows that the user's file gave: they go above the others."""
 
+    def offered(self) -> list[str]:
+        """Names to choose a chat model from: the embedded ones, then those of one model each that have a price."""
+        embedded = [row.name for row in self.rows if row.name.startswith("local-")]
+        hosted = [
+            row.name
+            for row in self.rows
+            if row.prices and row.bucket != "embedding" and any(row.name == one.rstrip("*") for one in row.match)
+        ]
+        return [*embedded, *sorted(hosted)]
+
     def find(self, name: str, *, base_url: str | None = None) -> Profile:
         """The row for a model's name, however spelt (``Qwen/Qwen3-32B``, ``qwen-plus-2025-12-01``).
 

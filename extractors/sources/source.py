@@ -92,6 +92,15 @@ class Source(ABC):
                 self.pictures.unregister(con)
 
 
+_NO_ROOM = ("failed to pin block", "could not allocate block", "failed to allocate data")
+
+
+def out_of_memory(error: duckdb.Error) -> bool:
+    """Whether DuckDB came to its memory limit. Where that is at a commit or a checkpoint, the error is one of the
+    transaction, and only its words tell."""
+    return isinstance(error, duckdb.OutOfMemoryException) or any(words in str(error) for words in _NO_ROOM)
+
+
 def _told(error: duckdb.Error, place: str) -> Exception:
     """DuckDB wraps what a Python reader raises; the reader's own words are the better ones."""
     cause = error.__cause__ or error.__context__
@@ -103,6 +112,6 @@ def _told(error: duckdb.Error, place: str) -> Exception:
     marker = "SourceError: "
     if marker in text:
         return SourceError(text.split(marker, 1)[1].split("\n")[0])
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if out_of_memory(error):
         return error
     return SourceError(f"{place} cannot be read: {text.splitlines()[0]}")

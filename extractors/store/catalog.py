@@ -2,8 +2,9 @@
 
 *Current* means: of all outcomes of a (record id, occurrence) under a recipe, the one whose commit has
 the highest sequence. A current row is in ``<name>``, a current failure in ``<name>_failures``; so a later
-row closes a failure. ``<name>_calls`` has every call, ``<name>_review`` the values to look at, ``runs`` every run, and
-``<name>_<column>`` the elements of a list of objects. A name that is taken gets an underscore at its end.
+row closes a failure. So does a person's decision to ignore it; ``<name>_reviews`` has all decisions. ``<name>_calls``
+has every call, ``<name>_doubtful`` the values to look at, ``runs`` every run, and ``<name>_<column>`` the elements of a
+list of objects. A name that is taken gets an underscore at its end.
 
 Views hold absolute paths and are made anew after each run: a moved folder needs a run to be queried through
 the catalog's file (the functions here, and the Parquet files, need nothing). Where the recipes of a schema
@@ -14,8 +15,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ import orjson
 import pyarrow as pa
 
 from extractors.errors import JobError, OutputError
-from extractors.store import files, layout
+from extractors.store import files, layout, reviews
 from extractors.store.commits import Commit, load_commits
 from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
 from schemas.ledger import CALLS, FAILURES_FIXED
@@ -37,13 +39,15 @@ _Folders = Mapping[str, Sequence[Path]]
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What an output folder holds of one recipe: current rows, open failures, calls."""
+    """What an output folder holds of one recipe: current rows, open failures, failures that a person decided to
+    ignore, calls."""
 
     name: str
     recipe: str
     rows: int
     failures: int
     calls: int
+    ignored: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -52,6 +56,7 @@ class Holding:
             "recipe": self.recipe,
             "rows": self.rows,
             "failures": self.failures,
+            "ignored": self.ignored,
             "calls": self.calls,
         }
 
@@ -104,6 +109,20 @@ def open_failures(
     return _query(root, folders, f"select * from {view} {condition} order by record_id, occurrence")
 
 
+@contextmanager
+def opened(out: str | Path, *, name: str, recipe: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection of one's own with the views of one recipe, for reading that is more than one query, or too
+    large for memory. ``quarry.<name>_rows``, ``_failures`` and ``_calls`` have all that was ever committed.
+
+    Raises ``OutputError``.
+    """
+    root = Path(out).resolve()
+    _, folders = _chosen(root, name, recipe)
+    with duckdb.connect() as con:
+        _Views(con, root).define(folders)
+        yield con
+
+
 def outputs(out: str | Path) -> list[Holding]:
     """What the folder holds, one entry for each recipe."""
     root = Path(out).resolve()
@@ -119,8 +138,24 @@ def outputs(out: str | Path) -> list[Holding]:
                 f"select arg_max(is_row, sequence) as is_row from quarry.{_quoted(f'{name}_outcomes')} "
                 "group by record_id, occurrence)",
             ).to_pylist()
-            found.append(Holding(name, layout.short_id(folder), counts["rows"], counts["failures"], counts["calls"]))
+            # A failure that was ignored and then closed by a row is not among the failures any more.
+            ignored = _ignored(root, name, folder)
+            failures = counts["failures"] - ignored
+            found.append(Holding(name, layout.short_id(folder), counts["rows"], failures, counts["calls"], ignored))
     return found
+
+
+def _ignored(root: Path, name: str, folder: Path) -> int:
+    """Failures that are current, and not open because a person ignored them."""
+    if not any(one.action == "ignored" for one in reviews.latest(reviews.read(folder)).values()):
+        return 0
+    counted = _query(
+        root,
+        {name: [folder]},
+        f"select count(*) as n from quarry.{_quoted(f'{name}_standing')} f semi join quarry.ignored i on i.name = "
+        f"{_text(name)} and f.record_id = i.record_id and f.occurrence = i.occurrence and f.quarry_sequence = i.sequence",
+    )
+    return int(counted.to_pylist()[0]["n"])
 
 
 def mean_output_tokens(out: str | Path, *, name: str, recipe: str) -> float | None:
@@ -176,7 +211,9 @@ class _Views:
         )
         self._runs()
         # The names that a reader relies on come first; those of exploded lists give way to them.
-        self._taken |= {f"{name}{tail}".lower() for name in folders for tail in ("", "_failures", "_calls", "_review")}
+        tails = ("", "_failures", "_calls", "_reviews", "_doubtful")
+        self._taken |= {f"{name}{tail}".lower() for name in folders for tail in tails}
+        self._decisions(folders)
         for name, own in folders.items():
             held = [(folder, load_commits(folder, verify="size")) for folder in own]
             self._list_commits(name, held)
@@ -184,7 +221,7 @@ class _Views:
                 self._outcomes(name, kind, held)
             self._current(name)
         for name in folders:
-            self._review(name)
+            self._doubtful(name)
             self._explode(name)
 
     def _list_commits(self, name: str, held: Sequence[tuple[Path, Sequence[Commit]]]) -> None:
@@ -203,6 +240,34 @@ class _Views:
                 "select * replace (committed_at::timestamptz as committed_at) from batch"
             )
             self._con.unregister("batch")
+
+    def _decisions(self, folders: _Folders) -> None:
+        """``quarry.decisions`` and, of them, the failures that stand ignored. ``<name>_reviews`` for people."""
+        listed = [
+            {"name": name, "recipe": layout.short_id(folder), "place": place, **asdict(one)}
+            for name, own in folders.items()
+            for folder in own
+            for place, one in enumerate(reviews.read(folder))
+        ]
+        self._con.execute(
+            "create table quarry.decisions (name varchar, recipe varchar, place bigint, record_id varchar, "
+            "occurrence integer, sequence bigint, action varchar, who varchar, decided_at timestamptz, note varchar)"
+        )
+        if listed:
+            self._con.register("batch", pa.Table.from_pylist(listed))
+            self._con.execute(
+                "insert into quarry.decisions by name select * replace (decided_at::timestamptz as decided_at) from batch"
+            )
+            self._con.unregister("batch")
+        self._con.execute(
+            "create view quarry.ignored as select name, recipe, record_id, occurrence, sequence from quarry.decisions "
+            "where action not in ('promoted', 'retried') group by all having arg_max(action, place) = 'ignored'"
+        )
+        for name in folders:
+            self._con.execute(
+                f"create view {_quoted(f'{name}_reviews')} as select record_id, occurrence, action, who, decided_at, note, recipe "
+                f"from quarry.decisions where name = {_text(name)}"
+            )
 
     def _outcomes(self, name: str, kind: str, held: Sequence[tuple[Path, Sequence[Commit]]]) -> None:
         """``quarry.<name>_<kind>``: all that was ever committed, with what the commit says of it.
@@ -246,27 +311,36 @@ class _Views:
             f"create view {latest} as select recipe, record_id, occurrence, max(sequence) as sequence "
             f"from {outcomes} group by all having count(*) > 1"
         )
-        for view, source, occurrence in (
-            (name, rows, "_meta.occurrence"),
-            (f"{name}_failures", failures, "occurrence"),
+        for view, standing, source, occurrence in (
+            (name, f"{name}_current", rows, "_meta.occurrence"),
+            (f"{name}_failures", f"{name}_standing", failures, "occurrence"),
         ):
             own = mark[source]
             self._con.execute(
-                f"create view {_quoted(view)} as select o.* exclude ({own['sequence']}) from {source} o anti join {latest} l "
+                f"create view quarry.{_quoted(standing)} as select o.* exclude ({own['sequence']}), "
+                f"o.{own['sequence']} as quarry_sequence from {source} o anti join {latest} l "
                 f"on o.record_id = l.record_id and o.{occurrence} = l.occurrence and o.{own['recipe']} = l.recipe "
                 f"and o.{own['sequence']} < l.sequence"
+            )
+            ignored = (
+                f" anti join quarry.ignored i on i.name = {_text(name)} and o.record_id = i.record_id "
+                f"and o.occurrence = i.occurrence and o.{own['recipe']} = i.recipe and o.quarry_sequence = i.sequence"
+            )
+            self._con.execute(
+                f"create view {_quoted(view)} as select o.* exclude (quarry_sequence) from quarry.{_quoted(standing)} o"
+                f"{ignored if source == failures else ''}"
             )
         self._con.execute(
             f"create view {_quoted(f'{name}_calls')} as select * exclude ({mark[calls]['sequence']}) from {calls}"
         )
 
-    def _review(self, name: str) -> None:
-        """``<name>_review``: one row for each value that someone should look at, the least sure first: of less
+    def _doubtful(self, name: str) -> None:
+        """``<name>_doubtful``: one row for each value that someone should look at, the least sure first: of less
         confidence than the ``review_below`` of the recipe's last run, or, without a confidence, standing nowhere."""
         recipe = self._tail_names(_quoted(name))["recipe"]
         below = "coalesce((select max_by((job->>'review_below')::double, started_at) from runs where runs.recipe = r.recipe), 0.5)"
         self._con.execute(
-            f"create view {_quoted(f'{name}_review')} as with held as (select record_id, fingerprint, {recipe} as recipe, "
+            f"create view {_quoted(f'{name}_doubtful')} as with held as (select record_id, fingerprint, {recipe} as recipe, "
             f"_evidence, _confidence from {_quoted(name)}), r as ("
             "select record_id, fingerprint, recipe, e.path as path, _confidence[e.path] as confidence, "
             "e.match as match, e.quote as quote from (select *, unnest(_evidence) as e from held) "

@@ -24,6 +24,7 @@ import pyarrow as pa
 from extractors.errors import OutputError, SourceError
 from extractors.sources import Source
 from extractors.sources.pictures import picture_of
+from extractors.sources.source import out_of_memory
 from extractors.store.current import CurrentOutcomes, current_outcomes, fingerprint_sql, identity_sql
 from schemas.records import Record
 
@@ -32,6 +33,8 @@ _SCHEMA = "quarry_plan.main"
 _STAGED, _JUDGED = f"{_SCHEMA}.staged", f"{_SCHEMA}.judged"
 _LEADERS, _FOLLOWERS = f"{_SCHEMA}.leaders", f"{_SCHEMA}.followers"
 _MEMORY = ("96MB", "1GB", "4GB")
+_READING_MEMORY = ("32MB", *_MEMORY)
+"""While the chunks are read, for the whole of the run: what is read once is not kept in memory beside the model's work."""
 _WINDOW_GROUPS = 5_000
 _WINDOW_BYTES = 8_000_000
 
@@ -162,8 +165,9 @@ class Plan:
         _clean(scratch)
         folder = scratch / f"plan-{os.getpid()}-{secrets.token_hex(4)}"
         folder.mkdir(parents=True)
-        con = duckdb.connect()
+        con: duckdb.DuckDBPyConnection | None = None
         try:
+            con = _staged(source, folder)
             return _made(con, folder, source, keys, chunk_size=chunk_size, retry=retry)
         except (duckdb.Error, SourceError) as error:
             _remove(con, folder)
@@ -218,11 +222,11 @@ class Plan:
         ).fetchall()
         kept = "".join(f", k{number}" for number in range(len(self.kept)))
         for first, last, first_ord, last_ord, followers in windows:
-            leaders = cursor.sql(
+            leaders = self._read(
                 f"select n, record_id, occurrence, s.fingerprint, problem, text, image, donor, followers{kept} from {_STAGED} s "
                 f"join {_LEADERS} l on s.rowid = l.ord where s.rowid between $a and $b and l.n between $x and $y order by n",
-                params={"a": first_ord, "b": last_ord, "x": first, "y": last},
-            ).to_arrow_table()
+                {"a": first_ord, "b": last_ord, "x": first, "y": last},
+            )
             more = self._followers(first, last, kept) if followers else None
             rows = zip(*(leaders.column(place).to_pylist() for place in range(9)), self._kept(leaders, 9), strict=True)
             for _, record_id, occurrence, fingerprint, problem, text, image, donor, count, values in rows:
@@ -238,15 +242,23 @@ class Plan:
 
     def _followers(self, first: int, last: int, kept: str) -> Iterator[tuple[str, int, dict[str, Any]]]:
         """The other records of groups ``first`` to ``last``: id, occurrence, kept values."""
-        table = (
-            self._con.cursor()
-            .sql(
-                f"select record_id, occurrence{kept} from {_FOLLOWERS} where n between ? and ? order by n, ord",
-                params=[first, last],
-            )
-            .to_arrow_table()
+        table = self._read(
+            f"select record_id, occurrence{kept} from {_FOLLOWERS} where n between $x and $y order by n, ord",
+            {"x": first, "y": last},
         )
         return zip(table.column(0).to_pylist(), table.column(1).to_pylist(), self._kept(table, 2), strict=True)
+
+    def _read(self, sql: str, params: dict[str, int]) -> pa.Table:
+        """A window's table. One of very long texts needs more memory than the usual limit."""
+        for limit in _READING_MEMORY:
+            try:
+                self._con.execute(f"set memory_limit = '{limit}'")
+                return self._con.cursor().sql(sql, params=params).to_arrow_table()
+            except duckdb.Error as error:
+                if limit == _READING_MEMORY[-1] or not out_of_memory(error):
+                    raise
+                logger.debug("reading a window of the plan needs more than %s of memory", limit)
+        raise AssertionError("no limit at all")
 
     def _kept(self, table: pa.Table, offset: int) -> list[dict[str, Any]]:
         """Each row's kept values by name."""
@@ -266,12 +278,6 @@ def _made(
     chunk_size: int,
     retry: RetrySelection | None,
 ) -> Plan:
-    con.execute(f"set threads = {min(4, os.cpu_count() or 1)}")
-    con.execute(f"set temp_directory = '{_escaped(folder / 'spill')}'")
-    con.execute(f"attach '{_escaped(folder / 'plan.duckdb')}' as quarry_plan")
-    if source.pictures is not None:
-        source.pictures.scratch = folder / "pictures"
-    _stage(con, source)
     outcomes = current_outcomes(con, keys, schema=_SCHEMA)
     duplicates = _judge(con, outcomes, retry)
     _group(con, outcomes, len(source.kept), rows_only=retry is not None)
@@ -279,19 +285,35 @@ def _made(
     return Plan(con, folder, counts=counts, kept=source.kept, chunk_size=chunk_size, outcomes=outcomes)
 
 
-def _stage(con: duckdb.DuckDBPyConnection, source: Source) -> None:
-    """Table ``staged``. A batch of some thousand texts of megabytes each needs more memory than the usual
-    limit; the source is then read again from its start."""
+def _staged(source: Source, folder: Path) -> duckdb.DuckDBPyConnection:
+    """A scratch database with the table ``staged``.
+
+    Texts of megabytes each need more memory than the usual limit, to be written or to be made durable (which
+    leaves the database unusable when it fails). The source is then read again from its start, into a new one, and the
+    larger limit stays for the tables that are made from it."""
     for limit in _MEMORY:
-        con.execute(f"set memory_limit = '{limit}'")
+        con = duckdb.connect()
         try:
+            con.execute(f"set threads = {min(4, os.cpu_count() or 1)}")
+            con.execute(f"set temp_directory = '{_escaped(folder / 'spill')}'")
+            con.execute(f"set memory_limit = '{limit}'")
+            con.execute(f"attach '{_escaped(folder / f'plan-{limit}.duckdb')}' as quarry_plan")
+            if source.pictures is not None:
+                source.pictures.scratch = folder / "pictures"
             source.stage(con, _STAGED)
-            break
-        except duckdb.OutOfMemoryException:
-            if limit == _MEMORY[-1]:
+            con.execute("checkpoint quarry_plan")
+            return con
+        except duckdb.Error as error:
+            con.close()
+            if limit == _MEMORY[-1] or not out_of_memory(error):
                 raise
             logger.info("reading %s needs more than %s of memory", source.place, limit)
-    con.execute(f"set memory_limit = '{_MEMORY[0]}'")
+            for file in folder.glob(f"plan-{limit}.*"):
+                file.unlink()
+        except BaseException:
+            con.close()
+            raise
+    raise AssertionError("no limit at all")
 
 
 def _judge(con: duckdb.DuckDBPyConnection, outcomes: CurrentOutcomes, retry: RetrySelection | None) -> int:
@@ -402,8 +424,9 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _remove(con: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    con.close()
+def _remove(con: duckdb.DuckDBPyConnection | None, folder: Path) -> None:
+    if con is not None:
+        con.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -155,6 +155,40 @@ def retry(
 
 
 @app.command()
+def review(
+    out: Annotated[str, _OUT],
+    schema: Annotated[str | None, typer.Option(help="The schema's name, where the output has several.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe's id, where the schema has several.")] = None,
+    golden: Annotated[
+        str | None, typer.Option(help="Where promoted records go: a golden set. [default: OUT/golden.jsonl]")
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="The address to ask again at, where it is not the job's.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="A port on 127.0.0.1; 0 is any free one.", min=0, max=65535)] = 0,
+    open: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Serve a page on this machine to go through open failures and rows with weak evidence.
+
+    Ask again with another model, give the values by hand, ignore with a reason, or promote into a golden set.
+
+    Example: `quarry review out`
+    """
+    from flows.cli.review import review_output
+
+    place = _existing(out)
+    review_output(
+        place,
+        name=schema,
+        recipe=recipe,
+        golden=Path(golden) if golden else place / "golden.jsonl",
+        base_url=base_url,
+        port=port,
+        show=open,
+    )
+
+
+@app.command()
 def schema(
     spec: Annotated[
         str, typer.Argument(metavar="S", help="`package.module:Model`, a JSON Schema file or a one-line spec.")
@@ -190,6 +224,14 @@ def _run_here(
 
     control = Control()
     console = terminal.talk()
+    settings = None
+    if job.credentials is not None:
+        from flows import environment
+
+        environment.prepare()
+        from flows.blocks import settings_with
+
+        settings = settings_with(job.credentials)
 
     def on_signal(number: int, frame: object) -> None:
         if not quiet:
@@ -199,9 +241,9 @@ def _run_here(
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         if quiet:
-            return run(job, source=source, retry=retry, model=model, watch=Silent(), control=control)
+            return run(job, settings=settings, source=source, retry=retry, model=model, watch=Silent(), control=control)
         with terminal.Bar(console) as bar:
-            return run(job, source=source, retry=retry, model=model, watch=bar, control=control)
+            return run(job, settings=settings, source=source, retry=retry, model=model, watch=bar, control=control)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -24,7 +24,8 @@ def show_output(out: Path, *, limit: int, as_json: bool) -> None:
         return
     for one in found:
         terminal.say(
-            f"{one.name} recipe={one.recipe}: {one.rows:,} rows, {one.failures:,} open failures, {one.calls:,} calls"
+            f"{one.name} recipe={one.recipe}: {one.rows:,} rows, {one.failures:,} open failures, "
+            f"{f'{one.ignored:,} ignored, ' if one.ignored else ''}{one.calls:,} calls"
         )
         if limit and one.rows:
             rows = current_rows(out, name=one.name, recipe=one.recipe).slice(0, limit).to_pylist()

@@ -51,7 +51,7 @@ def test_the_review_lists_the_values_that_someone_should_look_at(tmp_path: Path)
         run(job, settings=Settings())
     rows = query(tmp_path / "out", "select record_id, what, _confidence from extraction order by all").to_pylist()
     assert [dict(row["_confidence"]) for row in rows] == [{"what": 0.9, "color": 0.9}, {"what": 0.1, "color": 0.1}]
-    listed = query(tmp_path / "out", "select record_id, path, confidence, match from extraction_review").to_pylist()
+    listed = query(tmp_path / "out", "select record_id, path, confidence, match from extraction_doubtful").to_pylist()
     assert [tuple(row.values()) for row in listed] == [
         ("b", "color", 0.1, "ungrounded"),
         ("b", "what", 0.1, "ungrounded"),

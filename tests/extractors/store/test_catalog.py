@@ -99,7 +99,7 @@ def test_an_output_without_outcomes_has_typed_empty_views(tmp_path: Path) -> Non
     for view in ("thing_calls", "runs", "thing_lines"):
         assert query(tmp_path, f"from {view}").num_rows == 0
     assert outputs(tmp_path)[0].as_dict() == {
-        "name": "thing", "recipe": "abababab", "rows": 0, "failures": 0, "calls": 0,
+        "name": "thing", "recipe": "abababab", "rows": 0, "failures": 0, "ignored": 0, "calls": 0,
     }  # fmt: skip
 
 

@@ -234,6 +234,13 @@ def test_large_texts_are_handed_out_in_order_too(tmp_path: Path) -> None:
     assert [group.records[0].text for chunk in chunks for group in chunk.groups] == [text for _, text in rows]
 
 
+def test_texts_that_outgrow_the_first_memory_limit_are_read_again_under_a_larger_one(tmp_path: Path) -> None:
+    rows: list[Row] = [(f"r{n}", f"{n} word " * 1_500_000) for n in range(12)]
+    _, chunks = done(rows, tmp_path, size=5)
+    assert [group.records[0].text for chunk in chunks for group in chunk.groups] == [text for _, text in rows]
+    assert list(tmp_path.iterdir()) == []
+
+
 _ids, _texts = st.sampled_from("abcdef"), st.sampled_from(["t1", "t2", "t3", "t4", "t5", "t6", "t7", None, " "])
 
 

@@ -1,0 +1,279 @@
+"""An evaluation: an ordinary run over the records of a golden set, then scores.
+
+The run goes into an ordinary output folder, so that it resumes, is priced and pays nothing twice. What is scored is the
+current outcome of each labelled record under the run's recipe, whenever it was paid for.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from extractors.endpoint import Settings
+from extractors.errors import JobError
+from extractors.evaluate.fields import Compared, compared_fields
+from extractors.evaluate.golden import Labelled, read_golden, record_columns
+from extractors.evaluate.outcomes import Given, Key, read_outcomes
+from extractors.evaluate.scoring import Cell, score_record
+from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
+from extractors.pipeline import Conductor, Control, Watcher, model_of, run
+from extractors.report import RunReport
+from extractors.sources import Source, open_dataframe, open_source
+from schemas.job import ExtractionJob
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """One labelled record: its text, its outcome, its cells."""
+
+    label: Labelled
+    text: str
+    given: Given
+    cells: Sequence[Cell]
+
+    @property
+    def whole(self) -> bool:
+        """Whether every labelled value is right and nothing else was given."""
+        return self.given.value is not None and all(not any(one.verdict.counts[1:]) for one in self.cells)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores of one recipe on one golden set.
+
+    ``asked`` counts labelled records that have an outcome, ``unasked`` those that have none yet (a ceiling, an
+    interruption): they are not scored. Rates are shares of records, ``ungrounded`` of values that evidence was looked
+    for. ``seconds`` are the calls' time of a record.
+    """
+
+    golden: str
+    out: str
+    name: str
+    recipe: str
+    model: str
+    fields: Sequence[str]
+    rules: Mapping[str, str]
+    records: Sequence[Scored]
+    unasked: Sequence[str]
+    counts: Counts
+    micro: Score
+    by_field: Mapping[str, Score]
+    whole: Interval
+    valid: Interval
+    ungrounded: Interval
+    report: RunReport | None = None
+
+    @property
+    def macro_f1(self) -> float | None:
+        """The mean of the fields' F1, of those that have one."""
+        known = [one.f1.value for one in self.by_field.values() if one.f1.value is not None]
+        return statistics.fmean(known) if known else None
+
+    @property
+    def input_tokens(self) -> int:
+        """Of all scored records."""
+        return sum(one.given.input_tokens for one in self.records)
+
+    @property
+    def output_tokens(self) -> int:
+        """Of all scored records."""
+        return sum(one.given.output_tokens for one in self.records)
+
+    @property
+    def cost(self) -> Decimal | None:
+        """Of all scored records; None where a price is not known."""
+        known = [one.given.cost for one in self.records]
+        return None if None in known else sum((one for one in known if one is not None), Decimal(0))
+
+    @property
+    def seconds(self) -> tuple[float | None, float | None]:
+        """Median and 95th percentile over the records that were asked themselves."""
+        known = [one.given.seconds for one in self.records if one.given.seconds is not None]
+        if not known:
+            return None, None
+        return float(np.median(known)), float(np.quantile(known, 0.95))
+
+    def figure(self, name: str) -> float | None:
+        """A figure by the name that ``--fail-under`` uses: ``f1``, ``precision``, ``recall``, ``macro_f1``, ``whole``,
+        ``valid``, ``grounded``, or ``f1:FIELD`` and the like. Raises ``JobError`` for any other."""
+        word, _, field = name.partition(":")
+        if word in ("f1", "precision", "recall"):
+            if field and field not in self.by_field:
+                raise JobError(f"there is no field {field!r} in the evaluation; there are {', '.join(self.fields)}")
+            score = self.by_field[field] if field else self.micro
+            value: Interval = getattr(score, word)
+            return value.value
+        if not field and word in ("whole", "valid"):
+            rate: Interval = getattr(self, word)
+            return rate.value
+        if name == "macro_f1":
+            return self.macro_f1
+        if name == "grounded":
+            return None if self.ungrounded.value is None else 1 - self.ungrounded.value
+        raise JobError(
+            f"there is no figure {name!r}; there are f1, precision, recall (each also as f1:FIELD), macro_f1, whole, "
+            "valid and grounded"
+        )
+
+
+def evaluate(
+    golden: Path,
+    job: ExtractionJob,
+    *,
+    rules: Mapping[str, str] | None = None,
+    schema: type[BaseModel] | None = None,
+    settings: Settings | None = None,
+    watch: Watcher | None = None,
+    control: Control | None = None,
+    conduct: Conductor | None = None,
+    engine_name: str = "direct",
+) -> Evaluation:
+    """Run the job over the records of a golden set and score what became of them.
+
+    The job's source is the golden set itself, or, for a set of labels only, where the records are: they are found by
+    their ids, and no other record is asked. ``rules`` override how fields are compared.
+    Raises ``JobError`` for a set that cannot be used, and what a run raises.
+    """
+    model = schema or model_of(job)
+    root = compared_fields(model, rules)
+    if _is_source(golden, job) and job.id is None and "id" in record_columns(golden):
+        job = job.model_copy(update={"id": "id"})
+    labels = read_golden(golden, model, id_column=job.id if _is_source(golden, job) else None)
+    prepared = _Records.of(golden, job, labels)
+    report = run(
+        job,
+        schema=schema,
+        source=prepared.source(),
+        settings=settings,
+        watch=watch,
+        control=control,
+        conduct=conduct,
+        engine_name=engine_name,
+    )
+    return score_output(
+        golden,
+        labels,
+        root,
+        texts=prepared.texts,
+        out=Path(job.out),
+        name=report.name,
+        recipe=report.recipe,
+        model=model,
+        answering=report.model,
+        report=report,
+    )
+
+
+def score_output(
+    golden: Path,
+    labels: Mapping[str, Labelled],
+    root: Compared,
+    *,
+    texts: Mapping[Key, str],
+    out: Path,
+    name: str,
+    recipe: str,
+    model: type[BaseModel],
+    answering: str,
+    report: RunReport | None = None,
+) -> Evaluation:
+    """Score what an output folder holds of the labelled records; nothing is asked."""
+    found = read_outcomes(out, name=name, recipe=recipe, model=model, wanted=labels.keys())
+    scored = []
+    for key in texts:
+        if (given := found.get(key)) is None:
+            continue
+        label = labels[key[0]]
+        scored.append(Scored(label, texts[key], given, score_record(root, label, given.value)))
+    if not scored:
+        raise JobError(f"{out} has no outcome of recipe {recipe} for any record of {golden}: nothing can be scored")
+    fields = [one.path for one in root.fields()]
+    counts = counted([one.cells for one in scored], fields)
+    micro, by_field = scores(counts)
+    grounded = np.array([one.given.grounded for one in scored], dtype=np.int64).reshape(-1, 2)
+    return Evaluation(
+        golden=str(golden),
+        out=str(out),
+        name=name,
+        recipe=recipe,
+        model=answering,
+        fields=fields,
+        rules={one.path: one.comparator.rule for one in root.fields()},
+        records=scored,
+        unasked=[record_id for record_id, occurrence in texts if (record_id, occurrence) not in found],
+        counts=counts,
+        micro=micro,
+        by_field=dict(zip(fields, by_field, strict=True)),
+        whole=share([one.whole for one in scored]),
+        valid=share([one.given.value is not None for one in scored]),
+        ungrounded=ratio(grounded[:, 0], grounded[:, 1]),
+        report=report,
+    )
+
+
+def counted(cells: Iterable[Sequence[Cell]], fields: Sequence[str]) -> Counts:
+    """Records x fields x (true positives, false positives, false negatives)."""
+    number = {field: at for at, field in enumerate(fields)}
+    rows = []
+    for record in cells:
+        row = np.zeros((len(fields), 3), dtype=np.int64)
+        for cell in record:
+            row[number[cell.field]] += cell.verdict.counts
+        rows.append(row)
+    return np.stack(rows)
+
+
+@dataclass(slots=True)
+class _Records:
+    """The labelled records: their texts by id and occurrence, in the source's order, and how to ask them."""
+
+    job: ExtractionJob
+    texts: dict[Key, str]
+    own: bool
+
+    @classmethod
+    def of(cls, golden: Path, job: ExtractionJob, labels: Mapping[str, Labelled]) -> _Records:
+        own = _is_source(golden, job)
+        if own and not any(column not in ("id", job.id) for column in record_columns(golden)):
+            raise JobError(
+                f"{golden} holds labels but no records; say where the records are with --records, or add their `text`"
+            )
+        if not own and job.image is not None:
+            raise JobError("records with pictures must be in the golden set itself: add their paths to its lines")
+        texts: dict[Key, str] = {}
+        seen: dict[str, int] = {}
+        with open_source(job) as source, duckdb.connect() as con:
+            con.execute("attach ':memory:' as quarry_golden")
+            source.stage(con, "quarry_golden.staged")
+            cursor = con.execute("select record_id, text from quarry_golden.staged order by rowid")
+            for record_id, text in cursor.fetchall():
+                if record_id in labels:
+                    occurrence = seen[record_id] = seen.get(record_id, -1) + 1
+                    texts[record_id, occurrence] = text
+        missing = [record_id for record_id in labels if record_id not in seen]
+        if missing:
+            raise JobError(
+                f"{len(missing)} of {len(labels)} labelled records are not in {source.place} (the first is {missing[0]!r}); "
+                "check --id and --records"
+            )
+        return cls(job, texts, own)
+
+    def source(self) -> Source | None:
+        """What the run reads: None for the job's own source."""
+        if self.own:
+            return None
+        ids = [record_id for record_id, _ in self.texts]
+        table = pa.table({"id": pa.array(ids, pa.string()), "text": pa.array(list(self.texts.values()), pa.string())})
+        return open_dataframe(table, id="id", text="text")
+
+
+def _is_source(golden: Path, job: ExtractionJob) -> bool:
+    return job.source is not None and Path(job.source) == golden

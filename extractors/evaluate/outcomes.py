@@ -1,0 +1,97 @@
+"""What a recipe made of the records of a golden set, read from an output folder: values, evidence, tokens, seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel
+
+from extractors.store.catalog import opened
+from schemas.arrow import RowCodec
+
+Key = tuple[str, int]
+"""Record id and occurrence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``.
+
+    ``evidence`` is by path. ``seconds`` is the time of its calls together, None for a record that an identical one's
+    call answered; ``cost`` is None where the model's price is unknown.
+    """
+
+    record_id: str
+    occurrence: int
+    value: Mapping[str, Any] | None
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    reason: str | None = None
+    message: str | None = None
+    model: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal | None = None
+    seconds: float | None = None
+    calls: int = 0
+
+    @property
+    def key(self) -> Key:
+        """What tells it from every other record."""
+        return self.record_id, self.occurrence
+
+    @property
+    def grounded(self) -> tuple[int, int]:
+        """Values without evidence, and values that were looked for."""
+        return sum(one["match"] == "ungrounded" for one in self.evidence.values()), len(self.evidence)
+
+
+def read_outcomes(
+    out: Path, *, name: str, recipe: str, model: type[BaseModel], wanted: Collection[str]
+) -> dict[Key, Given]:
+    """The current outcomes of the ``wanted`` record ids, rows and failures alike. Raises ``OutputError``."""
+    codec = RowCodec(model)
+    ids = pa.table({"wanted_id": pa.array(sorted(wanted), pa.string())})
+    with opened(out, name=name, recipe=recipe) as con:
+        con.register("wanted_ids", ids)
+        rows = con.sql(
+            f'select r.* from quarry."{name}_current" r semi join wanted_ids w on r.record_id = w.wanted_id'
+        ).to_arrow_table()
+        failures = con.sql(
+            "select record_id, occurrence, reason, message, model, input_tokens, output_tokens, cost from "
+            f'quarry."{name}_standing" f semi join wanted_ids w on f.record_id = w.wanted_id'
+        ).to_arrow_table()
+        calls = con.sql(
+            f'select record_id, fingerprint, sum(latency) as seconds, count(*) as calls from quarry."{name}_calls" c '
+            "semi join wanted_ids w on c.record_id = w.wanted_id group by all"
+        ).to_arrow_table()
+    times = {one["record_id"]: one for one in calls.to_pylist()}
+    found: dict[Key, Given] = {}
+    values = codec.decode(rows.select(codec.schema.names)) if rows.num_rows else []
+    for value, row in zip(values, rows.select(["record_id", "_evidence", "_meta"]).to_pylist(), strict=True):
+        meta = row["_meta"]
+        one = Given(
+            row["record_id"],
+            meta["occurrence"],
+            value.model_dump(mode="json", by_alias=True),
+            evidence={evidence["path"]: evidence for evidence in row["_evidence"] or ()},
+            model=meta["model"],
+            input_tokens=meta["input_tokens"],
+            output_tokens=meta["output_tokens"],
+            cost=meta["cost"],
+            **_timed(times, row["record_id"], merged=meta["merged"]),
+        )
+        found[one.key] = one
+    for row in failures.to_pylist():
+        one = Given(value=None, **row, **_timed(times, row["record_id"], merged=False))
+        found[one.key] = one
+    return found
+
+
+def _timed(times: Mapping[str, Mapping[str, Any]], record_id: str, *, merged: bool) -> dict[str, Any]:
+    told = None if merged else times.get(record_id)
+    return {"seconds": told["seconds"], "calls": told["calls"]} if told else {}

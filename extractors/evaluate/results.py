@@ -1,0 +1,213 @@
+"""What an evaluation leaves behind: tables of its values, records and scores, and one JSON object of its figures.
+
+::
+
+    OUT/evaluations/<golden>-<recipe>/
+      values.parquet     a line a value: record_id, field, path, verdict, expected and got (JSON), evidence, quote
+      records.parquet    a line a record: outcome, whole, tokens, cost, seconds, text
+      scores.parquet     a line a field, and one for all ("*"): counts, precision, recall, F1, each with its bounds
+      evaluation.json    the figures
+      index.html         the page
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extractors.evaluate.evaluation import Evaluation, Scored
+from extractors.evaluate.scoring import Cell
+from extractors.evaluate.statistics import Interval, Score
+from extractors.store import files
+from schemas.ledger import MONEY
+
+FOLDER = "evaluations"
+VALUES = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("occurrence", pa.int32()),
+        ("field", pa.string()),
+        ("path", pa.string()),
+        ("verdict", pa.string()),
+        ("expected", pa.string()),
+        ("got", pa.string()),
+        ("evidence", pa.string()),
+        ("quote", pa.string()),
+    ]
+)
+RECORDS = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("occurrence", pa.int32()),
+        ("valid", pa.bool_()),
+        ("whole", pa.bool_()),
+        ("reason", pa.string()),
+        ("message", pa.string()),
+        ("model", pa.string()),
+        ("ungrounded", pa.int32()),
+        ("values", pa.int32()),
+        ("input_tokens", pa.int64()),
+        ("output_tokens", pa.int64()),
+        ("cost", MONEY),
+        ("seconds", pa.float64()),
+        ("text", pa.string()),
+    ]
+)
+_FIGURES = ("precision", "recall", "f1")
+SCORES = pa.schema(
+    [
+        ("field", pa.string()),
+        ("rule", pa.string()),
+        *((name, pa.int64()) for name in ("true_positives", "false_positives", "false_negatives")),
+        *((f"{name}{tail}", pa.float64()) for name in _FIGURES for tail in ("", "_low", "_high")),
+    ]
+)
+
+
+def folder_of(evaluation: Evaluation) -> Path:
+    """Where an evaluation's files lie; the same golden set and recipe have the same folder."""
+    stem = re.sub(r"[^\w.-]+", "_", Path(evaluation.golden).stem) or "golden"
+    return Path(evaluation.out) / FOLDER / f"{stem}-{evaluation.recipe}"
+
+
+def write_results(evaluation: Evaluation, page: str) -> Path:
+    """Write the tables, the figures and the page; the folder they lie in. Raises ``OutputError``."""
+    folder = folder_of(evaluation)
+    files.make_folder(folder)
+    files.write_whole(folder / "values.parquet", _parquet(values_table(evaluation)))
+    files.write_whole(folder / "records.parquet", _parquet(records_table(evaluation)))
+    files.write_whole(folder / "scores.parquet", _parquet(scores_table(evaluation)))
+    files.write_whole(folder / "evaluation.json", orjson.dumps(figures(evaluation), option=orjson.OPT_INDENT_2))
+    files.write_whole(folder / "index.html", page.encode("utf-8", "replace"))
+    return folder
+
+
+def values_table(evaluation: Evaluation) -> pa.Table:
+    """A line a value, right ones included; nothing where nothing was expected and nothing given."""
+    return pa.Table.from_pylist(
+        [_value(record, cell) for record in evaluation.records for cell in record.cells], schema=VALUES
+    )
+
+
+def records_table(evaluation: Evaluation) -> pa.Table:
+    """A line a scored record."""
+    return pa.Table.from_pylist(list(_records(evaluation)), schema=RECORDS)
+
+
+def scores_table(evaluation: Evaluation) -> pa.Table:
+    """A line a field, after one for all fields together."""
+    lines = [_score("*", None, evaluation.micro)]
+    lines += [_score(field, evaluation.rules[field], score) for field, score in evaluation.by_field.items()]
+    return pa.Table.from_pylist(lines, schema=SCORES)
+
+
+def figures(evaluation: Evaluation) -> dict[str, Any]:
+    """The figures as JSON values; money as a string."""
+    p50, p95 = evaluation.seconds
+    scored = max(1, len(evaluation.records))
+    cost = evaluation.cost
+    return {
+        "golden": evaluation.golden,
+        "out": evaluation.out,
+        "name": evaluation.name,
+        "recipe": evaluation.recipe,
+        "model": evaluation.model,
+        "records": len(evaluation.records),
+        "unasked": len(evaluation.unasked),
+        "f1": _bounds(evaluation.micro.f1),
+        "precision": _bounds(evaluation.micro.precision),
+        "recall": _bounds(evaluation.micro.recall),
+        "macro_f1": _rounded(evaluation.macro_f1),
+        "whole": _bounds(evaluation.whole),
+        "valid": _bounds(evaluation.valid),
+        "ungrounded": _bounds(evaluation.ungrounded),
+        "input_tokens_a_record": round(evaluation.input_tokens / scored, 1),
+        "output_tokens_a_record": round(evaluation.output_tokens / scored, 1),
+        "cost": None if cost is None else format(cost, "f"),
+        "currency": evaluation.report.currency if evaluation.report else None,
+        "seconds_p50": _rounded(p50),
+        "seconds_p95": _rounded(p95),
+        "fields": {
+            field: {"rule": evaluation.rules[field], **{name: _bounds(getattr(score, name)) for name in _FIGURES}}
+            for field, score in evaluation.by_field.items()
+        },
+        "run": None if evaluation.report is None else evaluation.report.run_id,
+    }
+
+
+def shown(value: Any) -> str | None:
+    """A value as compact JSON; None stays None."""
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _value(record: Scored, cell: Cell) -> dict[str, Any]:
+    evidence: Mapping[str, Any] = record.given.evidence.get(cell.path, {})
+    return {
+        "record_id": record.given.record_id,
+        "occurrence": record.given.occurrence,
+        "field": cell.field,
+        "path": cell.path,
+        "verdict": cell.verdict.value,
+        "expected": shown(cell.expected),
+        "got": shown(cell.got),
+        "evidence": evidence.get("match"),
+        "quote": evidence.get("quote"),
+    }
+
+
+def _records(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+    for record in evaluation.records:
+        given = record.given
+        ungrounded, looked_for = given.grounded
+        yield {
+            "record_id": given.record_id,
+            "occurrence": given.occurrence,
+            "valid": given.value is not None,
+            "whole": record.whole,
+            "reason": given.reason,
+            "message": given.message,
+            "model": given.model,
+            "ungrounded": ungrounded,
+            "values": looked_for,
+            "input_tokens": given.input_tokens,
+            "output_tokens": given.output_tokens,
+            "cost": given.cost,
+            "seconds": given.seconds,
+            "text": record.text,
+        }
+
+
+def _score(field: str, rule: str | None, score: Score) -> dict[str, Any]:
+    line: dict[str, Any] = {
+        "field": field,
+        "rule": rule,
+        "true_positives": score.true_positives,
+        "false_positives": score.false_positives,
+        "false_negatives": score.false_negatives,
+    }
+    for name in _FIGURES:
+        interval: Interval = getattr(score, name)
+        line |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return line
+
+
+def _bounds(interval: Interval) -> list[float | None]:
+    """[value, low, high]"""
+    return [_rounded(interval.value), _rounded(interval.low), _rounded(interval.high)]
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,227 @@
+"""Precision, recall and F1 with intervals by record, and tests of two outputs on the same records.
+
+Intervals: the percentile bootstrap over records (Efron and Tibshirani, An Introduction to the Bootstrap, 1993,
+chapter 13): all of a record's values stay together, since they are right or wrong together. Two outputs: approximate
+randomisation, which swaps a record's counts between the two at random (Noreen 1989; Yeh, COLING 2000), and for whole
+records the exact test of McNemar (1947). Several fields are tested at once, so their p-values are Holm's (1979).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Counts = NDArray[np.int64]
+"""records x fields x (true positives, false positives, false negatives)"""
+Floats = NDArray[np.float64]
+
+ROUNDS = 2_000
+CONFIDENCE = 0.95
+_AT_ONCE = 4_000_000
+"""Numbers in an array of random draws at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and the bounds that hold 95 % of its bootstrap distribution; None where it is not defined."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is None:
+            return "-"
+        if self.low is None or self.high is None:
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Precision, recall and F1 of some counts. Precision is undefined where nothing was given, recall where nothing was
+    expected, F1 where neither was."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    precision: Interval
+    recall: Interval
+    f1: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """B less A. ``p`` is the chance of a difference at least as large if the two were interchangeable."""
+
+    a: float | None
+    b: float | None
+    difference: Interval
+    p: float
+    p_adjusted: float
+
+    def shown(self, alpha: float = 1 - CONFIDENCE) -> bool:
+        """Whether a difference is shown, the number of tests taken into account."""
+        return self.p_adjusted < alpha
+
+
+def scores(counts: Counts, *, rounds: int = ROUNDS, seed: int = 0) -> tuple[Score, list[Score]]:
+    """The micro-average over all fields, and each field's score."""
+    draws = np.concatenate([_ratios(drawn) for drawn in _resampled(counts, rounds, seed)]) if len(counts) else None
+    totals = counts.sum(axis=0)
+    every = np.concatenate([totals.sum(axis=0, keepdims=True), totals])
+    found = []
+    for number, total in enumerate(every):
+        measured = _ratios(total[np.newaxis])[0]
+        precision, recall, f1 = (
+            _interval(measured[which], None if draws is None else draws[:, number, which]) for which in range(3)
+        )
+        true, positive, negative = (int(one) for one in total)
+        found.append(Score(true, positive, negative, precision, recall, f1))
+    return found[0], found[1:]
+
+
+def share(hits: Sequence[bool] | NDArray[np.bool_], *, rounds: int = ROUNDS, seed: int = 0) -> Interval:
+    """The share of records of which something holds."""
+    values = np.asarray(hits, dtype=np.int64)
+    return ratio(values, np.ones_like(values), rounds=rounds, seed=seed)
+
+
+def ratio(
+    numerators: NDArray[np.int64], denominators: NDArray[np.int64], *, rounds: int = ROUNDS, seed: int = 0
+) -> Interval:
+    """The sum of one over the sum of the other, both a number a record."""
+    if not len(numerators) or not denominators.sum():
+        return Interval(None)
+    pairs = np.stack([numerators, denominators], axis=1)[:, np.newaxis, :]
+    drawn = np.concatenate(list(_resampled(pairs, rounds, seed)))[:, 0, :].astype(float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _interval(float(numerators.sum() / denominators.sum()), drawn[:, 0] / drawn[:, 1])
+
+
+def paired(a: Counts, b: Counts, *, rounds: int = 10_000, seed: int = 0) -> tuple[Difference, list[Difference]]:
+    """The difference in micro-F1, and in each field's F1, of two outputs for the same records in the same order.
+
+    The micro-average is one test and keeps its p-value; the fields' are adjusted among themselves.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"not the same records and fields: {a.shape} and {b.shape}")
+    of_a, of_b = (_ratios(_with_all(one.sum(axis=0)))[:, 2] for one in (a, b))
+    observed = of_b - of_a
+    # Both resample the same records: the same seed draws the same weights.
+    spread = np.concatenate(
+        [
+            _ratios(with_b)[..., 2] - _ratios(with_a)[..., 2]
+            for with_a, with_b in zip(_resampled(a, ROUNDS, seed), _resampled(b, ROUNDS, seed), strict=True)
+        ]
+    )
+    p_values = _randomised(a, b, observed, rounds, seed)
+    adjusted = [p_values[0], *holm(p_values[1:])]
+    found = [
+        Difference(
+            _or_none(of_a[number]),
+            _or_none(of_b[number]),
+            _interval(observed[number], spread[:, number]),
+            p_values[number],
+            adjusted[number],
+        )
+        for number in range(len(observed))
+    ]
+    return found[0], found[1:]
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """The exact two-sided p-value for records that only one of two has right: a fair coin thrown for each."""
+    n, k = only_a + only_b, min(only_a, only_b)
+    if not n:
+        return 1.0
+    tail = sum(math.comb(n, i) for i in range(k + 1))
+    return min(1.0, float(2 * tail / 2**n)) if n < 1_000 else min(1.0, 2 * math.exp(_log_tail(n, k)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment, in the order given."""
+    adjusted = [1.0] * len(p_values)
+    highest = 0.0
+    order = sorted(range(len(p_values)), key=lambda number: p_values[number])
+    for rank, number in enumerate(order):
+        highest = max(highest, min(1.0, p_values[number] * (len(p_values) - rank)))
+        adjusted[number] = highest
+    return adjusted
+
+
+def _log_tail(n: int, k: int) -> float:
+    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    top = max(logs)
+    return top + math.log(sum(math.exp(one - top) for one in logs))
+
+
+def _randomised(a: Counts, b: Counts, observed: Floats, rounds: int, seed: int) -> list[float]:
+    """p = (as extreme + 1) / (rounds + 1)."""
+    generator = np.random.default_rng(seed)
+    records = len(a)
+    flat_a, flat_b = (one.reshape(records, -1) for one in (a, b))
+    total = (flat_a + flat_b).sum(axis=0)
+    extreme = np.zeros(len(observed), dtype=np.int64)
+    for size in _batches(rounds, records):
+        swapped = generator.integers(0, 2, size=(size, records), dtype=np.int64)
+        first = (swapped @ flat_b + (1 - swapped) @ flat_a).reshape(size, *a.shape[1:])
+        second = total.reshape(a.shape[1:]) - first
+        gaps = np.abs(_ratios(_with_all(second))[..., 2] - _ratios(_with_all(first))[..., 2])
+        # A gap that is not defined (a field that only one side fills) is as extreme as any.
+        extreme += (np.isnan(gaps) | (gaps >= np.abs(observed) - 1e-12)).sum(axis=0)
+    return [
+        1.0 if math.isnan(gap) or abs(gap) < 1e-12 else float((count + 1) / (rounds + 1))
+        for gap, count in zip(observed, extreme, strict=True)
+    ]
+
+
+def _resampled(counts: NDArray[np.int64], rounds: int, seed: int) -> list[NDArray[np.int64]]:
+    """Sums over records drawn with replacement: rounds x (all fields, each field) x counts, in batches."""
+    generator = np.random.default_rng(seed)
+    records = len(counts)
+    flat = counts.reshape(records, -1)
+    found = []
+    for size in _batches(rounds, records):
+        weights = generator.multinomial(records, np.full(records, 1 / records), size=size)
+        sums = (weights @ flat).reshape(size, *counts.shape[1:])
+        found.append(_with_all(sums) if counts.shape[-1] == 3 else sums)
+    return found
+
+
+def _batches(rounds: int, records: int) -> list[int]:
+    size = max(1, min(rounds, _AT_ONCE // max(1, records)))
+    return [min(size, rounds - start) for start in range(0, rounds, size)]
+
+
+def _with_all(totals: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The sum over the fields put before the fields."""
+    return np.concatenate([totals.sum(axis=-2, keepdims=True), totals], axis=-2)
+
+
+def _ratios(totals: NDArray[np.int64]) -> Floats:
+    """Precision, recall, F1 from (true positives, false positives, false negatives); NaN where undefined."""
+    true, positive, negative = (totals[..., which].astype(float) for which in range(3))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found: Floats = np.stack(
+            [true / (true + positive), true / (true + negative), 2 * true / (2 * true + positive + negative)], axis=-1
+        )
+    return found
+
+
+def _interval(value: float, draws: Floats | None) -> Interval:
+    if math.isnan(value):
+        return Interval(None)
+    kept = np.empty(0) if draws is None else draws[~np.isnan(draws)]
+    if not len(kept):
+        return Interval(float(value))
+    low, high = np.quantile(kept, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Interval(float(value), float(low), float(high))
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

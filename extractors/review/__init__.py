@@ -1,0 +1,1 @@
+"""Triage: what a person should look at, and what they decide about it."""

@@ -1,0 +1,1 @@
+"""``quarry review``: a page on loopback to go through what waits for a person."""

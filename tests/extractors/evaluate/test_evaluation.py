@@ -1,0 +1,116 @@
+"""An evaluation end to end over the simulator: a run, then scores that add up to what the fake answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from extractors.errors import JobError
+from extractors.evaluate.evaluation import Evaluation, evaluate
+from schemas.job import ExtractionJob
+from tests.fakes.answers import record_of, thing_answer, thing_text
+from tests.fakes.asked import Body
+from tests.fakes.qwen import FakeQwen
+
+SCHEMA = "tests.end_to_end.things:Thing"
+
+
+def label(number: int, **more: Any) -> dict[str, Any]:
+    expected = {"name": f"thing-{number:07}", "price": number % 1000 + number % 100 / 100}
+    return {"id": f"r{number}", "text": thing_text(number), "expected": expected, **more}
+
+
+def write_golden(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return path
+
+
+def faulty(body: Body) -> str:
+    """Record 1 has a wrong price, 2 an invented name and no price, 3 is never answered."""
+    text = record_of(body)
+    if "thing-0000001" in text:
+        return '{"name":"thing-0000001","price":9.99}'
+    if "thing-0000002" in text:
+        return '{"name":"Wintergarten","price":null}'
+    return "I would rather not." if "thing-0000003" in text else thing_answer(body)
+
+
+def evaluated(golden: Path, qwen: FakeQwen, **options: Any) -> Evaluation:
+    rules = options.pop("rules", None)
+    job = ExtractionJob.model_validate(
+        {"source": str(golden), "schema": SCHEMA, "out": str(golden.parent / "out"), "base_url": qwen.base_url,
+         "model": "qwen-plus", "max_attempts": 2, **options}
+    )  # fmt: skip
+    return evaluate(golden, job, rules=rules)
+
+
+def test_scores_follow_from_what_was_answered(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(6)])
+    with FakeQwen(faulty) as qwen:
+        found = evaluated(golden, qwen)
+    # Names: 4 right, 1 wrong, 1 missing. Prices: 3 right, 1 wrong, 2 missing.
+    assert (found.micro.true_positives, found.micro.false_positives, found.micro.false_negatives) == (7, 2, 5)
+    assert found.micro.f1.value == pytest.approx(14 / 21)
+    assert found.by_field["name"].precision.value == pytest.approx(4 / 5)
+    assert found.by_field["price"].recall.value == pytest.approx(3 / 6)
+    assert (found.whole.value, found.valid.value) == (3 / 6, 5 / 6)
+    assert found.ungrounded.value == pytest.approx(2 / 9), "the price 9.99 and the name stand nowhere"
+    assert found.micro.f1.low is not None and found.micro.f1.low < 14 / 21 < (found.micro.f1.high or 0)
+    assert found.output_tokens > 0 and found.cost is not None and found.seconds[0] is not None
+
+
+def test_evaluating_again_pays_nothing_and_gives_the_same_figures(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(4)])
+    with FakeQwen(thing_answer) as qwen:
+        first, again = evaluated(golden, qwen), evaluated(golden, qwen)
+    assert again.report is not None and again.report.calls == 0
+    assert (first.micro, first.output_tokens, first.cost) == (again.micro, again.output_tokens, again.cost)
+
+
+def test_what_is_not_labelled_is_not_scored(tmp_path: Path) -> None:
+    lines = [label(0, free=["price"]), {**label(1), "expected": {"name": "thing-0000001"}}]
+    with FakeQwen(faulty) as qwen:
+        found = evaluated(write_golden(tmp_path / "golden.jsonl", lines), qwen)
+    assert found.by_field["price"].f1.value is None
+    assert found.whole.value == 1
+
+
+def test_other_right_values_count(tmp_path: Path) -> None:
+    lines = [label(1, accept={"price": [9.99]}), label(2)]
+    with FakeQwen(faulty) as qwen:
+        found = evaluated(write_golden(tmp_path / "golden.jsonl", lines), qwen)
+    assert found.by_field["price"].true_positives == 1
+
+
+def test_records_beyond_a_ceiling_are_named_and_not_scored(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(5)])
+    with FakeQwen(thing_answer) as qwen:
+        found = evaluated(golden, qwen, max_records=2)
+    assert (len(found.records), len(found.unasked), found.micro.f1.value) == (2, 3, 1)
+
+
+def test_labels_alone_find_their_records_elsewhere_and_ask_no_other(tmp_path: Path) -> None:
+    records = write_golden(tmp_path / "records.jsonl", [{"id": f"r{n}", "text": thing_text(n)} for n in range(20)])
+    lines = [{key: label(number)[key] for key in ("id", "expected")} for number in (3, 11)]
+    with FakeQwen(thing_answer) as qwen:
+        found = evaluated(write_golden(tmp_path / "golden.jsonl", lines), qwen, source=str(records), id="id")
+        assert found.report is not None and found.report.calls == 2
+    assert found.micro.f1.value == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"id": "r0", "text": "x", "expected": {"nam": "x"}}, "has no field 'nam'"),
+        ({"id": "r0", "text": "x", "expected": {"name": "x", "price": "dear"}}, "line 2: expected.price"),
+        ({"id": "r0", "text": "x"}, "has no `expected`"),
+        ({"id": "r1", "text": "x", "expected": {}}, "stands twice"),
+    ],
+)
+def test_a_label_that_does_not_fit_the_schema_is_named(tmp_path: Path, line: dict[str, Any], said: str) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(1), line])
+    with FakeQwen(thing_answer) as qwen, pytest.raises(JobError, match=said):
+        evaluated(golden, qwen)
