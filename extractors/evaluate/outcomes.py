@@ -22,7 +22,7 @@ Key = tuple[str, int]
 class Given:
     """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``.
 
-    ``evidence`` is by path. ``seconds`` is the time of its calls together, None for a record that an identical one's
+    ``evidence`` and ``confidence`` are by path. ``seconds`` is the time of its calls together, None for a record that an identical one's
     call answered; ``cost`` is None where the model's price is unknown.
     """
 
@@ -30,6 +30,7 @@ class Given:
     occurrence: int
     value: Mapping[str, Any] | None
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    confidence: Mapping[str, float] = field(default_factory=dict)
     reason: str | None = None
     message: str | None = None
     model: str | None = None
@@ -72,13 +73,16 @@ def read_outcomes(
     times = {one["record_id"]: one for one in calls.to_pylist()}
     found: dict[Key, Given] = {}
     values = codec.decode(rows.select(codec.schema.names)) if rows.num_rows else []
-    for value, row in zip(values, rows.select(["record_id", "_evidence", "_meta"]).to_pylist(), strict=True):
+    for value, row in zip(
+        values, rows.select(["record_id", "_evidence", "_confidence", "_meta"]).to_pylist(), strict=True
+    ):
         meta = row["_meta"]
         one = Given(
             row["record_id"],
             meta["occurrence"],
             value.model_dump(mode="json", by_alias=True),
             evidence={evidence["path"]: evidence for evidence in row["_evidence"] or ()},
+            confidence=dict(row["_confidence"] or ()),
             model=meta["model"],
             input_tokens=meta["input_tokens"],
             output_tokens=meta["output_tokens"],

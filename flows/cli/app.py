@@ -15,6 +15,7 @@ import typer
 from extractors.errors import OutputError, QuarryError
 from flows.cli import terminal
 from flows.cli.batch import batch
+from flows.cli.calibrate import calibrate
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options
 from schemas.job import ExtractionJob
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 app.add_typer(models, name="model")
 app.add_typer(batch, name="batch")
+app.command()(calibrate)
 
 _JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _OUT = typer.Argument(metavar="OUT", help="The output folder of a run.")

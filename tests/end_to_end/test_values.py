@@ -7,12 +7,17 @@ import random
 from pathlib import Path
 from typing import Any
 
+from typer.testing import CliRunner
+
+from extractors.calibration import Calibration
 from extractors.endpoint import Settings
 from extractors.pipeline import run
 from extractors.store.catalog import query
+from flows.cli.app import app
 from tests.end_to_end.things import job_for
 from tests.fakes.qwen import FakeQwen
 
+runner = CliRunner()
 WORDS = ["red", "blue", "kettle", "lamp", "Berlin", "12", "4.50", "old", "new", "Müller"]
 
 
@@ -91,3 +96,41 @@ def test_a_final_model_is_asked_just_what_the_draft_is_not_sure_of(tmp_path: Pat
         ("extract", "qwen-flash", 20),
         ("route", "qwen-max", 5),
     ]
+
+
+def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshold(tmp_path: Path) -> None:
+    draw = random.Random(2)
+    golden, lines = tmp_path / "golden.jsonl", []
+    for n in range(120):
+        word = draw.choice(["kettle", "lamp"])
+        lines.append({"id": f"r{n}", "text": f"number {n}, a {word}", "expected": {"what": word, "color": None}})
+    golden.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def model(asked: Any) -> str:
+        text = asked["messages"][-1]["content"]
+        # It copies what is there, and makes up a colour for every third record.
+        color = "red" if int(text.split("number ")[1].split(",")[0]) % 3 == 0 else None
+        return json.dumps({"what": "kettle" if "kettle" in text else "lamp", "color": color})
+
+    with FakeQwen(model) as qwen:
+        options = ["--schema", "what, color?", "--out", str(tmp_path / "out"), "--model", "qwen-plus"]
+        found = runner.invoke(
+            app,
+            [
+                "calibrate",
+                str(golden),
+                *options,
+                "--base-url",
+                qwen.base_url,
+                "--save",
+                str(tmp_path / "c.json"),
+                "--json",
+            ],
+        )
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert told["pairs"] == 160 and told["ece_after"] < 0.02 < told["ece_before"]
+    assert told["threshold"] > 0.9, "what is copied is right every time, what is made up never"
+    assert {(one["low"], one["right"]) for one in told["bins"]} == {(0.1, 0.0), (0.9, 1.0)}
+    calibration = Calibration.load(tmp_path / "c.json")
+    assert calibration.apply(0.1) < 0.05 and calibration.apply(0.9) > 0.95
