@@ -26,7 +26,7 @@ from extractors.errors import JobError
 from extractors.grounding import ground
 from extractors.grounding.folding import fold
 from extractors.prompting import fence
-from extractors.qwen.fitting import nullable
+from extractors.qwen.fitting import may_be_left_out, nullable
 from extractors.qwen.requests import Message
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Match
@@ -184,18 +184,17 @@ def _nearly_the_same(one: str, other: str) -> bool:
 
 def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
     """An answer as the model would write it: the schema's keys in their order; what is missing and may be null as
-    null, or with ``omit_nulls`` nothing that is null or empty and not required."""
+    null, or with ``omit_nulls`` nothing that is null or an empty list."""
     branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
     if isinstance(data, Mapping):
         own = next((one for one in (schema, *branches) if "properties" in one), None)
         if own is None:
             return data
-        required = own.get("required", ())
         return {
             name: _ordered(data.get(name), inner, omit_nulls=omit_nulls)
             for name, inner in own["properties"].items()
             if (name in data or nullable(inner))
-            and not (omit_nulls and name not in required and data.get(name) in (None, []))
+            and not (omit_nulls and data.get(name) in (None, []) and may_be_left_out(inner))
         }
     if isinstance(data, list):
         items: Mapping[str, Any] = next(

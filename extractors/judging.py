@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from extractors.corrections import (
     cut_strings,
+    filled,
     fold_keys,
     nulls_for_words,
     outermost,
@@ -127,7 +128,16 @@ class Judge:
         return replace(self._invalid(data, error), invalid=True)
 
     def _invalid(self, data: Any, error: ValidationError) -> Verdict:
-        """Mend what needs no model: drifted keys, a null where a default stands, the word for null."""
+        """Mend what needs no model: drifted keys, a null where a default stands, the word for null, and what was
+        left out as it was told to be."""
+        if self._recipe.shape.omit_nulls:
+            full = filled(data, problems_of(error, data), self._recipe.schema)
+            if full is not None:
+                text = dumps_exact(full)
+                try:
+                    return self._fit(self._recipe.model.model_validate_json(text), text)
+                except ValidationError as second:
+                    data, error = full, second
         folded, renamed = fold_keys(data, self._recipe.model)
         problems = problems_of(error, folded)
         worded = None if renamed else nulls_for_words(folded, problems, self._recipe.schema)

@@ -94,28 +94,26 @@ def fitted(
     schema: Mapping[str, Any], keywords: Sequence[str] = SEEN_ACCEPTED, *, omit_nulls: bool = False
 ) -> dict[str, Any]:
     """The schema for a strict mode that takes the core keywords and ``keywords``; the rest is in words. With
-    ``omit_nulls`` what the schema does not require stays optional where it may be null or an empty list."""
-    whole = inlined(schema)
-    made = _fit(whole, frozenset(keywords) | _CORE)
+    ``omit_nulls`` no property is required that may be null or an empty list."""
+    made = _fit(inlined(schema), frozenset(keywords) | _CORE)
     if omit_nulls:
-        made = _relaxed(made, whole)
+        made = _relaxed(made)
     return made if isinstance(made, dict) else {}
 
 
-def _relaxed(made: Any, schema: Any) -> Any:
-    """A fitted schema with the ``required`` of the schema that it was made from."""
-    if not isinstance(made, Mapping) or not isinstance(schema, Mapping) or schema.get("allOf"):
-        return made
-    relaxed = dict(made)
-    if "properties" in made:
-        inner = schema.get("properties", {})
-        relaxed["properties"] = {name: _relaxed(own, inner.get(name)) for name, own in made["properties"].items()}
-        relaxed["required"] = [name for name in made.get("required", ()) if name in schema.get("required", ())]
-    if "items" in made:
-        relaxed["items"] = _relaxed(made["items"], schema.get("items"))
-    branches = schema.get("anyOf") or schema.get("oneOf")
-    if "anyOf" in made and isinstance(branches, list) and len(branches) == len(made["anyOf"]):
-        relaxed["anyOf"] = [_relaxed(own, inner) for own, inner in zip(made["anyOf"], branches, strict=True)]
+def may_be_left_out(schema: Mapping[str, Any]) -> bool:
+    """Whether a property may say nothing: be null, or an empty list."""
+    return nullable(schema) or _is_list(schema)
+
+
+def _relaxed(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return schema
+    relaxed = {key: _mapped(key, value, _relaxed) for key, value in schema.items()}
+    if "properties" in relaxed:
+        relaxed["required"] = [
+            name for name in schema.get("required", ()) if not may_be_left_out(schema["properties"][name])
+        ]
     return relaxed
 
 

@@ -58,14 +58,19 @@ def test_a_grammar_lets_what_may_be_null_be_left_out_and_nothing_else() -> None:
     root = recipe(omit_nulls=True).shape.wire["grammar"].split("\n")
     [body] = [line for line in root if '\\"title\\"' in line]
     assert '("," " "? "\\"price\\"" ' in body and '("," " "? "\\"parts\\"" ' in body
-    assert ' "," " "? "\\"color\\"" ' in body, "the model has no default for it"
+    assert '("," " "? "\\"color\\"" ' in body, "null is filled in, though the model has no default for it"
     assert recipe().shape.wire["grammar"] != recipe(omit_nulls=True).shape.wire["grammar"]
 
 
 def test_what_is_left_out_is_null_in_the_row() -> None:
-    outcome, _ = drive(recipe(omit_nulls=True), {"title": "Blue Kettle", "color": None})
+    outcome, _ = drive(recipe(omit_nulls=True), {"title": "Blue Kettle"})
     assert isinstance(outcome, Extracted) and outcome.usage.calls == 1
     assert outcome.value == Offer(title="Blue Kettle", color=None)
+
+
+def test_what_may_not_be_left_out_is_asked_again() -> None:
+    outcome, asked = drive(recipe(omit_nulls=True), {"price": None}, {"title": "Blue Kettle"})
+    assert isinstance(outcome, Extracted) and list(asked[1].shape.schema["properties"]) == ["title"]
 
 
 def test_the_prompt_says_so_in_the_place_of_the_rule_for_nulls() -> None:
@@ -85,7 +90,7 @@ def test_examples_leave_out_the_same(tmp_path: Path) -> None:
     _, [request] = drive(
         recipe(omit_nulls=True, examples=str(tmp_path / "g.jsonl")), {"title": "Kettle", "color": None}
     )
-    assert request.messages[2].content == '{"title":"Pan","color":null,"parts":[{"name":"lid"}]}'
+    assert request.messages[2].content == '{"title":"Pan","parts":[{"name":"lid"}]}'
 
 
 # Made null at once -----------------------------------------------------------------------------------
