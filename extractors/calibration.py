@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -33,14 +33,18 @@ _STEPS = 100
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """A fitted map. ``points`` are (score, probability) in ascending order for ``isotonic``, and one (slope, offset)
-    for ``platt``; ``pairs`` is how many labelled values it was fitted on."""
+    for ``platt``; ``pairs`` is how many labelled values it was fitted on. ``nulls`` is the map for nulls, whose
+    scores mean something else than those of values; without it they share this one."""
 
     kind: Kind
     points: tuple[tuple[float, float], ...]
     pairs: int
+    nulls: Calibration | None = None
 
-    def apply(self, score: float) -> float:
+    def apply(self, score: float, *, null: bool = False) -> float:
         """The calibrated probability of a score."""
+        if null and self.nulls is not None:
+            return self.nulls.apply(score)
         if self.kind == "platt":
             [(slope, offset)] = self.points
             return _sigmoid(slope * _log_odds(score) + offset)
@@ -55,15 +59,17 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; ``from_dict`` is the inverse."""
-        return {"kind": self.kind, "points": [list(point) for point in self.points], "pairs": self.pairs}
+        told = {"kind": self.kind, "points": [list(point) for point in self.points], "pairs": self.pairs}
+        return told if self.nulls is None else {**told, "nulls": self.nulls.as_dict()}
 
     @classmethod
     def from_dict(cls, data: Any) -> Calibration:
         """Raises ``JobError`` for what is no calibration."""
         try:
             points = tuple((float(one), float(other)) for one, other in data["points"])
-            made = cls(data["kind"], points, int(data["pairs"]))
-        except (KeyError, TypeError, ValueError) as error:
+            nulls = None if data.get("nulls") is None else cls.from_dict(data["nulls"])
+            made = cls(data["kind"], points, int(data["pairs"]), nulls)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise JobError(f"this is no calibration ({type(error).__name__}: {error}); fit one anew") from error
         ordered = all(one[0] < other[0] for one, other in pairwise(points))
         if made.kind not in ("isotonic", "platt") or not points or not ordered:
@@ -91,6 +97,13 @@ def fit(pairs: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
         raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
     points = _isotonic(pairs) if kind == "isotonic" else (_platt(pairs),)
     return Calibration(kind, points, len(pairs))
+
+
+def fit_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
+    """One map for values and one for nulls; one for both where either has fewer than 20. Raises ``JobError``."""
+    if min(len(values), len(nulls)) < LEAST_PAIRS:
+        return fit([*values, *nulls], kind=kind)
+    return replace(fit(values, kind=kind), nulls=fit(nulls, kind=kind))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,13 @@ def held_out_pairs(pairs: Sequence[Pair], *, kind: Kind = "isotonic", folds: int
         fitted = fit(rest, kind=kind)
         made += [(fitted.apply(score), right) for score, right in pairs[fold::folds]]
     return made
+
+
+def held_out_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> list[Pair]:
+    """``held_out_pairs`` of the maps that ``fit_both`` makes."""
+    if min(len(values), len(nulls)) < 2 * LEAST_PAIRS:
+        return held_out_pairs([*values, *nulls], kind=kind)
+    return [*held_out_pairs(values, kind=kind), *held_out_pairs(nulls, kind=kind)]
 
 
 def _isotonic(pairs: Sequence[Pair]) -> tuple[tuple[float, float], ...]:

@@ -78,6 +78,7 @@ def confidence_of(
 ) -> dict[str, float]:
     """A number from 0 to 1 for each value, and for each null that the model wrote with known probability."""
     found: dict[str, float] = {}
+    nulls: set[str] = set()
     for one in evidence:
         told = scores.get(one.path)
         told = None if told is None or told.null else told
@@ -95,8 +96,9 @@ def confidence_of(
     for path, told in scores.items():
         if told.null and path not in found and _is_choice(schema, path) is not None:
             found[path] = told.score
+            nulls.add(path)
     if calibration is not None:
-        found = {path: calibration.apply(score) for path, score in found.items()}
+        found = {path: calibration.apply(score, null=path in nulls) for path, score in found.items()}
     return {path: round(score, 4) for path, score in found.items()}
 
 

@@ -12,8 +12,8 @@ from extractors.calibration import (
     Kind,
     Pair,
     expected_calibration_error,
-    fit,
-    held_out_pairs,
+    fit_both,
+    held_out_both,
     reliability,
 )
 from extractors.evaluate.evaluation import Evaluation
@@ -59,26 +59,29 @@ class Reliability:
         }
 
 
-def confidence_pairs(evaluation: Evaluation) -> list[Pair]:
+def confidence_pairs(evaluation: Evaluation) -> tuple[list[Pair], list[Pair]]:
     """(confidence, right) of every value that was given, and of every null that has a confidence, record by record in
     an order that means nothing."""
     records = list(evaluation.records)
     random.Random(_SEED).shuffle(records)
-    pairs: list[Pair] = []
+    values: list[Pair] = []
+    nulls: list[Pair] = []
     for record in records:
         for cell in record.cells:
             sure = record.given.confidence.get(cell.path)
             if sure is not None:
-                pairs.append((sure, cell.verdict in (Verdict.RIGHT, Verdict.ABSENT)))
-    return pairs
+                nothing = cell.verdict in (Verdict.MISSING, Verdict.ABSENT)
+                (nulls if nothing else values).append((sure, cell.verdict in (Verdict.RIGHT, Verdict.ABSENT)))
+    return values, nulls
 
 
 def reliability_of(evaluation: Evaluation, *, kind: Kind = "isotonic", max_error: float = 0.05) -> Reliability:
     """Fit a calibration on an evaluation's values. Raises ``JobError`` where there are too few."""
-    pairs = confidence_pairs(evaluation)
-    calibration = fit(pairs, kind=kind)
+    values, nulls = confidence_pairs(evaluation)
+    pairs = [*values, *nulls]
+    calibration = fit_both(values, nulls, kind=kind)
     # What the map makes of the values that it was fitted on would flatter a threshold too.
-    fresh = held_out_pairs(pairs, kind=kind)
+    fresh = held_out_both(values, nulls, kind=kind)
     return Reliability(
         pairs=len(pairs),
         before=expected_calibration_error(pairs),

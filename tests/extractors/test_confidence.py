@@ -18,6 +18,8 @@ from extractors.calibration import (
     Calibration,
     expected_calibration_error,
     fit,
+    fit_both,
+    held_out_both,
     held_out_pairs,
     reliability,
 )
@@ -237,6 +239,18 @@ def test_isotonic_pools_the_values_that_fall() -> None:
     pairs = [(0.1, False)] * 9 + [(0.2, True)] * 10 + [(0.3, False)] * 10 + [(0.9, True)] * 11
     fitted = fit(pairs)
     assert fitted.apply(0.2) == fitted.apply(0.3) == pytest.approx((10 + 21 / 40) / 21)
+
+
+def test_nulls_have_a_map_of_their_own_where_there_are_enough(tmp_path: Path) -> None:
+    values, nulls = made_pairs(200), [(score, not right) for score, right in made_pairs(200, seed=5)]
+    both = fit_both(values, nulls)
+    assert both.apply(0.9) > both.apply(0.1) + 0.5
+    assert abs(both.apply(0.9, null=True) - both.apply(0.1, null=True)) < 0.2, "their scores fall: they tell nothing"
+    both.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == both
+    assert expected_calibration_error(held_out_both(values, nulls)) < 0.08
+    shared = fit_both(values, nulls[:19])
+    assert shared.nulls is None and shared.apply(0.9) == shared.apply(0.9, null=True)
 
 
 def test_the_bins_of_a_reliability_plot_and_the_error_by_hand() -> None:
