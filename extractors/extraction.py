@@ -479,7 +479,7 @@ class Extraction:
     # Small things -------------------------------------------------------------------------------
 
     def _token_scores(self, reply: ChatReply, *, pointers: bool = False) -> dict[str, TokenScore]:
-        if self._recipe.confidence != "auto":
+        if reply.logprobs is None or self._recipe.confidence != "auto":
             return {}
         start = reply.text.find("{")
         return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers)

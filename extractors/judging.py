@@ -39,6 +39,7 @@ from schemas.verbatim import is_verbatim
 
 UNGROUNDED = "ungrounded"
 """The error of a value that stands nowhere in its record."""
+_NONE: frozenset[str] = frozenset()
 COPIED = "copied"
 """The error of a value that was copied from an example."""
 
@@ -73,7 +74,7 @@ class Judge:
         self._recipe = recipe
         self._record = record
         self._pictured = pictured
-        self._in_examples = frozenset[str]().union(*(example.printed for example in examples))
+        self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
         self._haystack: Haystack | None = None
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""

@@ -41,6 +41,9 @@ def test_the_embedded_model_reads_receipts_and_nothing_is_asked_twice(tmp_path: 
     evidence = {one["path"]: one for one in rows["books"]["_evidence"]}
     assert evidence["total"]["match"] in (Match.EXACT.value, Match.VALUE.value)
     assert TEXTS[1][evidence["total"]["start"] : evidence["total"]["end"]] == "39.90"
+    sure = dict(rows["books"]["_confidence"])
+    assert {"total", "date", "company"} <= set(sure) and all(0 < one <= 1 for one in sure.values())
+    assert len(set(sure.values())) > 2, "the model's own probabilities, not those of kinds of evidence"
     assert found.report.cost == 0
     assert found.report.output_tokens < 200, "answers are not indented"
     again = extract(table, Receipt, tmp_path / "out", id="id", model=MODEL, max_output_tokens=256, settings=Settings())
