@@ -84,6 +84,10 @@ DEFAULT = ("sroie", "mit_restaurant", "snips", "ade_dose", "viggo", "cuad_clause
 """Sets of short records on which small models extract something; the others are there to be named."""
 
 
+_TAIL = 200
+"""Rows at the end of a file among which examples are looked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A labelled record of a set."""
@@ -112,7 +116,9 @@ def tasks(name: str, *, limit: int | None = None, shots: int = 3) -> list[Task]:
     """A set's tasks with its first ``limit`` records. Raises ``FileNotFoundError`` where the set is not there."""
     adapter, folder = ADAPTERS[name], DATA / name
     lines = [json.loads(line) for line in (folder / "records.dev.jsonl").read_text("utf-8").rstrip("\n").split("\n")]
-    chosen, rest = lines[:limit], lines[len(lines[:limit]) :]
+    chosen = lines[:limit]
+    # The same examples however many records are measured, as long as those are not most of the set.
+    rest = lines[max(len(chosen), len(lines) - _TAIL) :]
     by_schema: dict[str, list[dict[str, Any]]] = {}
     for line in chosen:
         by_schema.setdefault(line.get("schema", "schema.json"), []).append(line)

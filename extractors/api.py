@@ -38,6 +38,7 @@ class Options(TypedDict, total=False):
     examples: str
     examples_shown: int
     examples_choice: Literal["similar", "fixed"]
+    prompt: str
     model: str
     draft: str
     final: str

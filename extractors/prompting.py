@@ -84,10 +84,17 @@ class Prompter:
             extra.insert(0, texts.image)
         if compact:
             extra.insert(0, texts.compact)
-        rules = texts.extract
+        rules = texts.extract.split("\n")
         if omit_nulls:
-            rules = "\n".join(texts.omit if line.startswith(_NULL_RULE) else line for line in rules.split("\n"))
-        system = rules.replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
+            kept = [line for line in rules if not line.startswith(_NULL_RULE)]
+            place = next((at for at, line in enumerate(rules) if line.startswith(_NULL_RULE)), None)
+            if place is None:
+                # A prompt of one's own says it in other words.
+                extra.insert(0, texts.omit)
+            else:
+                kept.insert(place, texts.omit)
+            rules = kept
+        system = "\n".join(rules).replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
         self.system = Message("system", system.rstrip())
 
     def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:

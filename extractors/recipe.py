@@ -17,7 +17,8 @@ from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
 from extractors.examples import ExampleBank, load_examples
 from extractors.images import ImageLimits
-from extractors.prompting import Prompter, load_texts
+from extractors.prompt_versions import choose_texts
+from extractors.prompting import Prompter
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Mode
@@ -149,7 +150,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
         )
     )
-    texts = load_texts()
+    texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}

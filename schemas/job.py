@@ -70,6 +70,11 @@ class ExtractionJob(BaseModel):
         default="similar",
         description="Whether each record is shown the examples most like it, or every one the first of the file.",
     )
+    prompt: str | None = Field(
+        default=None,
+        description="Versions of the prompts, such as `v1`, `extract.v1` or a file of your own `my/extract.short.txt`; part "
+        "of the recipe. Default: the newest.",
+    )
     model: str | None = Field(
         default=None, description="The model. Default: QWEN_DEFAULT_MODEL, else the embedded one."
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import orjson
 import pyarrow as pa
 from pydantic import BaseModel
 
@@ -25,8 +26,11 @@ from extractors.evaluate.outcomes import Given, Key, read_outcomes
 from extractors.evaluate.scoring import Cell, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
+from extractors.recipe import schema_name
 from extractors.report import RunReport
 from extractors.sources import Source, open_dataframe, open_source
+from extractors.store import layout
+from extractors.store.catalog import outputs
 from schemas.job import ExtractionJob
 
 
@@ -144,10 +148,7 @@ def evaluate(
     """
     model = schema or model_of(job)
     root = compared_fields(model, rules)
-    if _is_source(golden, job) and job.id is None and "id" in record_columns(golden):
-        job = job.model_copy(update={"id": "id"})
-    labels = read_golden(golden, model, id_column=job.id if _is_source(golden, job) else None)
-    prepared = _Records.of(golden, job, labels)
+    job, labels, prepared = _prepared(golden, job, model)
     report = run(
         job,
         schema=schema,
@@ -169,6 +170,38 @@ def evaluate(
         model=model,
         answering=report.model,
         report=report,
+    )
+
+
+def score_recipe(
+    golden: Path,
+    job: ExtractionJob,
+    recipe: str,
+    *,
+    rules: Mapping[str, str] | None = None,
+    schema: type[BaseModel] | None = None,
+) -> Evaluation:
+    """Score what a recipe of the job's output folder made of the labelled records; nothing is asked."""
+    model = schema or model_of(job)
+    job, labels, prepared = _prepared(golden, job, model)
+    name = schema_name(model)
+    held = [one for one in outputs(job.out) if one.name == name and one.recipe.startswith(recipe[:8])]
+    if len(held) != 1:
+        known = ", ".join(one.recipe for one in outputs(job.out) if one.name == name) or "none"
+        raise JobError(f"{job.out} has no recipe {recipe} of {name}; it has {known}")
+    document = orjson.loads(
+        (layout.recipe_folder(Path(job.out), name=name, recipe_id=held[0].recipe) / "recipe.json").read_bytes()
+    )
+    return score_output(
+        golden,
+        labels,
+        compared_fields(model, rules),
+        texts=prepared.texts,
+        out=Path(job.out),
+        name=name,
+        recipe=held[0].recipe,
+        model=model,
+        answering=document["model"]["name"],
     )
 
 
@@ -229,6 +262,18 @@ def counted(cells: Iterable[Sequence[Cell]], fields: Sequence[str]) -> Counts:
             row[number[cell.field]] += cell.verdict.counts
         rows.append(row)
     return np.stack(rows)
+
+
+def _prepared(
+    golden: Path, job: ExtractionJob, model: type[BaseModel]
+) -> tuple[ExtractionJob, dict[str, Labelled], _Records]:
+    """The job as it is run, the labels, and the records that they are for."""
+    own = _is_source(golden, job)
+    id_column = job.id if job.id is not None or "id" not in record_columns(golden) else "id"
+    # Columns of the records are for the rows of everyday runs, and a golden set rarely has them.
+    job = job.model_copy(update={"keep": (), "id": id_column if own else job.id})
+    labels = read_golden(golden, model, id_column=id_column if own else None)
+    return job, labels, _Records.of(golden, job, labels)
 
 
 @dataclass(slots=True)

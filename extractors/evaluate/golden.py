@@ -5,6 +5,7 @@
               the record does not say. A key that is not there is not labelled, and not scored
 ``accept``    per field, other right values: a list of them; for a list field a list for each expected item, in order
 ``free``      fields that everybody would word differently, not scored
+``draft``     true while the expected values still have to be put right: the set is refused until then
 
 Anything else is the record itself: ``text``, or the columns that the job's text template names. Where the set holds
 only labels, the records come from another source and are found by their ids.
@@ -24,7 +25,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from extractors.errors import JobError
 from schemas.records import content_fingerprint
 
-_OWN = ("expected", "accept", "free")
+_OWN = ("expected", "accept", "free", "draft")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,8 @@ class _Reader:
         self._adapters: dict[str, TypeAdapter[Any]] = {}
 
     def labelled(self, record_id: str, row: Mapping[str, Any], where: str) -> Labelled:
+        if row.get("draft"):
+            raise JobError(f"{where}: record {record_id!r} is a draft: put `expected` right and take `draft` out")
         expected = self._object(row, "expected", where)
         if expected is None:
             raise JobError(f"{where}: record {record_id!r} has no `expected`")

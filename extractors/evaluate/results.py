@@ -70,6 +70,14 @@ SCORES = pa.schema(
     ]
 )
 
+DIFFERENCES = pa.schema(
+    [
+        ("field", pa.string()),
+        *((name, pa.float64()) for name in ("a", "b", "difference", "low", "high", "p", "p_adjusted")),
+        ("shown", pa.bool_()),
+    ]
+)
+
 
 def folder_of(evaluation: Evaluation) -> Path:
     """Where an evaluation's files lie; the same golden set and recipe have the same folder."""
@@ -85,6 +93,18 @@ def write_results(evaluation: Evaluation, page: str) -> Path:
     files.write_whole(folder / "records.parquet", _parquet(records_table(evaluation)))
     files.write_whole(folder / "scores.parquet", _parquet(scores_table(evaluation)))
     files.write_whole(folder / "evaluation.json", orjson.dumps(figures(evaluation), option=orjson.OPT_INDENT_2))
+    files.write_whole(folder / "index.html", page.encode("utf-8", "replace"))
+    return folder
+
+
+def write_comparison(told: Mapping[str, Any], page: str, a: Evaluation, b: Evaluation) -> Path:
+    """Write a comparison's figures, its fields as a table, and its page; the folder, which lies in the first's output."""
+    first, second = folder_of(a), folder_of(b)
+    folder = first.with_name(f"{first.name}-against-{second.name.rpartition('-')[2]}")
+    files.make_folder(folder)
+    fields = [{"field": field, **one} for field, one in (("*", told["f1"]), *told["fields"].items())]
+    files.write_whole(folder / "differences.parquet", _parquet(pa.Table.from_pylist(fields, schema=DIFFERENCES)))
+    files.write_whole(folder / "comparison.json", orjson.dumps(told, option=orjson.OPT_INDENT_2))
     files.write_whole(folder / "index.html", page.encode("utf-8", "replace"))
     return folder
 

@@ -12,8 +12,9 @@ from extractors.errors import JobError
 from extractors.store import files
 
 
-def add_example(path: Path, record_id: str, text: str, expected: Mapping[str, Any]) -> None:
-    """Add a record, or replace the one of that id; the file is whole at any time.
+def add_example(path: Path, record_id: str, text: str, expected: Mapping[str, Any], *, draft: bool = False) -> None:
+    """Add a record, or replace the one of that id; the file is whole at any time. A ``draft`` says of itself that its
+    values still have to be put right.
 
     Raises ``JobError`` for a file that is not a golden set, ``OutputError`` for one that cannot be written."""
     lines: dict[str, bytes] = {}
@@ -24,6 +25,7 @@ def add_example(path: Path, record_id: str, text: str, expected: Mapping[str, An
                     lines[str(orjson.loads(line)["id"])] = line
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise JobError(f"{path}, line {number}: not a record of a golden set ({error})") from error
-    lines[record_id] = orjson.dumps({"id": record_id, "text": text, "expected": expected})
+    told = {"id": record_id, "text": text, "expected": expected}
+    lines[record_id] = orjson.dumps({**told, "draft": True} if draft else told)
     files.make_folder(path.parent)
     files.write_whole(path, b"".join(line + b"\n" for line in lines.values()))

@@ -16,6 +16,7 @@ from extractors.errors import OutputError, QuarryError
 from flows.cli import terminal
 from flows.cli.batch import batch
 from flows.cli.calibrate import calibrate
+from flows.cli.evaluate import compare_command, eval_command, golden
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options
 from schemas.job import ExtractionJob
@@ -31,6 +32,9 @@ app = typer.Typer(
 app.add_typer(models, name="model")
 app.add_typer(batch, name="batch")
 app.command()(calibrate)
+app.add_typer(golden, name="golden")
+app.command("eval")(eval_command)
+app.command("compare")(compare_command)
 
 _JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _OUT = typer.Argument(metavar="OUT", help="The output folder of a run.")

@@ -21,8 +21,13 @@ from schemas.job import ExtractionJob
 _LISTS = ("keep", "require_evidence", "image_hosts")
 
 
-def job_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the argument SOURCE and one option for each other field of ``ExtractionJob``.
+def job_options(
+    command: Callable[..., None],
+    *,
+    argument: str = "source",
+    about: str = "A file, folder, glob or DuckDB table; or a job file (.toml).",
+) -> Callable[..., None]:
+    """Give a command the argument SOURCE (or another of that meaning) and one option for each other field of ``ExtractionJob``.
 
     The command is called with ``given``, a dict of the options that were used, in the place of
     all of them; its own further parameters are kept.
@@ -34,7 +39,7 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
             default=None,
             annotation=Annotated[
                 str | None,
-                typer.Argument(help="A file, folder, glob or DuckDB table; or a job file (.toml).", show_default=False),
+                typer.Argument(metavar=argument, help=about, show_default=False),
             ],
         )
     ]

@@ -1,0 +1,152 @@
+"""Two ways of asking, on the same records: what differs, by how much, and whether it can be shown.
+
+Only records that both have an outcome for are compared, and only fields that both schemas have under the same rule's
+path. Tests and their sources are in ``extractors.evaluate.statistics``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from extractors.errors import JobError
+from extractors.evaluate.evaluation import Evaluation, Scored, counted
+from extractors.evaluate.outcomes import Key
+from extractors.evaluate.results import figures
+from extractors.evaluate.statistics import CONFIDENCE, Difference, Interval, mcnemar, paired
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A record and a field that one side has right and the other has not."""
+
+    record_id: str
+    field: str
+    better: str
+    a: Sequence[Any]
+    b: Sequence[Any]
+    expected: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """B against A. ``only_a`` and ``only_b`` are records that only one of them has wholly right, ``whole_p`` McNemar's
+    p-value for them. ``seconds_ratio`` and ``tokens_ratio`` are B over A, with intervals by record."""
+
+    a: Evaluation
+    b: Evaluation
+    names: tuple[str, str]
+    records: int
+    f1: Difference
+    by_field: Mapping[str, Difference]
+    only_a: int
+    only_b: int
+    whole_p: float
+    changed: Sequence[Changed]
+
+    @property
+    def verdict(self) -> str:
+        """The answer in one or two sentences."""
+        gap = self.f1.difference
+        name_a, name_b = self.names
+        fields = [field for field, one in self.by_field.items() if one.shown()]
+        if gap.value is None:
+            return "No difference can be shown: F1 is not defined for one of the two."
+        bounds = "" if gap.low is None or gap.high is None else f", 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
+        told = f"F1 {gap.value:+.3f} for {name_b} against {name_a}{bounds}, p = {self.f1.p:.3g}, {self.records} records"
+        if self.f1.shown():
+            better = name_b if gap.value > 0 else name_a
+            first = f"{better} is better: {told}."
+        else:
+            first = f"No difference can be shown: {told}."
+            if gap.low is not None and gap.high is not None and gap.high > gap.low:
+                hidden = max(abs(gap.low), abs(gap.high))
+                first += f" One of up to {hidden:.3f} may be hidden in so few records."
+        if fields:
+            first += f" A difference is shown in {', '.join(fields)}."
+        return first
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "a": {"name": self.names[0], **figures(self.a)},
+            "b": {"name": self.names[1], **figures(self.b)},
+            "records": self.records,
+            "verdict": self.verdict,
+            "shown": self.f1.shown(),
+            "f1": _told(self.f1),
+            "whole": {"only_a": self.only_a, "only_b": self.only_b, "p": round(self.whole_p, 6)},
+            "fields": {field: _told(one) for field, one in self.by_field.items()},
+        }
+
+
+def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B"), seed: int = 0) -> Comparison:
+    """Compare two evaluations of one golden set. Raises ``JobError`` where they share no record or no field."""
+    of_a, of_b = ({one.given.key: one for one in each.records} for each in (a, b))
+    keys = [key for key in of_a if key in of_b]
+    fields = [field for field in a.fields if field in b.by_field]
+    if not keys or not fields:
+        raise JobError("the two have no labelled record, or no field, in common: there is nothing to compare")
+    rules = [field for field in fields if a.rules[field] != b.rules[field]]
+    if rules:
+        raise JobError(f"{rules[0]!r} is compared by {a.rules[rules[0]]} in one and {b.rules[rules[0]]} in the other")
+    counts_a, counts_b = (_counts([each[key] for key in keys], fields) for each in (of_a, of_b))
+    micro, differences = paired(counts_a, counts_b, seed=seed)
+    whole_a, whole_b = (np.array([each[key].whole for key in keys]) for each in (of_a, of_b))
+    only_a, only_b = int((whole_a & ~whole_b).sum()), int((whole_b & ~whole_a).sum())
+    return Comparison(
+        a,
+        b,
+        names,
+        records=len(keys),
+        f1=micro,
+        by_field=dict(zip(fields, differences, strict=True)),
+        only_a=only_a,
+        only_b=only_b,
+        whole_p=mcnemar(only_a, only_b),
+        changed=_changed(keys, of_a, of_b, fields),
+    )
+
+
+def _counts(records: Sequence[Scored], fields: Sequence[str]) -> Any:
+    known = set(fields)
+    return counted([[cell for cell in one.cells if cell.field in known] for one in records], fields)
+
+
+def _changed(
+    keys: Sequence[Key], a: Mapping[Key, Scored], b: Mapping[Key, Scored], fields: Sequence[str]
+) -> list[Changed]:
+    found = []
+    for key in keys:
+        for field in fields:
+            mine, others = ([cell for cell in each[key].cells if cell.field == field] for each in (a, b))
+            wrong_a, wrong_b = (sum(sum(cell.verdict.counts[1:]) for cell in cells) for cells in (mine, others))
+            if wrong_a == wrong_b:
+                continue
+            expected = [cell.expected for cell in mine if cell.expected not in (None, [])]
+            got_a, got_b = ([cell.got for cell in cells if cell.got not in (None, [])] for cells in (mine, others))
+            found.append(Changed(key[0], field, "b" if wrong_b < wrong_a else "a", got_a, got_b, expected))
+    return found
+
+
+def _told(one: Difference) -> dict[str, Any]:
+    gap: Interval = one.difference
+    return {
+        "a": _rounded(one.a),
+        "b": _rounded(one.b),
+        "difference": _rounded(gap.value),
+        "low": _rounded(gap.low),
+        "high": _rounded(gap.high),
+        "confidence": CONFIDENCE,
+        "p": round(one.p, 6),
+        "p_adjusted": round(one.p_adjusted, 6),
+        "shown": one.shown(),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 4)

@@ -1,0 +1,378 @@
+"""``quarry eval``, ``quarry compare`` and ``quarry golden``: options into the functions of ``extractors.evaluate``."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from extractors.errors import JobError
+from flows.cli import terminal
+from flows.cli.options import job_from, job_options
+
+if TYPE_CHECKING:
+    from extractors.evaluate.comparison import Comparison
+    from extractors.evaluate.evaluation import Evaluation
+    from extractors.evaluate.statistics import Difference
+    from extractors.pipeline import Control
+    from schemas.job import ExtractionJob
+
+golden = typer.Typer(
+    name="golden", help="Make and check golden sets: records with their right values.", no_args_is_help=True
+)
+
+_OUT = "quarry-eval"
+_JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
+_JOB = typer.Option("--job", help="A job file (.toml) whose options hold; given options override it.")
+_RECORDS = typer.Option("--records", help="Where the records are, for a golden set that holds only ids and labels.")
+_RULES = typer.Option(
+    "--compare",
+    help="FIELD=RULE, several times: how values are compared (exact, text, alnum, number:0.01, number:1%, date, fuzzy:0.9, "
+    "set:RULE, objects, whole, skip). A field in a list of objects is items/*/price; * is every field without a rule.",
+)
+_GOLDEN = "GOLDEN"
+golden_options = partial(
+    job_options, argument=_GOLDEN, about="A golden set: JSON Lines or Parquet of records with their `expected` values."
+)
+
+
+@golden_options
+def eval_command(
+    given: dict[str, Any],
+    job: Annotated[str | None, _JOB] = None,
+    records: Annotated[str | None, _RECORDS] = None,
+    compare: Annotated[list[str] | None, _RULES] = None,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-under",
+            help="FIGURE=LEAST, several times, such as f1=0.9, f1:price=0.95, whole, valid, grounded: exit code 1 below it.",
+        ),
+    ] = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Evaluate on a golden set: run over its records, score each field, show what is wrong.
+
+    It is an ordinary run into --out (default: quarry-eval), so it resumes and pays nothing twice.
+
+    Example: `quarry eval golden.jsonl --schema schemas.product:Product --fail-under f1=0.9`
+    """
+    from extractors.evaluate.evaluation import evaluate
+    from extractors.evaluate.page import evaluation_page
+    from extractors.evaluate.results import figures, write_results
+
+    bars = _bars(fail_under or [])
+    path, made = _job(given, job, records)
+    with _watching(quiet=json) as (watch, control):
+        found = evaluate(path, made, rules=_rules(compare), watch=watch, control=control)
+    folder = write_results(found, evaluation_page(found))
+    below = [(name, found.figure(name), least) for name, least in bars.items()]
+    short = [(name, value, least) for name, value, least in below if value is None or value < least]
+    if json:
+        terminal.say_json({**figures(found), "page": str(folder / "index.html"), "below": [one[0] for one in short]})
+    else:
+        _print_scores(found)
+        terminal.talk().print(f"the page: {folder / 'index.html'}", markup=False)
+    for name, value, least in short:
+        terminal.talk().print(
+            f"[red]{name} is {'not defined' if value is None else f'{value:.4f}'}, below {least:g}[/red]"
+        )
+    if found.report is not None and found.report.stopped in ("interrupted", "aborted"):
+        raise typer.Exit(130)
+    if bars and found.unasked:
+        terminal.talk().print(
+            f"[red]{len(found.unasked):,} labelled records were not asked: nothing can be held to a bar[/red]"
+        )
+    if short or (bars and found.unasked):
+        raise typer.Exit(1)
+
+
+@golden_options
+def compare_command(
+    given: dict[str, Any],
+    a: Annotated[
+        str,
+        typer.Option(
+            "--a",
+            help="The first: NAME=VALUE of any option, such as 'model=local-0.5b'; a job file; recipe=ID for what is in --out already.",
+        ),
+    ],
+    b: Annotated[str, typer.Option("--b", help="The second, such as 'model=local-1.5b prompt=my/extract.v2.txt'.")],
+    job: Annotated[str | None, _JOB] = None,
+    records: Annotated[str | None, _RECORDS] = None,
+    compare: Annotated[list[str] | None, _RULES] = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Compare two models, prompts or recipes on the records of a golden set, field by field.
+
+    Both are evaluated into one output folder; then the difference is tested on the records that both have.
+
+    Example: `quarry compare golden.jsonl --schema schemas.product:Product --a model=local-0.5b --b model=local-1.5b`
+    """
+    from extractors.evaluate.comparison import compare as compared
+    from extractors.evaluate.evaluation import evaluate, score_recipe
+    from extractors.evaluate.page import comparison_page, evaluation_page
+    from extractors.evaluate.results import write_comparison, write_results
+
+    rules = _rules(compare)
+    sides: list[Evaluation] = []
+    for variant in (a, b):
+        options, job_file, recipe = _variant(variant)
+        path, made = _job({**given, **options}, job_file or job, records)
+        if recipe is not None:
+            sides.append(score_recipe(path, made, recipe, rules=rules))
+            continue
+        with _watching(quiet=json) as (watch, control):
+            found = evaluate(path, made, rules=rules, watch=watch, control=control)
+        write_results(found, evaluation_page(found))
+        if found.report is not None and found.report.stopped in ("interrupted", "aborted"):
+            raise typer.Exit(130)
+        sides.append(found)
+    names = (a, b) if a != b else ("A", "B")
+    comparison = compared(sides[0], sides[1], names=names)
+    folder = write_comparison(comparison.as_dict(), comparison_page(comparison), sides[0], sides[1])
+    if json:
+        terminal.say_json({**comparison.as_dict(), "page": str(folder / "index.html")})
+        return
+    _print_comparison(comparison)
+    terminal.talk().print(f"the page: {folder / 'index.html'}", markup=False)
+
+
+@golden.command("add")
+def add_command(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="The output folder of a run.")],
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="The golden set to add to; it is made if it is not there.")
+    ],
+    ids: Annotated[str | None, typer.Option("--id", help="Records to add, with commas between.")] = None,
+    reviewed: Annotated[
+        bool, typer.Option("--reviewed", help="Add every row that was accepted or confirmed in a review.")
+    ] = False,
+    expected: Annotated[
+        str | None, typer.Option(help="The right values of the one record that is named, as JSON.")
+    ] = None,
+    draft: Annotated[bool, typer.Option("--draft", help="Add as drafts, to be put right in the file by hand.")] = False,
+    name: Annotated[str | None, typer.Option(help="The schema's name, where the output has several.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe's id, where the schema has several.")] = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Add records of an output folder to a golden set: rows as they are, failures with the values that are given.
+
+    Example: `quarry golden add out --id P-1001,P-1002 -o golden.jsonl`
+    """
+    from extractors.evaluate.promotion import promote_records
+
+    try:
+        values = None if expected is None else orjson.loads(expected)
+    except orjson.JSONDecodeError as error:
+        raise JobError(f"--expected is no JSON: {error}") from error
+    named = [one.strip() for one in (ids or "").split(",") if one.strip()]
+    added = promote_records(
+        Path(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
+    )
+    if json:
+        told = [{"id": one.record_id, "was": one.kind, "draft": one.draft} for one in added]
+        terminal.say_json({"golden": output, "added": told})
+        return
+    drafts = sum(one.draft for one in added)
+    terminal.talk().print(
+        f"{len(added):,} records added to {output}" + (f", {drafts:,} of them drafts" if drafts else "")
+    )
+
+
+@golden.command("check")
+def check_command(
+    path: Annotated[str, typer.Argument(metavar=_GOLDEN, help="A golden set: JSON Lines or Parquet.")],
+    schema: Annotated[str, typer.Option(help="`package.module:Model`, a JSON Schema file or a one-line spec.")],
+    compare: Annotated[list[str] | None, _RULES] = None,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Check a golden set against a schema, and show how each field would be compared. Nothing is called.
+
+    Example: `quarry golden check golden.jsonl --schema schemas.product:Product`
+    """
+    from extractors.evaluate.comparators import blank
+    from extractors.evaluate.fields import compared_fields
+    from extractors.evaluate.golden import read_golden
+    from schemas.loading import load_schema
+
+    model = load_schema(schema)
+    labels = read_golden(Path(path), model)
+    lines = [
+        {
+            "field": one.path,
+            "compared by": one.comparator.rule,
+            "labelled": sum(_top(one.path) in label.expected for label in labels.values()),
+            "with a value": sum(not blank(label.expected.get(_top(one.path))) for label in labels.values()),
+        }
+        for one in compared_fields(model, _rules(compare)).fields()
+    ]
+    if json:
+        terminal.say_json({"golden": path, "records": len(labels), "fields": lines})
+        return
+    terminal.talk().print(f"{path}: {len(labels):,} labelled records")
+    terminal.table(terminal.talk(), lines)
+
+
+def _top(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _job(given: Mapping[str, Any], job_file: str | None, records: str | None) -> tuple[Path, ExtractionJob]:
+    """The golden set's path, and the job whose source are its records. Raises ``JobError``."""
+    from extractors.evaluate.golden import record_columns
+
+    values = dict(given)
+    path = values.pop("source", None)
+    if path is None:
+        raise JobError("give a golden set: a JSON Lines or Parquet file of records with their `expected` values")
+    if path.endswith(".toml"):
+        raise JobError(f"{path} is a job file: give the golden set first, and the job file with --job")
+    golden_set = Path(path)
+    columns = [column for column in record_columns(golden_set) if column not in ("id", values.get("id"))]
+    if job_file is not None:
+        made = job_from({**values, "source": job_file})
+        if records is not None or columns:
+            made = made.model_copy(update={"source": records or path, "sql": None, "duckdb": None})
+    else:
+        if "sql" not in values:
+            values["source"] = records or path
+        made = job_from({"out": _OUT, **values})
+    if made.engine == "prefect":
+        raise JobError(
+            "an evaluation through Prefect is the flow flows/evaluate.py:evaluate_golden; leave --engine out here"
+        )
+    return golden_set, made
+
+
+def _variant(text: str) -> tuple[dict[str, Any], str | None, str | None]:
+    """Options, job file and recipe of ``model=x prompt=y``. Raises ``JobError``."""
+    from schemas.job import ExtractionJob
+
+    options: dict[str, Any] = {}
+    job_file = recipe = None
+    known = {field.alias or name: name for name, field in ExtractionJob.model_fields.items()}
+    for word in shlex.split(text):
+        key, equals, value = word.partition("=")
+        key = key.lstrip("-").replace("-", "_")
+        if not equals and word.endswith(".toml"):
+            job_file = word
+        elif key == "recipe" and equals:
+            recipe = value
+        elif equals and key in known and key not in ("source", "out"):
+            options[known[key]] = value
+        else:
+            raise JobError(f"{text!r}: {word!r} is neither OPTION=VALUE of `quarry run`, nor recipe=ID, nor a job file")
+    return options, job_file, recipe
+
+
+def _rules(given: Sequence[str] | None) -> dict[str, str]:
+    found = {}
+    for one in given or ():
+        field, equals, rule = one.rpartition("=")
+        if not equals or not field:
+            raise JobError(f"--compare {one}: give FIELD=RULE, such as price=number:0.01")
+        found[field] = rule
+    return found
+
+
+def _bars(given: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for one in given:
+        if (match := re.fullmatch(r"(.+?)=([0-9.]+)", one)) is None:
+            raise JobError(f"--fail-under {one}: give FIGURE=LEAST, such as f1=0.9")
+        try:
+            found[match[1]] = float(match[2])
+        except ValueError as error:
+            raise JobError(f"--fail-under {one}: {match[2]} is no number") from error
+    return found
+
+
+@contextmanager
+def _watching(*, quiet: bool) -> Iterator[tuple[Any, Control]]:
+    """A bar, and a stop button that the signals press: what is in flight is finished and committed."""
+    from extractors.pipeline import Control, Silent
+
+    control = Control()
+    console = terminal.talk()
+
+    def on_signal(number: int, frame: object) -> None:
+        if not quiet:
+            console.print("\nstopping: finishing what is in flight (again: do not wait)…")
+        control.stop()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if quiet:
+            yield Silent(), control
+        else:
+            with terminal.Bar(console) as bar:
+                yield bar, control
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print_scores(found: Evaluation) -> None:
+    console = terminal.talk()
+    p50, p95 = found.seconds
+    records = len(found.records)
+    unasked = f", {len(found.unasked):,} not asked" if found.unasked else ""
+    console.print(
+        f"{found.name}, recipe {found.recipe}, {found.model}: {records:,} labelled records{unasked}", markup=False
+    )
+    terminal.table(
+        console,
+        [
+            {"field": field, "precision": str(one.precision), "recall": str(one.recall), "F1": str(one.f1),
+             "compared by": found.rules.get(field, "")}
+            for field, one in (("all", found.micro), *found.by_field.items())
+        ],
+    )  # fmt: skip
+    console.print(
+        f"whole records right {found.whole}; valid {found.valid}; values without evidence {found.ungrounded}",
+        markup=False,
+    )
+    cost = "cost unknown" if found.cost is None else f"{found.cost / records * 1000:.4f} for 1,000 records"
+    times = "" if p50 is None or p95 is None else f"; {p50:.2f} s a record, 95 % within {p95:.2f} s"
+    console.print(
+        f"{found.input_tokens / records:,.0f} input and {found.output_tokens / records:,.0f} output tokens a record; {cost}{times}"
+    )
+    console.print("in parentheses: 95 % intervals, bootstrap over records", markup=False)
+
+
+def _print_comparison(found: Comparison) -> None:
+    console = terminal.talk()
+    terminal.table(console, [_line("all", found.f1), *(_line(field, one) for field, one in found.by_field.items())])
+    for name, side in zip(found.names, (found.a, found.b), strict=True):
+        records, p50 = len(side.records), side.seconds[0]
+        cost = "cost unknown" if side.cost is None else f"{side.cost / records * 1000:.4f} for 1,000 records"
+        console.print(
+            f"{name}: F1 {side.micro.f1}, {side.output_tokens / records:,.0f} output tokens a record, {cost}"
+            + ("" if p50 is None else f", {p50:.2f} s a record"),
+            markup=False,
+        )
+    console.print(found.verdict, markup=False)
+
+
+def _line(field: str, one: Difference) -> dict[str, str]:
+    gap = one.difference
+    told = "-" if gap.value is None else f"{gap.value:+.3f}"
+    if gap.value is not None and gap.low is not None and gap.high is not None:
+        told += f" ({gap.low:+.3f} to {gap.high:+.3f})"
+    sides = {name: "-" if value is None else f"{value:.3f}" for name, value in (("a", one.a), ("b", one.b))}
+    return {
+        "field": field,
+        **sides,
+        "b - a": told,
+        "p, adjusted": f"{one.p_adjusted:.3g}",
+        "shown": "yes" if one.shown() else "no",
+    }
