@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from extractors.calibration import Calibration
@@ -134,3 +135,23 @@ def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshol
     assert {(one["low"], one["right"]) for one in told["bins"]} == {(0.1, 0.0), (0.9, 1.0)}
     calibration = Calibration.load(tmp_path / "c.json")
     assert calibration.apply(0.1) < 0.05 and calibration.apply(0.9) > 0.95
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses", "dashscope"])
+def test_examples_travel_in_every_dialect(tmp_path: Path, dialect: str) -> None:
+    write_texts(tmp_path / "texts.jsonl", 3)
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(json.dumps({"text": "No 77: a green pan", "expected": {"what": "pan"}}) + "\n")
+    seen: list[str] = []
+
+    def model(asked: Any) -> str:
+        seen.append(asked.words)
+        return json.dumps({"what": "red"})
+
+    with FakeQwen(model) as qwen:
+        job = job_for(
+            tmp_path / "texts.jsonl", tmp_path / "out", qwen, schema="what?", examples=str(golden), dialect=dialect
+        )
+        report = run(job, settings=Settings())
+    assert report.rows == 3 and len(seen) >= 3
+    assert all("a green pan" in words and '{"what":"pan"}' in words for words in seen)
