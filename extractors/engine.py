@@ -82,11 +82,13 @@ class Engine:
         replay: Known,
         alive: Callable[[], Coroutine[Any, Any, str | None]],
         pictures_at_once: int = 64,
+        final_dialect: str | None = None,
     ) -> None:
         self._recipe = recipe
         self._store = store
         self._connect = connect
         self._dialect = dialect
+        self._final_dialect = final_dialect or dialect
         self._run_id = run_id
         self._replay = replay
         self._alive = alive
@@ -224,14 +226,18 @@ class Engine:
                     journal.append(digest, result_entry(result))
                     self._count(result)
                     await self._turn()
-                calls.extend(call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect))
+                calls.extend(
+                    call_records(
+                        record.record_id, record.fingerprint, digest, request, result, self._dialect_of(request)
+                    )
+                )
                 extraction.receive(result)
         except Undone as undone:
             if undone.tries and request is not None:
                 # They were made, and no answer will ever hold them.
                 last = replace(undone.tries[-1], earlier=undone.tries[:-1])
                 work.calls.extend(
-                    call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect)
+                    call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect_of(request))
                 )
             raise
         except Exception as error:
@@ -242,6 +248,9 @@ class Engine:
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         return outcome, calls
+
+    def _dialect_of(self, request: ChatRequest) -> str:
+        return self._dialect if request.model == self._recipe.policy.name else self._final_dialect
 
     async def _ask(self, request: ChatRequest) -> ChatReply | CallError:
         """One question through the policies. Raises ``Undone`` when the run is ending."""

@@ -174,6 +174,7 @@ def run(
                         final_address=final_address,
                     ),
                     dialect=answering.dialect.name,
+                    final_dialect=None if final is None else final.dialect.name,
                     run_id=run_id,
                     replay=known,
                     alive=liveness(address),

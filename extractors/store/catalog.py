@@ -434,7 +434,7 @@ _RUN_COLUMNS: Mapping[str, str] = {
     "merged": "bigint", "undone": "bigint", "calls": "bigint", "tries": "bigint", "input_tokens": "bigint",
     "cached_tokens": "bigint", "output_tokens": "bigint", "cost": "decimal(20,10)", "currency": "varchar",
     "seconds": "double", "latency_p50": "double", "latency_p95": "double", "rate_limited": "bigint",
-    "failures_by_reason": "json", "stopped": "varchar", "job": "json",
+    "failures_by_reason": "json", "stopped": "varchar", "routing": "json", "job": "json",
 }  # fmt: skip
 
 

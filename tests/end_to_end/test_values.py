@@ -155,3 +155,21 @@ def test_examples_travel_in_every_dialect(tmp_path: Path, dialect: str) -> None:
         report = run(job, settings=Settings())
     assert report.rows == 3 and len(seen) >= 3
     assert all("a green pan" in words and '{"what":"pan"}' in words for words in seen)
+
+
+def test_both_models_share_one_ceiling(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.jsonl", 40)
+
+    def model(asked: Any) -> str:
+        return json.dumps({key: "nowhere" for key in ("what", "where")})
+
+    with FakeQwen(model) as qwen:
+        options = {"model": "qwen-flash", "final": "qwen-max", "schema": "what, where", "max_tokens": 20_000}
+        job = job_for(tmp_path / "texts.jsonl", tmp_path / "out", qwen, max_output_tokens=64, concurrency=4, **options)
+        report = run(job, settings=Settings())
+        assert report.stopped is not None and report.stopped.startswith("budget") and 0 < report.undone < 40
+        spent = query(tmp_path / "out", "select sum(input_tokens + output_tokens)::bigint as n from extraction_calls")
+        assert spent.to_pylist()[0]["n"] <= 20_000
+        more = run(job.model_copy(update={"max_tokens": None}), settings=Settings())
+        assert more.undone == 0
+        assert qwen.count == 80, "each record one call of each model, whatever came between"
