@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from extractors.calibration import Pair
 from extractors.continuation import answered
 from extractors.corrections import value_at, with_value
 from extractors.errors import JobError
@@ -25,7 +26,6 @@ from schemas.jsonschema import subschema
 
 MOST_FIELDS = 24
 """Fields that the final is asked of one record."""
-Pair = tuple[float, bool]
 _PARTS = 10
 
 

@@ -15,6 +15,8 @@ from pydantic import GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
+from schemas.arrow_types import SchemaMappingError
+
 KEY = "x-verbatim"
 """The keyword in JSON Schema."""
 
@@ -26,12 +28,7 @@ class Verbatim:
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        made = handler(schema)
-        if "anyOf" in made:
-            # Annotated[str | None, Verbatim()]: the mark belongs to the string.
-            made["anyOf"] = [_marked(branch) for branch in made["anyOf"]]
-            return made
-        return _marked(made)
+        return _marked(handler(schema))
 
 
 def is_verbatim(schema: Mapping[str, Any]) -> bool:
@@ -47,7 +44,19 @@ def has_verbatim(schema: Any) -> bool:
 
 
 def _marked(schema: JsonSchemaValue) -> JsonSchemaValue:
-    return {**schema, KEY: True} if schema.get("type") == "string" else schema
+    """The schema with its strings marked: itself, those of a union, or the items of a list. Raises
+    ``SchemaMappingError`` where there is none."""
+    if schema.get("type") == "string" and "format" not in schema and "enum" not in schema:
+        return {**schema, KEY: True}
+    if schema.get("type") == "array" and isinstance(schema.get("items"), dict):
+        return {**schema, "items": _marked(schema["items"])}
+    if "anyOf" in schema:
+        branches = [one if one.get("type") == "null" else _marked(one) for one in schema["anyOf"]]
+        return {**schema, "anyOf": branches}
+    raise SchemaMappingError(
+        f"Verbatim() is for str, list[str] and str | None, not for a field of the kind {schema.get('type', 'object')}: "
+        "a span of a record is text"
+    )
 
 
 def _marks(schema: Any) -> Iterator[None]:

@@ -69,6 +69,18 @@ def test_a_schema_of_each_kind_can_mark_a_field(tmp_path: Path) -> None:
     assert answer_schema(Sale)["properties"]["place"] == {"anyOf": [marked, {"type": "null"}]}
 
 
+def test_a_mark_on_a_list_is_a_mark_on_its_items_and_on_a_number_an_error() -> None:
+    class Listed(BaseModel):
+        names: Annotated[list[str], Verbatim()]
+
+    class Counted(BaseModel):
+        count: Annotated[int, Verbatim()]
+
+    assert answer_schema(Listed)["properties"]["names"]["items"] == {"type": "string", "x-verbatim": True}
+    with pytest.raises(SchemaMappingError, match="not for a field of the kind integer"):
+        answer_schema(Counted)
+
+
 def test_a_mark_on_a_format_with_a_type_of_its_own_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "bad.json"
     day = {"type": "string", "format": "date", "x-verbatim": True}
