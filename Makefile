@@ -6,7 +6,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help venv demo weights test test-full lint lock simulator clean
+.PHONY: help venv demo ui weights browser test test-full lint lock simulator clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,15 +31,23 @@ lint: venv  ## Style, types and one-way imports
 weights: venv
 	-$(BIN)/quarry model pull local-0.5b  # without it the tests of the embedded model are skipped, and say so
 
-test: lint weights  ## Everything a landing needs (15 minutes at most on 2 cores)
+browser:  ## Chromium for the tests of the HTML report (Debian's, when this is root and it is missing)
+	@test -x /usr/bin/chromium || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } \
+	  || echo "no Chromium at /usr/bin/chromium: the tests of the report in a browser are skipped, and say so"
+
+test: lint weights browser  ## Everything a landing needs (15 minutes at most on 2 cores)
 	$(BIN)/python -m pytest -m "not slow"
 
-test-full: lint weights  ## The same, and the slow tests
+test-full: lint weights browser  ## The same, and the slow tests
 	$(BIN)/python -m pytest
 
 lock:  ## Resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --extra dev pyproject.toml -o requirements-dev.lock
+
+ui: venv  ## Prefect's server, Quarry's deployments and a worker on this machine, until Ctrl-C (flags: make ui FLAGS="--port 4300")
+	$(BIN)/python -m flows.ui $(FLAGS)
 
 simulator: venv  ## A Qwen-like service on loopback, until Ctrl-C (flags: make simulator FLAGS="--faults 429=0.2 --rpm 600")
 	$(BIN)/python -m tests.fakes.qwen --answer from-schema --rules documented --cache $(FLAGS)

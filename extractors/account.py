@@ -77,6 +77,8 @@ class Share:
     tpm: int | None
     stats: LimitStats
     waiting: deque[Place] = field(default_factory=deque)
+    gone: bool = False
+    """It has left, and its places with it; a call of it that ends later gives none back."""
 
     @property
     def has_room(self) -> bool:
@@ -127,10 +129,11 @@ class Account:
             return share
 
     def leave(self, share: Share) -> None:
-        """A run has ended, with no call in flight."""
+        """A run has ended. The places of calls that are still in flight, where it was broken off, are given back."""
         with self._lock:
-            if share not in self._shares:
+            if share.gone:
                 return
+            share.gone = True
             self._shares.remove(share)
             self.in_flight -= share.stats.in_flight
             self.window = min(self.window, self._ceiling())
@@ -159,8 +162,7 @@ class Account:
             with self._lock:
                 if place.let_in:
                     # Let in and cancelled in the same moment: the room goes to the next.
-                    self.in_flight -= 1
-                    share.stats.in_flight -= 1
+                    self._give_back(share)
                 elif place in share.waiting:
                     share.waiting.remove(place)
                 self._admit()
@@ -194,8 +196,7 @@ class Account:
     def leave_room(self, share: Share, epoch: int, result: ChatReply | CallError | None, *, estimated: int = 0) -> None:
         """A call has ended (None: with an exception); its room goes to who waits, and its result is learned from."""
         with self._lock:
-            self.in_flight -= 1
-            share.stats.in_flight -= 1
+            self._give_back(share)
             if result is not None:
                 if self._tokens is not None:
                     # A reply that tells no usage took what was estimated; an error that tells none took nothing.
@@ -255,6 +256,11 @@ class Account:
         stats.in_flight += 1
         if stats.in_flight > stats.most_in_flight:
             stats.most_in_flight = stats.in_flight
+
+    def _give_back(self, share: Share) -> None:
+        share.stats.in_flight -= 1
+        if not share.gone:
+            self.in_flight -= 1
 
     def _ceiling(self) -> int:
         return max((share.concurrency for share in self._shares), default=0)

@@ -14,7 +14,7 @@ from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.pipeline import Watcher, run
 from extractors.report import RunReport
-from extractors.sources import open_dataframe
+from extractors.sources import Source, open_dataframe
 from extractors.store.catalog import current_rows, open_failures
 from schemas.job import ExtractionJob
 
@@ -87,8 +87,9 @@ class Options(TypedDict, total=False):
 class Extraction:
     """What a run left behind. ``report`` holds its counts; the tables are read from the output folder."""
 
-    def __init__(self, report: RunReport) -> None:
+    def __init__(self, report: RunReport, *, source: Source | None = None) -> None:
         self.report = report
+        self._source = source
 
     def rows(self) -> pa.Table:
         """The current rows of the run's recipe, one for each record that has one."""
@@ -103,6 +104,24 @@ class Extraction:
     def failures(self) -> pa.Table:
         """The open ledger entries of the run's recipe."""
         return open_failures(self.report.out, name=self.report.name, recipe=self.report.recipe)
+
+    def write_report(self, file: str | Path | None = None, *, limit: int = 10_000, texts: bool = True) -> Path:
+        """Write the run's recipe as one HTML page that opens from disk; its path, ``OUT/report.html`` by default.
+
+        ``limit``: records in the page; ``texts=False`` leaves the source texts out. Raises ``OutputError``.
+        """
+        # Not at the top: the command line imports this module for its options, and must be quick.
+        from extractors.reporting import write_report
+
+        return write_report(
+            self.report.out,
+            file,
+            schema=self.report.name,
+            recipe=self.report.recipe,
+            limit=limit,
+            texts=texts,
+            source=self._source,
+        ).path
 
     def __repr__(self) -> str:
         report = self.report
@@ -154,7 +173,8 @@ def extract(
         else None
     )
     model = None if isinstance(schema, str) else schema
-    return Extraction(run(job, settings=settings, schema=model, source=frame, watch=watch))
+    report = run(job, settings=settings, schema=model, source=frame, watch=watch)
+    return Extraction(report, source=frame)
 
 
 def explain(error: ValidationError) -> str:

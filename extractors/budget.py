@@ -8,7 +8,8 @@ budget where the model thinks. All of it is priced at the dearest tier that it c
 
 After the call the real usage takes the place of the reservation. Where the other side may have charged
 without saying what (a time-out, a connection cut after the request left, a reply without usage, a
-stream not heard to its end, a call cancelled in flight, a gateway's 502 or 504), the worst case stays charged: a ceiling errs on the safe side.
+stream not heard to its end or with an error in its middle, a usage without its input, a call cancelled in flight, a
+gateway's 502 or 504), the worst case stays charged: a ceiling errs on the safe side.
 """
 
 from __future__ import annotations
@@ -82,6 +83,15 @@ class Budget:
         self.open = 0
         """Reservations that are not settled yet."""
         self._waiting: deque[tuple[Amount, asyncio.Future[None]]] = deque()
+
+    @property
+    def left(self) -> tuple[Decimal | None, int | None]:
+        """Money and tokens that are neither spent nor reserved; None where there is no ceiling."""
+        taken = self.spent + self.reserved
+        return (
+            None if self.max_cost is None else self.max_cost - taken.cost,
+            None if self.max_tokens is None else self.max_tokens - taken.tokens,
+        )
 
     async def reserve(self, worst: Amount) -> None:
         """Set ``worst`` aside. Waits while calls in flight may give room back; raises ``BudgetReached`` when
@@ -212,12 +222,13 @@ def _charged(result: ChatReply | CallError, worst: Amount, pricing: Pricing) -> 
     usage = result.usage
     if isinstance(result, ChatReply) and result.usage_estimated:
         return worst
-    if usage.total_tokens:
+    if usage.input_tokens:
         return _amount(usage, pricing)
-    if isinstance(result, CallError) and (
-        result.code == NOT_SENT or (result.kind in _NOT_CHARGED and result.http_status not in _GATEWAYS)
-    ):
-        return Amount()
+    if isinstance(result, CallError) and not usage.total_tokens:
+        # Usage without input is half of one: no call has none.
+        free = result.kind in _NOT_CHARGED and result.http_status not in _GATEWAYS and not result.begun
+        if free or result.code == NOT_SENT:
+            return Amount()
     return worst
 
 

@@ -1,7 +1,8 @@
 """Opens the way to a model: the transport, and the policies around it, in one order.
 
-``KeyAdvice(WarmUp(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport))))))))``, from the outside:
+``Traced(KeyAdvice(WarmUp(asking(Retrying(Limited(Gate(shaping(Budgeted(HttpTransport)))))))))``, from the outside:
 
+- ``Traced`` tells of each call, where telemetry is configured (``traced``);
 - ``KeyAdvice`` puts a refused key into words;
 - ``WarmUp`` lets the first call end before the others begin, where the provider caches prefixes. Those that wait hold
   nothing;
@@ -51,6 +52,9 @@ async def connect(
     on_limits: Callable[[LimitStats], None],
     permit: Permit | None = None,
     final_address: str = "",
+    final_traced: Callable[[Call], Call] | None = None,
+    on_budget: Callable[[Budget], None] | None = None,
+    traced: Callable[[Call], Call] | None = None,
 ) -> Call:
     """The call that the engine asks through. ``permit`` is a limit that all machines share; ``final_address`` is that
     of the endpoint's final model, which has policies of its own and the same budget. Raises ``JobError`` for a ceiling
@@ -58,12 +62,24 @@ async def connect(
     budget = None
     if job.max_cost is not None or job.max_tokens is not None:
         budget = Budget(job.max_cost, job.max_tokens)
-    call = await _connect_one(job, endpoint, address, stack, stopping, budget, on_limits=on_limits, permit=permit)
+        if on_budget is not None:
+            on_budget(budget)
+    call = await _connect_one(
+        job, endpoint, address, stack, stopping, budget, on_limits=on_limits, permit=permit, traced=traced
+    )
     final = endpoint.final
     if final is None or final.model == endpoint.model:
         return call
     other = await _connect_one(
-        job, final, final_address, stack, stopping, budget, on_limits=lambda stats: None, permit=permit
+        job,
+        final,
+        final_address,
+        stack,
+        stopping,
+        budget,
+        on_limits=lambda stats: None,
+        permit=permit,
+        traced=final_traced,
     )
 
     async def asked(request: ChatRequest) -> ChatReply | CallError:
@@ -82,6 +98,7 @@ async def _connect_one(
     *,
     on_limits: Callable[[LimitStats], None],
     permit: Permit | None,
+    traced: Callable[[Call], Call] | None,
 ) -> Call:
     """The policies around one model."""
     transport = await stack.enter_async_context(
@@ -122,7 +139,8 @@ async def _connect_one(
     call = fallback.asking(retrying)
     if worth_waiting_for(endpoint.profile):
         call = WarmUp(call, profile=endpoint.profile, sleep=sleep)
-    return KeyAdvice(call, address, endpoint.api_key)
+    call = KeyAdvice(call, address, endpoint.api_key)
+    return call if traced is None else traced(call)
 
 
 class Gate:

@@ -10,9 +10,10 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
@@ -28,6 +29,8 @@ from extractors.store.journal import Journal, entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Commit, Store
+from extractors.telemetry.ids import RECORD
+from extractors.telemetry.observer import Observer
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted, Failed, Outcome, Reason
 from schemas.usage import Usage
@@ -47,6 +50,10 @@ class ChunkDone:
     latencies: tuple[float, ...] = ()
     tries: int = 0
     replayed: int = 0
+    tries_by_status: dict[str, int] = field(default_factory=dict)
+    """HTTP tries by what became of them: ``ok`` or a kind of error."""
+    retries: int = 0
+    """Tries that followed a failed one of the same call."""
     routed: Routed = field(default_factory=Routed)
 
 
@@ -83,6 +90,7 @@ class Engine:
         alive: Callable[[], Coroutine[Any, Any, str | None]],
         pictures_at_once: int = 64,
         final_dialect: str | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self._recipe = recipe
         self._store = store
@@ -92,6 +100,7 @@ class Engine:
         self._run_id = run_id
         self._replay = replay
         self._alive = alive
+        self._observer = observer
         self.progress = Progress()
         self.stopped: str | None = None
         self.fatal: QuarryError | None = None
@@ -142,6 +151,16 @@ class Engine:
     # Inside the loop ----------------------------------------------------------------------------
 
     async def _process(self, chunk: Chunk) -> ChunkDone:
+        if self._observer is None:
+            return await self._work(chunk)
+        with self._observer.chunk(chunk.chunk_id, chunk.size) as sums:
+            done = await self._work(chunk)
+            if done.commit is not None:
+                sums |= {"quarry.rows": done.commit.rows, "quarry.failures": done.commit.failures}
+            sums |= {"quarry.undone": done.undone, "quarry.tries": done.tries}
+            return done
+
+    async def _work(self, chunk: Chunk) -> ChunkDone:
         journal = self._store.journal(chunk.chunk_id)
         work = _ChunkWork()
         try:
@@ -164,21 +183,27 @@ class Engine:
             tuple(call.latency for call in work.calls if call.status == "ok"),
             len(work.calls),
             work.replayed,
-            Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
+            dict(Counter(call.status for call in work.calls)),
+            sum(call.try_number > 1 for call in work.calls),
+            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
         if not work.items:
             return None
         name = chunk.chunk_id if not undone else chunk_name([item.record for item in work.items])
+        here = copy_context()  # what the store logs is about this chunk
         return await self._loop.run_in_executor(
             self._writer,
-            lambda: self._store.commit(name, work.items, work.calls, run_id=self._run_id, at=datetime.now(UTC)),
+            lambda: here.run(
+                self._store.commit, name, work.items, work.calls, run_id=self._run_id, at=datetime.now(UTC)
+            ),
         )
 
     async def _answer(self, group: Group, journal: Journal, work: _ChunkWork) -> None:
         """Bring one fingerprint's records to their outcome, or leave them undone."""
         first = group.records[0]
+        RECORD.set(first.record_id)
         try:
             if group.donor is not None:
                 outcome = self._store.read_outcome(group.donor, first.fingerprint)
@@ -195,6 +220,7 @@ class Engine:
             self.progress.rows += len(items)
         else:
             self.progress.failures += len(items)
+            logger.info("a record failed: %s", outcome.reason.value)
 
     async def _extract(self, group: Group, journal: Journal, work: _ChunkWork) -> tuple[Outcome, list[CallRecord]]:
         """A record's outcome and calls. Its pictures are loaded in a thread, those of a few records at a time."""

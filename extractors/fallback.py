@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from extractors.errors import BudgetReached
 from extractors.learned import Learned, Lesson, Switch
 from extractors.qwen.fitting import SEEN_ACCEPTED
 from extractors.qwen.modes import compile_shape, with_the_word_json
@@ -94,6 +95,9 @@ class ModeFallback:
             for _ in range(_MOST_STEPS):
                 try:
                     result = await call(request)
+                except BudgetReached as reached:
+                    reached.earlier = (*refusals, *reached.earlier)
+                    raise
                 finally:
                     sent = self._sent.pop(id(request), request)
                 if not (isinstance(result, CallError) and result.kind is ErrorKind.UNSUPPORTED):

@@ -41,6 +41,7 @@ from extractors.sources import Source, open_source
 from extractors.store.catalog import build_catalog
 from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
 from extractors.store.store import Store
+from extractors.telemetry.observer import Observer
 from schemas.arrow import SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.loading import load_schema
@@ -146,19 +147,41 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(older_objects_set_aside())
         source = stack.enter_context(source or open_source(job))
-        store = stack.enter_context(_open_store(job, recipe, source))
+        store = stack.enter_context(_open_store(job, recipe, source, retrying=retry is not None))
         plan = stack.enter_context(
             Plan.make(source, store.keys(), scratch=store.scratch, chunk_size=job.chunk_size, retry=retry)
         )
         tally = _Tally(plan.counts)
+        observer = stack.enter_context(
+            Observer(
+                run_id,
+                info={
+                    "schema": recipe.name,
+                    "recipe": recipe.id[:8],
+                    "model": answering.model,
+                    "engine": engine_name,
+                    "lane": job.lane,
+                },
+                currency=answering.pricing.currency,
+                write=partial(store.write_metrics, run_id),
+                secret=answering.api_key,
+            )
+        )
+        observer.planned(plan.counts)
         engine: Engine | BatchLane | None = None
         lane: BatchLane | None = None
         if plan.counts.new:
             replay = store.replay()
             address = stack.enter_context(answering.serve(progress=watch.fetching))
-            final, final_address = answering.final, ""
+            final, final_address, final_traced = answering.final, "", None
             if final is not None and final.model != answering.model:
                 final_address = stack.enter_context(final.serve(progress=watch.fetching))
+                final_traced = observer.layer(final_address, embedded=final.embedded is not None)
+            traced = observer.layer(address, embedded=answering.embedded is not None)
+
+            def watch_limits(stats: LimitStats) -> None:
+                tally.watch_limits(stats)
+                observer.limited_by(stats)
 
             def open_engine(taken: Amount, known: Known) -> Engine:
                 return Engine(
@@ -169,9 +192,12 @@ def run(
                         _less(job, taken),
                         answering,
                         address,
-                        on_limits=tally.watch_limits,
+                        on_limits=watch_limits,
                         permit=permit,
                         final_address=final_address,
+                        on_budget=observer.bounded_by,
+                        traced=traced,
+                        final_traced=final_traced,
                     ),
                     dialect=answering.dialect.name,
                     final_dialect=None if final is None else final.dialect.name,
@@ -179,6 +205,7 @@ def run(
                     replay=known,
                     alive=liveness(address),
                     pictures_at_once=min(answering.concurrency, 64),
+                    observer=observer,
                 )
 
             def conducted(engine: Engine, chunks: Iterator[Chunk]) -> Iterable[ChunkDone]:
@@ -211,6 +238,7 @@ def run(
             watch.planned(plan.counts, engine.progress)
             for done in finished:
                 tally.add(done)
+                observer.chunk_done(done)
                 watch.chunk_done(done, engine.progress)
             if not tally.undone and retry is None:
                 # Only now: a leftover journal may hold answers to what was not finished, and a retry
@@ -233,6 +261,7 @@ def run(
             stopped=engine.stopped if engine else None,
             saved=lane.saved if lane else None,
         )
+        observer.ended(report, engine.fatal if engine is not None else None)
         store.write_run(run_id, {**report.as_dict(), "job": job.model_dump(mode="json", by_alias=True)})
         build_catalog(Path(job.out))
     if engine is not None and engine.fatal is not None:
@@ -380,7 +409,7 @@ def model_of(job: ExtractionJob) -> type[BaseModel]:
         raise SchemaError(str(error)) from error
 
 
-def _open_store(job: ExtractionJob, recipe: Recipe, source: Source) -> Store:
+def _open_store(job: ExtractionJob, recipe: Recipe, source: Source, *, retrying: bool) -> Store:
     return Store.open(
         job.out,
         name=recipe.name,
@@ -389,6 +418,7 @@ def _open_store(job: ExtractionJob, recipe: Recipe, source: Source) -> Store:
         codec=recipe.codec,
         kept=source.kept,
         ledger_text=job.ledger_text,
+        retrying=retrying,
     )
 
 

@@ -25,6 +25,7 @@ from extractors.report import RunReport
 from flows.blocks import settings_with
 from flows.extract import final_state
 from flows.form import JobForm
+from flows.run_logs import show_ids
 
 _DEFAULT_WAIT = 900
 
@@ -42,6 +43,7 @@ def extract_in_batches(job: JobForm, again_after: int = _DEFAULT_WAIT) -> State[
         job: What to extract; its lane is batch or mixed.
         again_after: Seconds until the same flow run looks again.
     """
+    show_ids()
     lane = job.lane if job.lane != "live" else "batch"
     report = run(
         job.model_copy(update={"lane": lane, "batch_wait": False}),
@@ -64,6 +66,7 @@ def collect_batches(out: str) -> State[dict[str, Any]]:
     Args:
         out: The output folder.
     """
+    show_ids()
     reports = errands.collect_batches(Path(out), settings=lambda job: settings_with(job.credentials))
     show_batches(Path(out))
     rows = sum(report.rows for report in reports)

@@ -17,6 +17,7 @@ def main() -> int:
     from extractors.endpoint import DEFAULT_MODEL
     from extractors.errors import QuarryError
     from extractors.qwen.weights import ensure
+    from extractors.reporting import write_report
     from flows.cli import terminal
     from flows.cli.inspect import show_output
     from flows.cli.through_prefect import run_flow
@@ -49,12 +50,17 @@ def main() -> int:
         f"{calls:,} calls, {tokens:,} tokens, 0 USD (the model ran here), {sum(r.seconds for r in reports):,.0f} s"
     )
     show_output(Path(OUT), limit=3, as_json=False)
+    console.print("\n[bold]the report of each, to be opened in a browser[/bold]")
+    for report in reports:
+        page = write_report(OUT, f"{OUT}/{report.name}.html", schema=report.name, recipe=report.recipe)
+        console.print(f"  {page.path}", markup=False)
     console.print("\nnext:")
     names = [report.name for report in reports]
     console.print(
         f"  .venv/bin/python -c \"import duckdb; duckdb.connect('{OUT}/catalog.duckdb', read_only=True).sql('from {names[0]}').show()\"",
         markup=False,
     )
+    console.print(f"  .venv/bin/quarry report {OUT} --open    # the latest run's page", markup=False)
     console.print(f"  .venv/bin/quarry failures {OUT}", markup=False)
     console.print(f"  .venv/bin/quarry retry {OUT} --where retryable", markup=False)
     console.print("  make demo        # asks only what is missing: now nothing", markup=False)

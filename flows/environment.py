@@ -10,7 +10,7 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "extractors",
-    # The engine logs from a thread of its own, which belongs to no flow run: those lines go to the console only.
+    # A line from a thread that belongs to no flow run goes to the console only.
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
 }
 
@@ -19,3 +19,5 @@ def prepare() -> None:
     """Give Prefect its defaults, in this process and in those that it starts."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if os.environ.get("QUARRY_LOG_FORMAT", "").strip().lower() == "json":
+        os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER", "json")

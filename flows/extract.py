@@ -30,6 +30,7 @@ from extractors.store.plan import Chunk, PlanCounts
 from flows.blocks import settings_with
 from flows.form import JobForm
 from flows.limits import global_rate
+from flows.run_logs import show_ids
 from flows.signals import ended_by_signal
 from flows.summary import failure_rows, summary_markdown
 from schemas.job import ExtractionJob
@@ -58,6 +59,7 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
     Args:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
+    show_ids()
     watch = _Artifacts(ALSO.get() or Silent())
     control = Control()
     with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
@@ -73,7 +75,8 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
     watch.finish(job, report)
     name, message = final_state(report, job.max_failure_rate)
     get_run_logger().info(message)
-    signalled.pass_on()
+    if (cancelled := signalled.cancelled(message)) is not None:
+        return cancelled
     if name == "Failed":
         return Failed(message=message, data=report.as_dict())
     return Completed(name=name, message=message, data=report.as_dict())

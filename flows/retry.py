@@ -14,6 +14,7 @@ from extractors.pipeline import Control, run
 from extractors.retrying import retry_jobs
 from flows.blocks import settings_with
 from flows.limits import global_rate
+from flows.run_logs import show_ids
 from flows.signals import ended_by_signal
 from flows.summary import summary_markdown
 
@@ -35,6 +36,7 @@ def retry_failures(
         model: Another model; the rows stay in the failed records' own recipe.
         base_url: The other model's address.
     """
+    show_ids()
     changes = {} if base_url is None else {"base_url": base_url}
     closed = left = 0
     runs = []
@@ -60,7 +62,8 @@ def retry_failures(
             left += report.failures + report.undone
     message = f"{closed} failures closed, {left} left" if runs else "no open failure matches: nothing was asked"
     get_run_logger().info(message)
-    signalled.pass_on()
+    if (cancelled := signalled.cancelled(message)) is not None:
+        return cancelled
     if runs and not closed and left:
         return Failed(message=message, data={"runs": runs})
     return Completed(message=message, data={"runs": runs})

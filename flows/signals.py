@@ -12,6 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Cancelled
 
 from extractors.pipeline import Control
 
@@ -25,12 +32,20 @@ class Signalled:
 
     number: int | None = None
 
-    def pass_on(self) -> None:
-        """Give the signal to who would have had it: Prefect makes the run's state of it. Nothing, when there was none."""
-        if self.number is not None:
-            os.kill(os.getpid(), self.number)
-            # The handler runs in the main thread, which this is; it does not come back.
-            signal.pause()
+    def cancelled(self, message: str) -> State[Any] | None:
+        """The state of a run that ended because somebody cancelled it; None when it ended by itself.
+
+        Where the process was asked to end for another reason, the signal goes on to Prefect's own handler, which
+        tells of a crash: then this does not come back."""
+        if self.number is None:
+            return None
+        with get_client(sync_client=True) as client:
+            state = client.read_flow_run(UUID(str(flow_run.id))).state
+        if state is not None and state.is_cancelling():
+            return Cancelled(message=message)
+        os.kill(os.getpid(), self.number)
+        signal.pause()
+        return None
 
 
 @contextmanager

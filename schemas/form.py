@@ -51,6 +51,17 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
 """A group -> its title and the job's fields in it."""
 FIRST = ("source", "schema", "out", "text", "id", "keep", "model", "lane", "instructions")
 """What every job says, in the order in which one thinks of it."""
+TITLES: Mapping[str, str] = {
+    "schema": "What to extract",
+    "out": "Output folder",
+    "id": "Id column",
+    "text": "Text column or template",
+    "keep": "Columns to keep",
+    "rpm": "Requests a minute",
+    "tpm": "Tokens a minute",
+    "image": "Picture column",
+    "base_url": "Base URL",
+}
 ADVANCED = ("advanced", "Advanced")
 HIDDEN = frozenset({"engine", "duckdb", "sql"})
 """``engine`` is Prefect where there is a form; the other two belong to a kind of source."""
@@ -141,6 +152,8 @@ def _shown(name: str, own: Mapping[str, Any], choices: Mapping[str, Sequence[str
         shown = {**next((one for one in branches if one.get("type") == "number"), branches[0]), **shown}
     if shown.get("default", ...) is None:
         del shown["default"]
+    if name in TITLES:
+        shown["title"] = TITLES[name]
     if name in choices:
         plain = {
             key: value

@@ -27,7 +27,7 @@ def _guarded(self: socket.socket, address: Any) -> None:
 @pytest.fixture(autouse=True)
 def _only_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     for name in list(os.environ):
-        if name.startswith(("DASHSCOPE_", "QWEN_")) or name == "QUARRY_PROFILES":
+        if name.startswith(("DASHSCOPE_", "QWEN_", "OTEL_")) or name == "QUARRY_PROFILES":
             monkeypatch.delenv(name)
     monkeypatch.setenv("QUARRY_HOME", str(tmp_path_factory.mktemp("home", numbered=True)))
     monkeypatch.setattr(socket.socket, "connect", _guarded)

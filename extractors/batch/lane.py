@@ -176,8 +176,9 @@ class BatchLane:
             for number, places in look.chunks.items():
                 live.setdefault(number, []).extend(places)
             taken = []
-        for one in taken:
-            self._submit(one, look)
+        while taken:
+            # What is submitted is on disk; nothing of it is held while the next one is uploaded.
+            self._submit(taken.pop(0), look)
         if live:
             yield from self._go_live(chunks, live)
         if look.unpaid and not self._pending.under_way():
@@ -272,7 +273,7 @@ class BatchLane:
         digests = digests_in(self._ledger.requests(entry.name))
         entry = self._take(entry, digests, skip=None)
         self._pending.entries[number] = entry
-        dirty = self._pending.ended(number, digests)
+        dirty = self._pending.ended(number)
         if entry.status == "failed" and not any(line is not None for _, _, line in entry.problems):
             words = "; ".join(f"{message} ({code})" for code, message, _ in entry.problems) or "no reason was given"
             raise BatchRefused(f"batch {entry.batch_id} was refused as a whole: {words}. Its records are undone")

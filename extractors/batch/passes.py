@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
@@ -200,4 +201,13 @@ class Passes:
                 self.progress.failures += 1
             if isinstance(item.outcome, Failed):
                 reasons[item.outcome.reason.value] = reasons.get(item.outcome.reason.value, 0) + 1
-        return ChunkDone(chunk.chunk_id, commit, chunk.size - len(items), reasons, (), len(calls))
+        return ChunkDone(
+            chunk.chunk_id,
+            commit,
+            chunk.size - len(items),
+            reasons,
+            (),
+            len(calls),
+            tries_by_status=dict(Counter(call.status for call in calls)),
+            retries=sum(call.try_number > 1 for call in calls),
+        )

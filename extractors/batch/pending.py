@@ -1,10 +1,18 @@
-"""Batches that are under way or not used up, the requests in them, and the chunks that wait for them."""
+"""Batches that are under way or not used up, the requests in them, and the chunks that wait for them.
+
+A million requests are held in sixteen megabytes: the first 64 bits of each digest, sorted, and the number of its batch. Two
+requests that share them (once in tens of millions of runs) wait for each other's batch as well, and are asked after it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from extractors.batch.ledger import BatchEntry
+
+_PREFIX = 8
 
 
 class Pending:
@@ -12,7 +20,8 @@ class Pending:
 
     def __init__(self) -> None:
         self.entries: dict[int, BatchEntry] = {}
-        self._asked: dict[bytes, int] = {}
+        self._prefixes = np.empty(0, np.uint64)
+        self._numbers = np.empty(0, np.uint32)
         self._waiting: dict[int, set[int]] = {}
 
     def add(self, entry: BatchEntry, digests: Iterable[bytes], *, chunks: Iterable[int] = ()) -> int:
@@ -20,22 +29,30 @@ class Pending:
         number = len(self.entries)
         self.entries[number] = entry
         self._waiting[number] = set(chunks)
-        for digest in digests:
-            self._asked[digest] = number
+        fresh = np.frombuffer(b"".join(digest[:_PREFIX] for digest in digests), np.uint64)
+        if len(fresh):
+            prefixes = np.concatenate([self._prefixes, fresh])
+            numbers = np.concatenate([self._numbers, np.full(len(fresh), number, np.uint32)])
+            # Stable: of a request that is in several batches, the last one's comes last.
+            order = np.argsort(prefixes, kind="stable")
+            self._prefixes, self._numbers = prefixes[order], numbers[order]
         return number
 
     def waits(self, digest: bytes, chunk: int) -> bool:
         """Whether a batch is to answer this request; then ``chunk`` waits for that batch."""
-        number = self._asked.get(digest)
-        if number is not None:
-            self._waiting.setdefault(number, set()).add(chunk)
-        return number is not None
+        if not len(self._prefixes):
+            return False
+        prefix = np.frombuffer(digest[:_PREFIX], np.uint64)[0]
+        place = int(np.searchsorted(self._prefixes, prefix, side="right")) - 1
+        if place < 0 or self._prefixes[place] != prefix:
+            return False
+        self._waiting.setdefault(int(self._numbers[place]), set()).add(chunk)
+        return True
 
-    def ended(self, number: int, digests: Iterable[bytes]) -> set[int]:
+    def ended(self, number: int) -> set[int]:
         """A batch answers nothing any more; the chunks that waited for it."""
-        for digest in digests:
-            if self._asked.get(digest) == number:
-                del self._asked[digest]
+        others = self._numbers != number
+        self._prefixes, self._numbers = self._prefixes[others], self._numbers[others]
         return self._waiting.pop(number, set())
 
     def under_way(self) -> list[int]:

@@ -18,7 +18,7 @@ _BUFFER = 1 << 20
 
 @dataclass(slots=True)
 class RequestFile:
-    """A file that is being written, or is whole. ``digests`` are the requests' in the order of the lines."""
+    """A file that is being written, or is whole."""
 
     name: str
     tag: str
@@ -30,14 +30,21 @@ class RequestFile:
     size: int = 0
     worst: Amount = field(default_factory=Amount)
     worst_line: Amount = field(default_factory=Amount)
-    digests: list[bytes] = field(default_factory=list)
+    _digests: bytearray = field(default_factory=bytearray)
+    """One after the other, for a list of a million would be large; all are of one length."""
+
+    @property
+    def digests(self) -> list[bytes]:
+        """The requests' digests, in the order of the lines."""
+        width = len(self._digests) // max(1, self.lines)
+        return [bytes(self._digests[at : at + width]) for at in range(0, len(self._digests), max(1, width))]
 
     def add(self, line: bytes, digest: bytes, worst: Amount) -> None:
         """One request more. Raises ``OSError``."""
         self.file.write(line)
         self.lines += 1
         self.size += len(line)
-        self.digests.append(digest)
+        self._digests += digest
         self.worst += worst
         self.worst_line = Amount(max(self.worst_line.cost, worst.cost), max(self.worst_line.tokens, worst.tokens))
 

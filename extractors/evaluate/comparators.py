@@ -23,6 +23,7 @@ Without a rule: texts ``text``; enums, booleans and integers ``exact``; other nu
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable
@@ -32,7 +33,6 @@ from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import Any
 
-import orjson
 from rapidfuzz.distance import Indel
 
 from extractors.errors import JobError
@@ -111,8 +111,9 @@ def _exact(expected: Any, got: Any) -> float:
     return float(_canonical(expected) == _canonical(got))
 
 
-def _canonical(value: Any) -> bytes:
-    return orjson.dumps(_plain(value), option=orjson.OPT_SORT_KEYS)
+def _canonical(value: Any) -> str:
+    # Not orjson, which has no integers beyond 64 bits.
+    return json.dumps(_plain(value), sort_keys=True)
 
 
 def _plain(value: Any) -> Any:

@@ -85,7 +85,13 @@ class Comparison:
 
 
 def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B"), seed: int = 0) -> Comparison:
-    """Compare two evaluations of one golden set. Raises ``JobError`` where they share no record or no field."""
+    """Compare two evaluations of one golden set. Raises ``JobError`` where they share no record or no field,
+    and where they are one and the same."""
+    if (a.out, a.recipe) == (b.out, b.recipe):
+        raise JobError(
+            f"both are recipe {a.recipe}: they differ in nothing that a recipe is made of (schema, prompt, model, "
+            "instructions, parameters), so the second would be the first one's rows again"
+        )
     of_a, of_b = ({one.given.key: one for one in each.records} for each in (a, b))
     keys = [key for key in of_a if key in of_b]
     fields = [field for field in a.fields if field in b.by_field]

@@ -19,6 +19,7 @@ from extractors.errors import KeyRejected
 from extractors.qwen import chat
 from extractors.qwen.addresses import Route, endpoint_url
 from extractors.qwen.batch import BatchObject, FileObject, read_batch, read_file
+from extractors.qwen.hiding import HiddenKey
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import is_loopback
 from extractors.qwen.requests import CallError, ErrorKind
@@ -50,7 +51,7 @@ class BatchClient:
         secret = api_key.get_secret_value()
         if secret and (not (secret.isascii() and secret.isprintable()) or " " in secret):
             raise KeyRejected("the API key holds a space, a line break or a character outside of ASCII")
-        self._secret = secret.encode()
+        self._key = HiddenKey(api_key)
         headers = {"User-Agent": "quarry", "Accept-Encoding": "identity"}
         if secret:
             headers["Authorization"] = f"Bearer {secret}"
@@ -172,9 +173,8 @@ class BatchClient:
             raise self._broken(str(error)) from error
 
     def _refused(self, response: httpx.Response, body: bytes) -> BatchTrouble:
-        if self._secret:
-            body = body.replace(self._secret, b"[key]")
-        error = chat.decode(response.status_code, response.headers, body, model="", pricing=Pricing.free())
+        hidden = self._key.out_of(body)
+        error = chat.decode(response.status_code, response.headers, hidden, model="", pricing=Pricing.free())
         assert isinstance(error, CallError)
         return BatchTrouble(error, unclear=response.status_code >= 500)
 

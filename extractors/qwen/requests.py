@@ -201,6 +201,8 @@ class CallError:
     """The tries of the same call that failed before this one, oldest first."""
     mode: Mode | None = None
     """How structure was truly asked for, where that is not the request's own mode."""
+    begun: bool = False
+    """The answer had begun before it failed, so that it may be charged."""
 
     @property
     def retryable(self) -> bool:

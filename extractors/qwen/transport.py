@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from extractors.errors import KeyRejected
 from extractors.qwen.connection_errors import CONNECT_SECONDS, NOT_SENT, Unfit, connection_error
 from extractors.qwen.dialects import CHAT, EVENT_STREAM, Dialect
+from extractors.qwen.hiding import HiddenKey
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile, is_loopback
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest
@@ -75,7 +76,7 @@ class HttpTransport:
     ) -> None:
         self.url = dialect.url(base_url)
         self._target = httpx.URL(self.url)
-        self._key = api_key
+        self._key = HiddenKey(api_key)
         self._pricing = pricing
         self._profile = profile
         self._dialect = dialect
@@ -199,15 +200,13 @@ class HttpTransport:
         if response.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
             raise Unfit("the stream is packed, which was not asked for")
         parser = SseParser()
-        secret = self._key.get_secret_value().encode()
         size, hurried = 0, False
         async with aclosing(response.stream.__aiter__()) as chunks:  # type: ignore[union-attr, type-var]
             async for chunk in chunks:
                 size += len(chunk)
                 for event in parser.feed(chunk):
-                    # Some services quote the key that they refuse.
-                    hide = secret and secret in event.data
-                    reader.feed(replace(event, data=event.data.replace(secret, b"[key]")) if hide else event)
+                    hide = self._key.is_plain_in(event.data)
+                    reader.feed(replace(event, data=self._key.out_of(event.data)) if hide else event)
                 if size > self._max_body * STREAM_FRAMING or parser.held > self._max_body:
                     raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
                 if reader.error is not None or reader.looping or reader.json.extra > _CHATTER:
@@ -235,6 +234,10 @@ class HttpTransport:
             return reader.stopped("loop", usage=self._bound(reader, request, sent))
         if reader.ended or reader.reason or reader.error is not None:
             result = reader.result(headers=headers)
+            if isinstance(result, CallError):
+                # What was made before the error may be charged, and nobody says so.
+                begun = bool(reader.text or reader.thinking)
+                return replace(self._key.out_of_error(result), begun=begun)
             if isinstance(result, ChatReply) and reader.told is None:
                 return replace(result, usage=self._bound(reader, request, sent), usage_estimated=True)
             return result
@@ -280,12 +283,10 @@ class HttpTransport:
     def _decoded(self, response: httpx.Response, raw: bytes, model: str) -> ChatReply | CallError:
         decode = self._dialect.decode
         result = decode(response.status_code, response.headers, raw, model=model, pricing=self._pricing)
-        secret = self._key.get_secret_value().encode()
-        if secret and isinstance(result, CallError) and secret in raw:
-            # Some services quote the key that they refuse.
-            hidden = raw.replace(secret, b"[key]")
+        if isinstance(result, CallError) and self._key.is_in(raw):
+            hidden = self._key.out_of(raw)
             result = decode(response.status_code, response.headers, hidden, model=model, pricing=self._pricing)
-        return result
+        return self._key.out_of_error(result) if isinstance(result, CallError) else result
 
 
 def _proxy_for(url: httpx.URL) -> str | None:

@@ -23,6 +23,8 @@ from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
 _SYNC_SECONDS = 1.0
+RETRY = "retry-"
+"""What the journals of a retry begin with: a run over the source must not take their answers for left over."""
 
 
 class Journal:
@@ -75,6 +77,7 @@ class Replay:
         self.after = 0
         self._paths = list(paths)
         self._entries: dict[str, dict[str, Any]] = {}
+        self._retried: dict[Path, list[str]] = {}
         starts = [self._read(path) for path in paths]
         if starts:
             self.after = min(starts)
@@ -92,10 +95,13 @@ class Replay:
             self._entries.pop(request, None)
 
     def discard(self) -> None:
-        """Nothing is undone any more: delete the files."""
+        """Nothing is undone any more: delete the files. A retry's stay while one of their answers is unused: it
+        was paid for, and the same retry asks for it again."""
+        waiting = [path for path, asked in self._retried.items() if any(one in self._entries for one in asked)]
         for path in self._paths:
-            files.remove(path)
-        self._paths = []
+            if path not in waiting:
+                files.remove(path)
+        self._paths = waiting
 
     def _read(self, path: Path) -> int:
         """Take a file's entries; gives the commit after which it was begun (0: not known)."""
@@ -112,6 +118,8 @@ class Replay:
             entry = _parsed(text)
             if "request" in entry:
                 self._entries[entry["request"]] = entry
+                if path.name.startswith(RETRY):
+                    self._retried.setdefault(path, []).append(entry["request"])
             else:
                 after = entry["after"]
         return after

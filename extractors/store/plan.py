@@ -203,25 +203,27 @@ class Plan:
     def sample(self, most: int) -> list[str]:
         """Up to ``most`` of the texts to ask, by fingerprint order: unbiased, and the same every time."""
         # The texts are fetched for the chosen few only.
-        return [
-            text
-            for (text,) in self._con.cursor()
-            .execute(
-                f"select text from {_STAGED} s where s.rowid in (select ord from {_LEADERS} where asked "
-                "order by fingerprint limit ?) order by fingerprint",
-                [most],
-            )
-            .fetchall()
-        ]
+        found = self._read(
+            f"select text from {_STAGED} s where s.rowid in (select ord from {_LEADERS} where asked "
+            "order by fingerprint limit $most) order by fingerprint",
+            {"most": most},
+            limits=_MEMORY,
+        )
+        texts: list[str] = found.column("text").to_pylist()
+        return texts
 
     def _groups(self) -> Iterator[Group]:
-        cursor = self._con.cursor()
-        windows = cursor.execute(
-            f"select min(n), max(n), min(ord), max(ord), sum(followers) from (select *, sum(bytes) over (order by n) // "
-            f"{_WINDOW_BYTES} as size from {_LEADERS}) group by size, n // {_WINDOW_GROUPS} order by 1"
-        ).fetchall()
+        windows = self._read(
+            "select min(n) as first, max(n) as last, min(ord) as first_ord, max(ord) as last_ord, sum(followers)::bigint as more "
+            f"from (select *, sum(bytes) over (order by n) // {_WINDOW_BYTES} as size from {_LEADERS}) "
+            f"group by size, n // {_WINDOW_GROUPS} order by 1",
+            {},
+            limits=_MEMORY,
+        )
         kept = "".join(f", k{number}" for number in range(len(self.kept)))
-        for first, last, first_ord, last_ord, followers in windows:
+        for first, last, first_ord, last_ord, followers in zip(
+            *(one.to_pylist() for one in windows.columns), strict=True
+        ):
             leaders = self._read(
                 f"select n, record_id, occurrence, s.fingerprint, problem, text, image, donor, followers{kept} from {_STAGED} s "
                 f"join {_LEADERS} l on s.rowid = l.ord where s.rowid between $a and $b and l.n between $x and $y order by n",
@@ -248,16 +250,18 @@ class Plan:
         )
         return zip(table.column(0).to_pylist(), table.column(1).to_pylist(), self._kept(table, 2), strict=True)
 
-    def _read(self, sql: str, params: dict[str, int]) -> pa.Table:
-        """A window's table. One of very long texts needs more memory than the usual limit."""
-        for limit in _READING_MEMORY:
+    def _read(self, sql: str, params: dict[str, int], *, limits: Sequence[str] | None = None) -> pa.Table:
+        """What a query finds, under the first of some memory limits that is enough for it: a window of very long
+        texts, or the windows of millions of records, need more than the usual."""
+        limits = limits or _READING_MEMORY
+        for limit in limits:
             try:
                 self._con.execute(f"set memory_limit = '{limit}'")
                 return self._con.cursor().sql(sql, params=params).to_arrow_table()
             except duckdb.Error as error:
-                if limit == _READING_MEMORY[-1] or not out_of_memory(error):
+                if limit == limits[-1] or not out_of_memory(error):
                     raise
-                logger.debug("reading a window of the plan needs more than %s of memory", limit)
+                logger.debug("reading the plan needs more than %s of memory", limit)
         raise AssertionError("no limit at all")
 
     def _kept(self, table: pa.Table, offset: int) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from extractors.store import files, layout
 from extractors.store.commits import Commit, Keys, Part, Verify, commit_keys, load_commits
-from extractors.store.journal import Journal, Replay
+from extractors.store.journal import RETRY, Journal, Replay
 from extractors.store.layout import recipe_folder
 from extractors.store.lock import Lock
 from extractors.store.parts import (
@@ -44,13 +44,16 @@ logger = logging.getLogger(__name__)
 class Store:
     """Open for writing, by one process at a time. A context manager: leaving it gives the lock back."""
 
-    def __init__(self, out: Path, folder: Path, schemas: PartSchemas, lock: Lock, *, ledger_text: str) -> None:
+    def __init__(
+        self, out: Path, folder: Path, schemas: PartSchemas, lock: Lock, *, ledger_text: str, retrying: bool = False
+    ) -> None:
         self.out = out
         self.folder = folder
         self.scratch = out / layout.SCRATCH
         self._schemas = schemas
         self._lock = lock
         self._ledger_text = ledger_text
+        self._retrying = retrying
         self._commits: list[Commit] | None = None
         self._sequence = 0
         self._donor: tuple[str, pa.Table, dict[str, int]] | None = None
@@ -66,8 +69,9 @@ class Store:
         codec: RowCodec,
         kept: pa.Schema,
         ledger_text: Literal["none", "hash", "full"] = "full",
+        retrying: bool = False,
     ) -> Store:
-        """Make the folders, take the lock, clean up after killed runs.
+        """Make the folders, take the lock, clean up after killed runs. ``retrying`` names the journals as a retry's.
 
         Raises ``OutputBusy`` when another run writes there, ``OutputError`` for a folder that is not
         Quarry's, cannot be written or has another recipe under the same short id, and ``JobError`` for
@@ -94,7 +98,7 @@ class Store:
         except BaseException:
             lock.release()
             raise
-        return cls(root, folder, schemas, lock, ledger_text=ledger_text)
+        return cls(root, folder, schemas, lock, ledger_text=ledger_text, retrying=retrying)
 
     def __enter__(self) -> Store:
         return self
@@ -188,7 +192,8 @@ class Store:
     def journal(self, chunk_id: str) -> Journal:
         """The journal of a chunk in flight."""
         self.commits()
-        return Journal(self.folder / "journal" / f"{chunk_id}.jsonl", after=self._sequence)
+        name = f"{RETRY if self._retrying else ''}{chunk_id}.jsonl"
+        return Journal(self.folder / "journal" / name, after=self._sequence)
 
     def replay(self) -> Replay:
         """The answers that interrupted runs left behind and that no commit has used.
@@ -218,6 +223,10 @@ class Store:
         """Keep a run's report."""
         data = orjson.dumps(document, option=orjson.OPT_INDENT_2)
         files.write_whole(self.out / layout.RUNS / f"{run_id}.json", data)
+
+    def write_metrics(self, run_id: str, data: bytes) -> None:
+        """Replace a run's metrics file, which another process may be reading."""
+        files.write_whole(self.out / layout.RUNS / f"{run_id}.prom", data)
 
     def _free(self, chunk_id: str) -> str:
         name, number = chunk_id, 1

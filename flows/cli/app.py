@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from extractors.errors import OutputError, QuarryError
+from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
 from flows.cli.calibrate import calibrate
@@ -36,6 +37,23 @@ app.add_typer(golden, name="golden")
 app.command("eval")(eval_command)
 app.command("compare")(compare_command)
 
+logger = logging.getLogger(__name__)
+
+
+def _set_log_format(named: str | None) -> str | None:
+    if named is not None:
+        log_to_stderr(named)
+        # Whatever this process starts, Prefect too, is to do the same.
+        os.environ[FORMAT_VARIABLE] = named.lower()
+    return named
+
+
+_LOG_FORMAT = typer.Option(
+    "--log-format",
+    callback=_set_log_format,
+    show_default=False,
+    help=f"The log on stderr as text or as json: one object a line, with run, chunk and record ids. [{FORMAT_VARIABLE}]",
+)
 _JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _OUT = typer.Argument(metavar="OUT", help="The output folder of a run.")
 _WHERE = typer.Option(help="A SQL condition on the ledger's columns, such as \"reason = 'invalid'\".")
@@ -43,14 +61,15 @@ _WHERE = typer.Option(help="A SQL condition on the ledger's columns, such as \"r
 
 def main() -> None:
     """The entry point of the ``quarry`` command."""
-    logging.basicConfig(
-        level=os.environ.get("QUARRY_LOG", "WARNING").upper(), format="%(levelname)s %(name)s: %(message)s"
-    )
     try:
+        log_to_stderr()
         app()
     except QuarryError as error:
-        terminal.talk().print(f"[red]{error.kind} error:[/red] ", end="")
-        terminal.talk().print(str(error), markup=False)
+        if logs_json():
+            logger.error("%s", error, extra={"kind": error.kind})
+        else:
+            terminal.talk().print(f"[red]{error.kind} error:[/red] ", end="")
+            terminal.talk().print(str(error), markup=False)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -58,7 +77,11 @@ def main() -> None:
 
 @app.command("run")
 @job_options
-def run_command(given: dict[str, Any], json: Annotated[bool, _JSON] = False) -> None:
+def run_command(
+    given: dict[str, Any],
+    json: Annotated[bool, _JSON] = False,
+    log_format: Annotated[str | None, _LOG_FORMAT] = None,
+) -> None:
     """Extract: every record becomes a typed row or a ledger entry.
 
     Run it again and only what is missing is asked. Ctrl-C finishes what is in flight and commits it.
@@ -139,6 +162,7 @@ def retry(
     max_cost: Annotated[str | None, typer.Option(help="Money at most.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens at most.", min=1)] = None,
     json: Annotated[bool, _JSON] = False,
+    log_format: Annotated[str | None, _LOG_FORMAT] = None,
 ) -> None:
     """Ask again for open failures, and only for them.
 
@@ -191,6 +215,50 @@ def review(
         base_url=base_url,
         port=port,
         show=open,
+    )
+
+
+@app.command()
+def report(
+    out: Annotated[str, _OUT],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="The HTML file. Default: report.html in the folder.")
+    ] = None,
+    schema: Annotated[
+        str | None, typer.Option(help="The schema, where the folder holds several. Default: the latest run's.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="The recipe's id. Default: the latest run's.")] = None,
+    run: Annotated[
+        str | None,
+        typer.Option(help="Only what one run decided, by its id. Default: all current rows and open failures."),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(help="Records in the page; of more, a sample with all failures.", min=1)
+    ] = 10_000,
+    text: Annotated[
+        bool, typer.Option("--text/--no-text", help="Read the source again, to show evidence in its text.")
+    ] = True,
+    open_it: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    json: Annotated[bool, _JSON] = False,
+) -> None:
+    """Write one HTML file for people: counts, cost, plots, fields, failures, and a browser of the records.
+
+    The page loads nothing from anywhere and opens from disk. Its records show their evidence in the source text.
+
+    Example: `quarry report out --open`
+    """
+    from flows.cli.reporting import make_report
+
+    make_report(
+        _existing(out),
+        output,
+        schema=schema,
+        recipe=recipe,
+        run=run,
+        limit=limit,
+        texts=text,
+        show=open_it,
+        as_json=json,
     )
 
 

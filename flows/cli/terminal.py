@@ -176,6 +176,7 @@ def next_commands(console: Console, report: RunReport, resume: str) -> None:
     out = quote(report.out)
     console.print("next:")
     console.print(f"  quarry show {out}", markup=False)
+    console.print(f"  quarry report {out} --open   # one HTML page: plots, failures, every record", markup=False)
     console.print(
         f"  duckdb -readonly {quote(report.out + '/catalog.duckdb')} 'select * from {report.name} limit 5'",
         markup=False,

@@ -179,7 +179,7 @@ def test_help_is_quick_and_every_command_has_help_and_an_example() -> None:
     clock = time.perf_counter()
     listed = quarry("--help").stdout
     assert time.perf_counter() - clock < 3
-    for command in ("run", "plan", "show", "failures", "retry", "schema", "doctor"):
+    for command in ("run", "plan", "show", "failures", "retry", "report", "schema", "doctor"):
         assert command in listed
         assert "Example" in quarry(command, "--help").stdout, command
 

@@ -21,11 +21,23 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("default")
-def test_the_first_look_runs_and_shows_tables_and_plots(output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "plots", "tables"),
+    [
+        ("first_look", 3, 6),
+        ("1_query_and_join", 2, 7),
+        ("2_failures_and_evidence", 2, 4),
+        ("3_cost_and_latency", 3, 3),
+    ],
+)
+def test_a_notebook_runs_and_shows_tables_and_plots(
+    output: Path, monkeypatch: pytest.MonkeyPatch, name: str, plots: int, tables: int
+) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("QUARRY_OUT", str(output))
-    notebook = nbformat.read(ROOT / "notebooks" / "first_look.ipynb", as_version=4)
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(ROOT / "notebooks")}}).execute()
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(path.parent)}}).execute()
     kinds = [
         kind
         for cell in notebook.cells
@@ -33,8 +45,6 @@ def test_the_first_look_runs_and_shows_tables_and_plots(output: Path, monkeypatc
         for one in cell.outputs
         for kind in one.get("data", {})
     ]
-    assert kinds.count("image/png") == 3
-    assert kinds.count("text/html") >= 6
-    assert all(not cell.get("outputs") for cell in nbformat.read(ROOT / "notebooks" / "first_look.ipynb", 4).cells), (
-        "committed without output"
-    )
+    assert kinds.count("image/png") == plots
+    assert kinds.count("text/html") >= tables
+    assert all(not cell.get("outputs") for cell in nbformat.read(path, 4).cells), "committed without output"

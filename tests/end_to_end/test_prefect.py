@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.things import job_for, run_things, write_things
-from tests.fakes.answers import thing_answer
+from tests.fakes.answers import thing_answer, thing_text
 from tests.fakes.qwen import FakeQwen
 
 pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600), pytest.mark.filterwarnings("default")]
@@ -109,3 +110,51 @@ def test_the_command_line_runs_the_flow_and_exits_by_its_outcome(tmp_path: Path)
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.strip().splitlines()[-1])["rows"] == 12
+
+
+def test_the_evaluation_flow_scores_a_golden_set_and_fails_below_what_is_asked(server: None, tmp_path: Path) -> None:
+    from flows.evaluate import evaluate_golden
+
+    labels = [
+        {
+            "id": f"r{n}",
+            "text": thing_text(n),
+            "expected": {"name": f"thing-{n:07}", "price": f"{n % 1000}.{n % 100:02}"},
+        }
+        for n in range(8)
+    ]
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text("".join(json.dumps(one) + "\n" for one in labels))
+    with FakeQwen(lambda body: '{"name":"none"}' if "thing-0000003" in str(body) else thing_answer(body)) as qwen:
+        job = job_for(golden, tmp_path / "out", qwen)
+        good = evaluate_golden(str(golden), job, fail_under={"f1": 0.8}, return_state=True)
+        asked = len(qwen.requests)
+        bad = evaluate_golden(str(golden), job, fail_under={"f1": 0.95, "valid": 1.0}, return_state=True)
+        assert len(qwen.requests) == asked
+    assert good.is_completed() and bad.is_failed()
+    assert "f1 is 0.90" in str(bad.message) and "valid is" not in str(bad.message)
+    assert (Path(job.out) / "evaluations" / f"golden-{good.result()['recipe']}" / "index.html").is_file()
+
+
+def test_the_flow_run_s_log_has_the_engine_s_lines_with_run_chunk_and_record(server: None, tmp_path: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    from flows.extract import extract
+
+    source = write_things(tmp_path / "things.jsonl", range(12))
+    with FakeQwen(lambda body: "no" if "thing-0000003" in str(body) else thing_answer(body)) as qwen:
+        state = extract(job_for(source, tmp_path / "out", qwen, max_attempts=1), return_state=True)
+    for handler in logging.getLogger("extractors").handlers:
+        handler.flush()
+    run_id = state.result(raise_on_failure=False)["run_id"]
+    with get_client(sync_client=True) as client:
+        flow_run_id = state.state_details.flow_run_id
+        lines = [one.message for one in client.read_logs() if one.flow_run_id == flow_run_id]
+    (failed,) = [line for line in lines if line.startswith("a record failed: not_json")]
+    assert f"run_id={run_id}" in failed
+    assert "chunk_id=" in failed
+    assert "record_id=r00003" in failed
+    assert [line.partition(" [")[0] for line in lines if line.startswith("run ")] == [
+        "run begins: thing",
+        "run ends: completed",
+    ]

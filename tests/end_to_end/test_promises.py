@@ -19,6 +19,7 @@ from extractors.endpoint import Settings
 from extractors.errors import KeyRejected, OutputBusy, ServerUnreachable
 from extractors.pipeline import Control, run
 from extractors.store.catalog import current_rows, open_failures, query
+from extractors.store.journal import Journal
 from tests.end_to_end.things import Thing, job_for, run_things, write_things
 from tests.fakes.answers import record_of, thing_answer, thing_text
 from tests.fakes.qwen import FakeQwen, Fault, Faults, Reply
@@ -139,6 +140,34 @@ def test_a_failure_is_not_asked_again_by_a_run_and_is_closed_by_a_later_row(tmp_
     assert (report.records, report.rows, report.failures) == (2, 2, 0)
     assert open_failures(tmp_path / "out").column("record_id").to_pylist() == ["r00001"]
     assert names(tmp_path / "out") == ["thing-0000000", "thing-0000002"]
+
+
+def test_what_a_killed_retry_paid_for_outlives_a_run_in_between(tmp_path: Path) -> None:
+    from extractors.qwen.requests import ChatReply
+    from extractors.retrying import retry_jobs
+    from extractors.store.journal import RETRY, result_entry
+    from schemas.usage import Usage
+
+    source = write_things(tmp_path / "things.jsonl", range(3))
+    out = tmp_path / "out"
+    with FakeQwen("nothing") as qwen:
+        run_things(source, out, qwen)
+        first = query(out, "select request from thing_calls where record_id = 'r00001' and attempt = 1").to_pylist()[0]
+        folder = next(out.glob("thing/recipe=*/journal"))
+        # What a retry leaves that was killed after its first answer: a line in a journal of its own.
+        journal = Journal(folder / f"{RETRY}killed.jsonl", after=1)
+        answer = ChatReply('{"name":"thing-0000001","price":1.01}', "stop", Usage(1, 9, 9), "qwen-plus")
+        journal.append(first["request"], result_entry(answer))
+        journal.close()
+        write_things(source, range(4))
+        run_things(source, out, qwen)
+        asked = qwen.count
+        [one] = list(retry_jobs(out, where="record_id = 'r00001'"))
+        report = run(one.job, settings=Settings(), source=one.source, retry=one.selection)
+        assert (report.rows, report.replayed, qwen.count) == (1, 1, asked)
+        write_things(source, range(5))
+        run_things(source, out, qwen)
+    assert not list(folder.iterdir()), "an answer that was used is not kept"
 
 
 def test_a_retry_with_another_model_writes_into_the_same_recipe(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from extractors.endpoint import Settings, resolve_endpoint
-from extractors.errors import KeyRejected, QuarryError
+from extractors.errors import JobError, KeyRejected, QuarryError
 from extractors.pipeline import run
 from schemas.job import ExtractionJob
 from tests.end_to_end.things import job_for, write_things
@@ -70,6 +70,28 @@ def test_records_that_fail_leave_no_key_in_the_ledger(tmp_path: Path) -> None:
     with FakeQwen(fault) as qwen:
         report = run(job_for(source, tmp_path / "out", qwen), settings=Settings(api_key=SecretStr(KEY)))
     assert report.failures == 3
+    assert leaks(tmp_path) == []
+
+
+@pytest.mark.parametrize("spelled", [r"gw\/MARKED+a\u0026b", r"gw\u002fMARKED\u002ba\u0026b", "gw/MARKED+a&b"])
+def test_a_key_that_json_spells_in_another_way_is_found_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spelled: str
+) -> None:
+    """PHP writes a slash as ``\\/``, Go an ampersand as an escape; keys of gateways may hold both."""
+    source = write_things(tmp_path / "things.jsonl", range(2))
+    body = b'{"error":{"code":"invalid_parameter_error","message":"you sent %b"}}' % spelled.encode()
+    with caplog.at_level(logging.DEBUG), FakeQwen(Fault.raw(400, body)) as qwen:
+        report = run(job_for(source, tmp_path / "out", qwen), settings=Settings(api_key=SecretStr("gw/MARKED+a&b")))
+    assert report.failures == 2
+    assert leaks(tmp_path) == []
+    assert "MARKED" not in caplog.text
+
+
+def test_an_address_with_a_password_in_it_is_refused_unrepeated(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(1))
+    with pytest.raises(JobError, match="a name or password in it is refused") as caught:
+        run(job_for(source, tmp_path / "out", "http://me:MARKED@127.0.0.1:9/v1"), settings=Settings())
+    assert "MARKED" not in str(caught.value)
     assert leaks(tmp_path) == []
 
 

@@ -21,7 +21,7 @@ from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequ
 from extractors.qwen.transport import NOT_SENT, HttpTransport
 from extractors.retry import Retrying
 from schemas.usage import Usage
-from tests.fakes.qwen import FakeQwen, Faults, Reply
+from tests.fakes.qwen import FakeQwen, Fault, Faults, Reply
 
 PRICE = Pricing((Tier(Decimal(1), Decimal(2), up_to=400), Tier(Decimal(3), Decimal(6))))
 SHAPE = AnswerShape("a", {}, Mode.JSON_OBJECT, {"response_format": {"type": "json_object"}})
@@ -168,6 +168,28 @@ async def test_a_reply_without_usage_is_charged_with_the_worst_case() -> None:
     budget = Budget(max_tokens=10_000)
     await budgeted(ChatReply("{}", "stop", Usage(1, cost=None), "m"), budget)(request())
     assert budget.spent == WORST
+
+
+async def test_a_usage_that_does_not_tell_the_input_is_charged_with_the_worst_case() -> None:
+    budget = Budget(max_tokens=10_000)
+    await budgeted(reply(Usage(1, 0, 10)), budget)(request())
+    assert budget.spent == WORST, "no call has no input: what was told is half of it"
+
+
+async def test_an_error_in_the_middle_of_a_stream_keeps_the_worst_case_for_what_was_made_before_it() -> None:
+    budget = Budget(max_cost=Decimal(1))
+    fault = Fault.error_in_stream(answer='{"name": "a kettle of copper"}')
+    with FakeQwen(fault) as service:
+        async with HttpTransport(
+            service.base_url,
+            api_key=SecretStr(""),
+            pricing=PRICE,
+            profile=load_profiles().find("m"),
+            stream="always",
+        ) as transport:
+            result = await Budgeted(transport, budget, pricing=PRICE)(request("json"))
+    assert isinstance(result, CallError)
+    assert budget.spent == worst_case(request("json"), PRICE)
 
 
 def test_a_ceiling_on_money_needs_a_price() -> None:

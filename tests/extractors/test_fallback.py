@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from extractors.errors import BudgetReached
 from extractors.fallback import ModeFallback
 from extractors.learned import KEPT, Learned, Lesson
 from extractors.limits import Limited
@@ -74,6 +75,26 @@ async def test_a_refused_mode_is_left_for_the_next_one_and_the_word_json_is_ther
     [line] = [record.getMessage() for record in caplog.records]
     assert "json_object mode in the place of json_schema" in line
     assert "\n" not in line
+
+
+async def test_a_ceiling_that_ends_the_asking_keeps_the_refusals_that_were_made() -> None:
+    answers: list[Any] = [
+        CallError(ErrorKind.UNSUPPORTED, "response_format is not supported", "m"),
+        BudgetReached("up"),
+    ]
+
+    async def call(request: ChatRequest) -> ChatReply | CallError:
+        answer = answers.pop(0)
+        if isinstance(answer, BudgetReached):
+            answer.earlier = (CallError(ErrorKind.OVERLOADED, "busy", "m"),)
+            raise answer
+        assert isinstance(answer, CallError)
+        return answer
+
+    fallback = ModeFallback(ALL, host="here")
+    with pytest.raises(BudgetReached) as caught:
+        await fallback.asking(fallback.shaping(call))(ask())
+    assert [one.kind for one in caught.value.earlier] == [ErrorKind.UNSUPPORTED, ErrorKind.OVERLOADED]
 
 
 async def test_calls_that_fail_together_move_on_by_one_mode_only() -> None:

@@ -508,6 +508,20 @@ def test_an_account_is_an_address_a_key_and_a_model() -> None:
     assert at() is not first
 
 
+async def test_a_run_that_leaves_with_calls_in_flight_gives_their_places_back_once() -> None:
+    account = Account()
+    share = account.join(concurrency=2)
+    epochs = [await account.enter(share) for _ in range(2)]
+    waiting = asyncio.create_task(account.enter(share))
+    await asyncio.sleep(0)
+    account.leave(share)
+    for epoch in epochs:
+        account.leave_room(share, epoch, None)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert account.in_flight == 0, "less than none would let the next run have more calls in flight than it may"
+
+
 async def test_a_retry_s_wait_holds_no_slot() -> None:
     results: list[ChatReply | CallError] = [SLOW_DOWN, OK, OK]
     in_flight_while_waiting: list[int] = []

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from extractors.errors import OutputError
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Mode
-from extractors.store.journal import Journal, Replay, entry_result, result_entry
+from extractors.store.journal import RETRY, Journal, Replay, entry_result, result_entry
 from schemas.usage import Usage
 
 TEXTS = st.text(st.characters(), max_size=30)  # lone surrogates and NULs among them
@@ -140,6 +140,18 @@ def test_discard_deletes_the_journals_that_were_read(tmp_path: Path) -> None:
         filled(tmp_path / name)
     replay = Replay(sorted(tmp_path.iterdir()))
     assert len(replay) == 3
+    replay.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_retrys_journal_stays_until_its_answers_are_used(tmp_path: Path) -> None:
+    for name in ("a.jsonl", f"{RETRY}b.jsonl"):
+        filled(tmp_path / name)
+    replay = Replay(sorted(tmp_path.iterdir()))
+    replay.discard()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{RETRY}b.jsonl"]
+    replay = Replay(sorted(tmp_path.iterdir()))
+    replay.forget(list(replay._entries))
     replay.discard()
     assert not list(tmp_path.iterdir())
 

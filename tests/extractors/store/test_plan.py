@@ -241,6 +241,17 @@ def test_texts_that_outgrow_the_first_memory_limit_are_read_again_under_a_larger
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_plan_that_needs_more_memory_than_the_least_is_read_as_often_as_one_likes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extractors.store.plan._READING_MEMORY", ("1MB", "96MB"))
+    rows: list[Row] = [(f"r{n}", f"text {n}") for n in range(20_000)]
+    with plan(rows, tmp_path, size=100) as made:
+        first = [group.records[0].record_id for chunk in made.chunks() for group in chunk.groups]
+        again = [group.records[0].record_id for chunk in made.chunks() for group in chunk.groups]
+    assert first == again == [record_id for record_id, _ in rows]
+
+
 _ids, _texts = st.sampled_from("abcdef"), st.sampled_from(["t1", "t2", "t3", "t4", "t5", "t6", "t7", None, " "])
 
 

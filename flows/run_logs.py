@@ -1,0 +1,30 @@
+"""Prefect's log of a flow run, with the ids of run, chunk and record in every line of ours."""
+
+from __future__ import annotations
+
+import logging
+
+from prefect.logging.handlers import APILogHandler
+
+from extractors.telemetry.logs import TextWithIds, WithIds
+
+_OURS = ("extractors", "prefect.flow_runs", "prefect.task_runs")
+
+
+def show_ids() -> None:
+    """Let the handlers of a flow's process show the ids; once is enough, again does no harm.
+
+    Prefect's server keeps a message and a level of each line, so there they stand behind the message. On the console
+    they are a field of the line (``ids``) for a formatter that shows fields, as Prefect's ``json`` does."""
+    ours = logging.getLogger("extractors")
+    if ours.level == logging.NOTSET:
+        # Prefect adds its handler to a logger and leaves the level at the root's, which is WARNING.
+        ours.setLevel(logging.INFO)
+    for handler in [
+        *logging.getLogger().handlers,
+        *(one for name in _OURS for one in logging.getLogger(name).handlers),
+    ]:
+        if not any(isinstance(one, WithIds) for one in handler.filters):
+            handler.addFilter(WithIds())
+        if isinstance(handler, APILogHandler) and not isinstance(handler.formatter, TextWithIds):
+            handler.setFormatter(TextWithIds())
