@@ -20,6 +20,7 @@ from extractors.pipeline import Control
 from flows.blocks import settings_with
 from flows.extract import conduct_with_tasks
 from flows.form import JobForm
+from flows.limits import global_rate
 from flows.signals import ended_by_signal
 
 _MOST_WRONG = 100
@@ -44,7 +45,7 @@ def evaluate_golden(
         fail_under: Figures with the least that is good enough, such as f1 and 0.9.
     """
     control = Control()
-    with ended_by_signal(control) as signalled:
+    with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
         found = evaluate(
             Path(golden),
             job,
@@ -52,15 +53,17 @@ def evaluate_golden(
             settings=settings_with(job.credentials),
             conduct=conduct_with_tasks,
             control=control,
+            permit=permit,
             engine_name="prefect",
         )
     folder = write_results(found, evaluation_page(found))
-    signalled.pass_on()
     create_markdown_artifact(scores_markdown(found, folder), key="quarry-evaluation", description="Scores by field")
     if wrong := wrong_rows(found):
         create_table_artifact(wrong, key="quarry-wrong-values", description="Wrong values beside the expected ones")
     message = f"F1 {found.micro.f1}, {len(found.records)} records, {len(found.unasked)} not asked"
     get_run_logger().info(message)
+    if (cancelled := signalled.cancelled(message)) is not None:
+        return cancelled
     short = [
         f"{name} is {value} and not {least:g}"
         for name, least in (fail_under or {}).items()

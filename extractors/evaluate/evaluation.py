@@ -25,6 +25,7 @@ from extractors.evaluate.golden import Labelled, read_golden, record_columns
 from extractors.evaluate.outcomes import Given, Key, read_outcomes
 from extractors.evaluate.scoring import Cell, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
+from extractors.limits import Permit
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
 from extractors.recipe import schema_name
 from extractors.report import RunReport
@@ -138,6 +139,7 @@ def evaluate(
     watch: Watcher | None = None,
     control: Control | None = None,
     conduct: Conductor | None = None,
+    permit: Permit | None = None,
     engine_name: str = "direct",
 ) -> Evaluation:
     """Run the job over the records of a golden set and score what became of them.
@@ -157,6 +159,7 @@ def evaluate(
         watch=watch,
         control=control,
         conduct=conduct,
+        permit=permit,
         engine_name=engine_name,
     )
     return score_output(

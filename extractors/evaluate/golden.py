@@ -7,6 +7,8 @@
 ``free``      fields that everybody would word differently, not scored
 ``draft``     true while the expected values still have to be put right: the set is refused until then
 
+In Parquet, a struct has all its keys in every row, so each of them is labelled; JSON text leaves that open.
+
 Anything else is the record itself: ``text``, or the columns that the job's text template names. Where the set holds
 only labels, the records come from another source and are found by their ids.
 """
@@ -88,14 +90,18 @@ class _Reader:
         return Labelled(
             record_id,
             expected=self._expected(expected, where),
-            accept={key: self._accepted(key, values, expected.get(key), where) for key, values in accept.items()},
+            accept={
+                key: self._accepted(key, values, expected.get(key), where)
+                for key, values in accept.items()
+                if values is not None
+            },
             free=frozenset(free),
         )
 
     def _expected(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
         if given.keys() >= self._keys.keys():
             try:
-                whole = self._model.model_validate_json(orjson.dumps(given))
+                whole = self._model.model_validate_json(_json(given))
             except ValidationError:
                 # A rule over several fields does not make the labels wrong one by one.
                 pass
@@ -124,7 +130,7 @@ class _Reader:
                 kind = Annotated[kind, note]
             adapter = self._adapters[key] = TypeAdapter(kind)
         try:
-            return adapter.dump_python(adapter.validate_json(orjson.dumps(value)), mode="json", by_alias=True)
+            return adapter.dump_python(adapter.validate_json(_json(value)), mode="json", by_alias=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise JobError(f"{where}.{key}: {first['msg']} (given {value!r})") from error
@@ -139,6 +145,11 @@ class _Reader:
         if value is not None and not isinstance(value, dict):
             raise JobError(f"{where}: `{key}` must be an object, not {type(value).__name__}")
         return value
+
+
+def _json(value: Any) -> bytes:
+    """JSON of what Parquet may hold as well: dates are ISO texts, decimals texts of their digits."""
+    return orjson.dumps(value, default=str)
 
 
 def _id_of(row: Mapping[str, Any], id_column: str | None, where: str) -> str:

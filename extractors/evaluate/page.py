@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Any
 
 from extractors.evaluate.comparison import Comparison
@@ -16,6 +15,7 @@ from extractors.evaluate.evaluation import Evaluation, Scored
 from extractors.evaluate.results import shown
 from extractors.evaluate.scoring import Cell, Verdict
 from extractors.evaluate.statistics import Difference, Interval, Score
+from extractors.reporting.markup import joined
 
 _MOST_RECORDS = 500
 _MOST_TEXT = 20_000
@@ -31,7 +31,8 @@ dt { opacity: .7; font-size: .85em; } dd { margin: 0; font-size: 1.15em; }
 dd small { font-size: .7em; opacity: .75; }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: .4rem .8rem; }
 summary { cursor: pointer; } pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); padding: .6rem; }
-code { overflow-wrap: anywhere; } mark.want { background: #2e7d3255; color: inherit; } mark.got { background: #c6282844; color: inherit; }
+/* Writing that goes from right to left, or says that it does, stays within its own element. */
+code, pre, b { unicode-bidi: isolate; } code { overflow-wrap: anywhere; } mark.want { background: #2e7d3255; color: inherit; } mark.got { background: #c6282844; color: inherit; }
 .wrong, .missing, .extra, .worse { color: var(--bad); } .right, .better { color: var(--good); }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; } svg .axis { stroke: var(--line); }
 svg .bar { fill: #1565c0; } svg .other { fill: #ef6c00; } svg .range { stroke: currentColor; stroke-width: 1.5; }
@@ -262,7 +263,7 @@ def _difference_cells(one: Difference) -> str:
 def _changes(comparison: Comparison) -> str:
     name_a, name_b = comparison.names
     rows = "".join(
-        f"<tr><td>{_text(one.record_id)}</td><td>{_text(one.field)}</td><td>{_values(one.expected)}</td>"
+        f"<tr><td><code>{_text(one.record_id)}</code></td><td>{_text(one.field)}</td><td>{_values(one.expected)}</td>"
         f"<td class={'right' if one.better == 'a' else 'wrong'}>{_values(one.a)}</td>"
         f"<td class={'right' if one.better == 'b' else 'wrong'}>{_values(one.b)}</td></tr>"
         for one in comparison.changed[:_MOST_RECORDS]
@@ -299,12 +300,8 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _text(value: object) -> str:
-    """Escaped text; control characters, which HTML cannot hold, and lone surrogates become U+FFFD."""
-    plain = "".join(
-        char if char in "\n\t" or (char >= " " and not "\ud800" <= char <= "\udfff") else "\ufffd"
-        for char in str(value)
-    )
-    return escape(plain)
+    """Escaped text, control characters as their visible signs."""
+    return joined([str(value)])
 
 
 def _page(title: str, body: Sequence[str]) -> str:

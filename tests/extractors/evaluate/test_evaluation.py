@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from extractors.errors import JobError
-from extractors.evaluate.evaluation import Evaluation, evaluate
+from extractors.evaluate.evaluation import Evaluation, evaluate, score_recipe
 from schemas.job import ExtractionJob
 from tests.fakes.answers import record_of, thing_answer, thing_text
 from tests.fakes.asked import Body
@@ -114,3 +117,27 @@ def test_a_label_that_does_not_fit_the_schema_is_named(tmp_path: Path, line: dic
     golden = write_golden(tmp_path / "golden.jsonl", [label(1), line])
     with FakeQwen(thing_answer) as qwen, pytest.raises(JobError, match=said):
         evaluated(golden, qwen)
+
+
+def test_a_golden_set_in_parquet_holds_typed_values_or_json(tmp_path: Path) -> None:
+    ids, texts = ["r0", "r1"], [thing_text(0), thing_text(1)]
+    typed = [{"name": f"thing-{n:07}", "price": Decimal(f"{n}.{n:02}")} for n in range(2)]
+    written = ['{"name": "thing-0000000"}', '{"name": "thing-0000001", "price": 1.01}']
+    pq.write_table(pa.table({"id": ids, "text": texts, "expected": typed}), tmp_path / "typed.parquet")
+    pq.write_table(pa.table({"id": ids, "text": texts, "expected": written}), tmp_path / "written.parquet")
+    with FakeQwen(thing_answer) as qwen:
+        of_typed = evaluated(tmp_path / "typed.parquet", qwen)
+        of_written = evaluated(tmp_path / "written.parquet", qwen)
+    assert (of_typed.micro.f1.value, of_typed.by_field["price"].true_positives) == (1, 2)
+    assert (of_written.micro.f1.value, of_written.by_field["price"].true_positives) == (1, 1)
+
+
+def test_a_recipe_that_is_there_already_is_scored_without_asking(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(4)])
+    with FakeQwen(thing_answer) as qwen:
+        first = evaluated(golden, qwen)
+    job = ExtractionJob.model_validate({"source": str(golden), "schema": SCHEMA, "out": first.out})
+    again = score_recipe(golden, job, first.recipe)
+    assert (again.micro, again.model) == (first.micro, "qwen-plus")
+    with pytest.raises(JobError, match=f"it has {first.recipe}"):
+        score_recipe(golden, job, "00000000")
