@@ -32,7 +32,7 @@ _BY_EVIDENCE: Mapping[Match, float] = {
     Match.UNGROUNDED: 0.1,
 }
 """Scores where the model tells no probabilities."""
-_CHOICE = 0.6
+_CHOICE = 0.85
 """The same for a boolean or an enum, which is rarely printed."""
 _UNGROUNDED = 0.1
 """What is left of a token score where the value stands nowhere in the record and is no choice."""

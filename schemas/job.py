@@ -90,7 +90,7 @@ class ExtractionJob(BaseModel):
         description="Ask a final model about doubtful fields: the job's, QWEN_FINAL_MODEL, or the usual strong one.",
     )
     route_below: float = Field(
-        default=0.3, ge=0, le=1.01, description="Confidence below which a field goes to the final model."
+        default=0.8, ge=0, le=1.01, description="Confidence below which a field goes to the final model."
     )
     base_url: str | None = Field(
         default=None, description="The root of an OpenAI-compatible API. Default: QWEN_BASE_URL_COMPAT, else embedded."

@@ -194,8 +194,8 @@ def test_a_corrected_value_has_the_confidence_of_its_correction() -> None:
 def test_without_token_probabilities_evidence_decides() -> None:
     answer = ChatReply('{"name":"Blue Kettle","price":7}', "stop", Usage(1, 10, 10), model="fake")
     found = drive(recipe(logprobs=False), answer).confidence
-    assert found == {"name": 0.9, "price": 0.1, "kind": 0.6}
-    assert drive(recipe(confidence="evidence"), reply(*GOOD)).confidence["kind"] == 0.6
+    assert found == {"name": 0.9, "price": 0.1, "kind": 0.85}
+    assert drive(recipe(confidence="evidence"), reply(*GOOD)).confidence["kind"] == 0.85
     assert drive(recipe(confidence="never"), reply(*GOOD)).confidence == {}
 
 

@@ -74,8 +74,8 @@ def test_only_the_doubtful_field_goes_to_the_final_model_and_is_merged() -> None
 
 
 def test_confidence_below_the_threshold_routes_too() -> None:
-    outcome, asked = drive([GOOD, {"kind": "new"}], route_below=0.7)
-    assert list(asked[1].shape.schema["properties"]) == ["kind"], "a choice without token probabilities has 0.6"
+    outcome, asked = drive([GOOD, {"kind": "new"}], route_below=0.9)
+    assert list(asked[1].shape.schema["properties"]) == ["kind"], "a choice without token probabilities has 0.85"
     assert isinstance(outcome, Extracted) and outcome.value.kind == "new"
 
 
@@ -130,12 +130,12 @@ def test_what_the_final_model_cannot_ground_either_becomes_null() -> None:
 
 
 def test_two_models_that_agree_are_surer_than_one() -> None:
-    outcome, _ = drive([GOOD, {"kind": "used"}], route_below=0.7)
+    outcome, _ = drive([GOOD, {"kind": "used"}], route_below=0.9)
     assert isinstance(outcome, Extracted) and outcome.corrected == ()
 
 
 def test_routing_is_part_of_the_recipe_and_nothing_else_changes_it() -> None:
-    assert recipe(None).id != recipe().id != recipe(route_below=0.6).id
+    assert len({recipe(None).id, recipe().id, recipe(route_below=0.6).id}) == 3
     assert recipe(None).id == recipe(None, route_below=0.6).id
 
 
