@@ -37,8 +37,15 @@ class Options(TypedDict, total=False):
     second_look: Literal["auto", "always", "never"]
     keep: Sequence[str]
     instructions: str
+    examples: str
+    examples_shown: int
+    examples_choice: Literal["similar", "fixed"]
     prompt: str
     model: str
+    draft: str
+    final: str
+    high_accuracy: bool
+    route_below: float
     base_url: str
     region: str
     workspace: str
@@ -65,7 +72,12 @@ class Options(TypedDict, total=False):
     max_output_tokens: int
     max_record_tokens: int
     require_evidence: Sequence[str]
-    evidence_policy: Literal["null", "fail"]
+    evidence_policy: Literal["null", "fail", "drop"]
+    omit_nulls: bool
+    compact: bool
+    confidence: Literal["auto", "evidence", "never"]
+    calibration: str
+    review_below: float
     ledger_text: Literal["none", "hash", "full"]
     chunk_size: int
     temperature: float

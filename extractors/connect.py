@@ -51,11 +51,56 @@ async def connect(
     *,
     on_limits: Callable[[LimitStats], None],
     permit: Permit | None = None,
+    final_address: str = "",
+    final_traced: Callable[[Call], Call] | None = None,
     on_budget: Callable[[Budget], None] | None = None,
     traced: Callable[[Call], Call] | None = None,
 ) -> Call:
-    """The call that the engine asks through. ``permit`` is a limit that all machines share. Raises ``JobError``
-    for a ceiling that cannot be held."""
+    """The call that the engine asks through. ``permit`` is a limit that all machines share; ``final_address`` is that
+    of the endpoint's final model, which has policies of its own and the same budget. Raises ``JobError`` for a ceiling
+    that cannot be held."""
+    budget = None
+    if job.max_cost is not None or job.max_tokens is not None:
+        budget = Budget(job.max_cost, job.max_tokens)
+        if on_budget is not None:
+            on_budget(budget)
+    call = await _connect_one(
+        job, endpoint, address, stack, stopping, budget, on_limits=on_limits, permit=permit, traced=traced
+    )
+    final = endpoint.final
+    if final is None or final.model == endpoint.model:
+        return call
+    other = await _connect_one(
+        job,
+        final,
+        final_address,
+        stack,
+        stopping,
+        budget,
+        on_limits=lambda stats: None,
+        permit=permit,
+        traced=final_traced,
+    )
+
+    async def asked(request: ChatRequest) -> ChatReply | CallError:
+        return await (other if request.model == final.model else call)(request)
+
+    return asked
+
+
+async def _connect_one(
+    job: ExtractionJob,
+    endpoint: Endpoint,
+    address: str,
+    stack: AsyncExitStack,
+    stopping: asyncio.Event,
+    budget: Budget | None,
+    *,
+    on_limits: Callable[[LimitStats], None],
+    permit: Permit | None,
+    traced: Callable[[Call], Call] | None,
+) -> Call:
+    """The policies around one model."""
     transport = await stack.enter_async_context(
         HttpTransport(
             address,
@@ -70,11 +115,8 @@ async def connect(
         )
     )
     call: Call = transport
-    if job.max_cost is not None or job.max_tokens is not None:
+    if budget is not None:
         least = 0 if endpoint.dialect.limits_output else endpoint.profile.max_output
-        budget = Budget(job.max_cost, job.max_tokens)
-        if on_budget is not None:
-            on_budget(budget)
         call = Budgeted(call, budget, pricing=endpoint.pricing, least_output=least)
     sleep = partial(_sleep, stopping)
     fallback = ModeFallback.of(endpoint, address)

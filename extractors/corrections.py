@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from extractors.parsing import dumps_exact
+from extractors.qwen.fitting import may_be_left_out
 from extractors.qwen.modes import nullable
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem
@@ -119,6 +120,21 @@ def nulls_for_words(data: Any, problems: Sequence[FieldProblem], schema: Mapping
             continue
         if isinstance(value, str) and value.strip().lower() in ("null", "none") and nullable(own):
             mended = with_value(data if mended is None else mended, problem.path, None)
+    return mended
+
+
+def filled(data: Any, problems: Sequence[FieldProblem], schema: Mapping[str, Any]) -> Any:
+    """``data`` with null, or an empty list, for what is missing and may be that: None when there is none."""
+    mended = None
+    for problem in problems:
+        if problem.error != "missing":
+            continue
+        try:
+            own = subschema(schema, problem.path)
+        except KeyError:
+            continue
+        if may_be_left_out(own):
+            mended = with_value(data if mended is None else mended, problem.path, None if nullable(own) else [])
     return mended
 
 

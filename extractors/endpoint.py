@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ from extractors.sources import has_pictures
 from schemas.job import ExtractionJob
 
 DEFAULT_MODEL = "local-1.5b"
+DRAFT_MODEL = "local-0.5b"
+"""The embedded model that answers first where an embedded final one is named."""
+FINAL_MODEL = "qwen-max"
 VISION_MODEL = "qwen3-vl-plus"
 DEFAULT_CONCURRENCY = 64
 
@@ -102,6 +105,8 @@ class Endpoint:
     """Ways of asking for structure that may be used, the policy's own first."""
     learned: Learned = field(default_factory=Learned)
     """What the model was seen to refuse."""
+    final: Endpoint | None = None
+    """A stronger model, at an address of its own, for what this one is not sure of."""
 
     def serve(self, *, progress: Callable[[str, int, int], None] | None = None) -> AbstractContextManager[str]:
         """The base URL for as long as it is needed; starts and stops the embedded server where there is one."""
@@ -111,18 +116,34 @@ class Endpoint:
 
 
 def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | None = None) -> Endpoint:
-    """Decide who answers. ``model`` overrides the job's (a retry with another model).
+    """Decide who answers, and who answers last. ``model`` overrides the job's (a retry with another model), and then
+    it answers alone.
 
     Without a model, an address and a region in the job, the embedded one answers. Raises ``JobError`` for a
     hosted model without an address, for a region or a workspace that cannot be, and for options that the model's
     profile rules out.
     """
+    endpoint = _resolve(job, settings, model)
+    if model is not None or (job.final is None and not job.high_accuracy):
+        return endpoint
+    usual = DEFAULT_MODEL if endpoint.embedded is not None else FINAL_MODEL
+    final = _resolve(job, settings, job.final or settings.final_model or usual)
+    if job.max_cost is not None and final.pricing.currency != endpoint.pricing.currency and final.pricing.known:
+        raise JobError(
+            f"--max-cost cannot be held over two currencies: {endpoint.model} is paid in {endpoint.pricing.currency}, "
+            f"{final.model} in {final.pricing.currency}; use --max-tokens"
+        )
+    return replace(endpoint, final=final, policy=replace(endpoint.policy, final=final.policy))
+
+
+def _resolve(job: ExtractionJob, settings: Settings, model: str | None) -> Endpoint:
     own = QwenCredentials(base_url=job.base_url, region=job.region, workspace=job.workspace)
     native = settings.dashscope_url if job.dialect == "dashscope" else None
     asked_for = job.base_url or job.region or settings.base_url or native
     usual = VISION_MODEL if has_pictures(job) else "qwen-plus"
     default = settings.vision_model if has_pictures(job) and settings.vision_model else settings.default_model
-    name = model or job.model or default or (usual if asked_for else DEFAULT_MODEL)
+    embedded = DRAFT_MODEL if job.final is not None and is_embedded(job.final) else DEFAULT_MODEL
+    name = model or job.draft or job.model or default or (usual if asked_for else embedded)
     if is_embedded(name) and job.base_url is None:
         return _embedded(job, name, settings)
     address = _address(own, settings.credentials) or native
@@ -155,6 +176,7 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
             images=_image_limits(job, profile, name, settings),
             thinking_budget=budget,
             keywords=profile.schema_keywords,
+            logprobs=profile.logprobs and dialect is CHAT,
         ),
         concurrency=job.concurrency or DEFAULT_CONCURRENCY,
         api_key=settings.api_key,
@@ -248,6 +270,7 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
             weights=embedded.sha256,
             images=_image_limits(job, profile, name, settings),
             keywords=profile.schema_keywords,
+            logprobs=profile.logprobs,
         ),
         concurrency=embedded.slots,
         api_key=SecretStr(""),

@@ -24,6 +24,7 @@ from extractors.images import Pictures, load_pictures
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
+from extractors.routing_report import Routed
 from extractors.store.journal import Journal, entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
@@ -53,6 +54,7 @@ class ChunkDone:
     """HTTP tries by what became of them: ``ok`` or a kind of error."""
     retries: int = 0
     """Tries that followed a failed one of the same call."""
+    routed: Routed = field(default_factory=Routed)
 
 
 class Known(Protocol):
@@ -87,12 +89,14 @@ class Engine:
         replay: Known,
         alive: Callable[[], Coroutine[Any, Any, str | None]],
         pictures_at_once: int = 64,
+        final_dialect: str | None = None,
         observer: Observer | None = None,
     ) -> None:
         self._recipe = recipe
         self._store = store
         self._connect = connect
         self._dialect = dialect
+        self._final_dialect = final_dialect or dialect
         self._run_id = run_id
         self._replay = replay
         self._alive = alive
@@ -181,6 +185,7 @@ class Engine:
             work.replayed,
             dict(Counter(call.status for call in work.calls)),
             sum(call.try_number > 1 for call in work.calls),
+            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
@@ -247,14 +252,18 @@ class Engine:
                     journal.append(digest, result_entry(result))
                     self._count(result)
                     await self._turn()
-                calls.extend(call_records(record.record_id, record.fingerprint, digest, request, result, self._dialect))
+                calls.extend(
+                    call_records(
+                        record.record_id, record.fingerprint, digest, request, result, self._dialect_of(request)
+                    )
+                )
                 extraction.receive(result)
         except Undone as undone:
             if undone.tries and request is not None:
                 # They were made, and no answer will ever hold them.
                 last = replace(undone.tries[-1], earlier=undone.tries[:-1])
                 work.calls.extend(
-                    call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect)
+                    call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect_of(request))
                 )
             raise
         except Exception as error:
@@ -265,6 +274,9 @@ class Engine:
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         return outcome, calls
+
+    def _dialect_of(self, request: ChatRequest) -> str:
+        return self._dialect if request.model == self._recipe.policy.name else self._final_dialect
 
     async def _ask(self, request: ChatRequest) -> ChatReply | CallError:
         """One question through the policies. Raises ``Undone`` when the run is ending."""

@@ -9,7 +9,7 @@ what came, until there is an ``outcome``::
     extraction.outcome
 
 The way of an answer: parse (and ask for the rest of a list that was cut off) -> validate -> correct (only the
-failing paths) -> ground -> look again for what is missing -> outcome.
+failing paths) -> ground -> look again for what is missing -> route what is doubtful to the final model -> outcome.
 """
 
 from __future__ import annotations
@@ -18,37 +18,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from extractors.confidence import TokenScore, confidence_of, rescored, token_scores
 from extractors.continuation import Beginning, answered, beginning, extended
-from extractors.corrections import (
-    cut_strings,
-    fold_keys,
-    merge,
-    nulls_for_words,
-    outermost,
-    problems_of,
-    signature,
-    split,
-    value_at,
-    with_value,
-    without_nulls,
-)
+from extractors.corrections import merge, signature, split, with_value
 from extractors.errors import SchemaError
-from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.images import Pictures
+from extractors.judging import Judge, Verdict
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
 from extractors.questions import Questions
-from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
+from extractors.routing import Draft, doubtful_fields, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
-from schemas.evidence import Evidence, Match
-from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
+from extractors.trail import Trail
+from schemas.evidence import Evidence
+from schemas.outcomes import Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
-from schemas.usage import Usage
 
 _CALL_REASONS = {
     ErrorKind.RATE_LIMITED: Reason.UNAVAILABLE,
@@ -64,7 +53,8 @@ _CALL_REASONS = {
     ErrorKind.MODEL: Reason.REJECTED,
     ErrorKind.CANCELLED: Reason.INTERNAL,
 }
-_UNGROUNDED = "ungrounded"
+_FOR_THE_FINAL = (Reason.NOT_JSON, Reason.TRUNCATED, Reason.INVALID, Reason.UNGROUNDED)
+"""Failures of a draft that a stronger model may not meet."""
 _NO_PICTURES = Pictures()
 
 
@@ -81,13 +71,14 @@ class Extraction:
     """One record on its way to an outcome. ``pictures`` are those of the record, loaded by who drives it."""
 
     __slots__ = (
-        "_attempts",
         "_corrected",
         "_cut",
         "_data",
+        "_draft",
         "_first",
-        "_haystack",
         "_images",
+        "_judge",
+        "_last",
         "_last_problems",
         "_last_unreadable",
         "_questions",
@@ -95,31 +86,36 @@ class Extraction:
         "_record",
         "_repaired",
         "_request",
-        "_usage",
-        "_written_out",
+        "_routed",
+        "_scores",
+        "_trail",
         "outcome",
     )
 
     def __init__(self, recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES) -> None:
         self._recipe = recipe
         self._record = record
-        self._attempts: list[Attempt] = []
-        self._usage = Usage()
+        self._trail = Trail(limit=recipe.max_attempts, most_tokens=recipe.max_record_tokens)
         self._data: Any = None
         """The last answer that was JSON, when a correction works on it."""
         self._corrected: list[str] = []
         self._repaired = False
         self._last_problems: frozenset[tuple[str, str, str]] | None = None
         self._last_unreadable = False
-        self._haystack: Haystack | None = None
         self._images = pictures.images
-        self._questions = Questions(recipe, record, pictures.images)
+        shown = recipe.examples.of(record) if recipe.examples is not None else ()
+        self._judge = Judge(recipe, record, pictured=bool(pictures.images), examples=shown)
+        self._questions = Questions(recipe, record, pictures.images, examples=shown)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
         self._first: First | None = None
         """The answer that is being looked over a second time."""
-        self._written_out: set[str] = set()
-        """Paths whose strings were written without the grammar's limit."""
+        self._draft: Draft | None = None
+        """The draft's answer while the final model is asked about it."""
+        self._routed: tuple[str, ...] = ()
+        self._last: ChatRequest | None = None
+        self._scores: dict[str, TokenScore] = {}
+        """What the model thought of each value that it wrote."""
         self._request: ChatRequest | None = None
         self.outcome: Outcome | None = None
         if record.problem is not None:
@@ -150,18 +146,21 @@ class Extraction:
         if request is None:
             raise RuntimeError("receive() without an open request")
         self._request = None
-        self._usage += reply.usage
+        self._last = request
+        self._trail.usage += reply.usage
         if isinstance(reply, CallError):
-            self._note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
+            self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
             self._end_early(_CALL_REASONS[reply.kind], reply.message)
         elif reply.finish_reason in ("content_filter", "refusal"):
-            self._note(request, reply, raw=reply.text, error="refused by the provider's filter")
+            self._trail.note(request, reply, raw=reply.text, error="refused by the provider's filter")
             self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")
         elif self._first is not None:
             self._receive_look(request, reply, self._first)
+        elif self._draft is not None:
+            self._receive_final(request, reply, self._draft)
         elif self._cut is not None and request.purpose is Purpose.CONTINUE:
             self._receive_rest(request, reply, self._cut)
-        elif request.purpose is Purpose.CORRECT and "" not in self._asked(request):
+        elif request.purpose in (Purpose.CORRECT, Purpose.ROUTE) and "" not in self._asked(request):
             self._receive_correction(request, reply)
         else:
             self._receive_whole(request, reply)
@@ -169,64 +168,42 @@ class Extraction:
     # What came back -----------------------------------------------------------------------------
 
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
-        text = reply.text
-        self._written_out.clear()
-        try:
-            value = self._recipe.model.model_validate_json(text)
-        except ValidationError as error:
-            if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
-                self._receive_invalid(request, reply, error)
-                return
-        else:
-            self._note(request, reply, raw=text, error=None)
-            self._judge(request, value, text)
+        self._judge.written_out.clear()
+        self._scores = self._token_scores(reply)
+        verdict = self._judge.reply(reply.text, reply.finish_reason)
+        if isinstance(verdict, Verdict):
+            self._trail.note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
+            self._take(request, verdict)
             return
-        answer = read_answer(text, finish_reason=reply.finish_reason)
-        if answer.json is None:
-            self._note(request, reply, raw=text, error=answer.problem)
-            start = beginning(text) if answer.truncated else None
-            if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, self._recipe.shape, None)):
-                self._unreadable(request, reply, answer)
-            return
-        self._repaired = self._repaired or answer.unwrapped
-        self._note(request, reply, raw=text, error=None)
-        self._data = loads_exact(answer.json)
-        self._validate(request)
-
-    def _receive_invalid(self, request: ChatRequest, reply: ChatReply, error: ValidationError) -> None:
-        try:
-            self._data = loads_exact(reply.text)
-        except (ValueError, RecursionError) as problem:
-            # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
-            self._note(request, reply, raw=reply.text, error=str(problem))
-            self._unreadable(request, reply, Answer(None, problem=f"it was not valid JSON ({problem})"))
-            return
-        self._note(request, reply, raw=reply.text, error="invalid")
-        self._judge_invalid(request, error)
+        self._trail.note(request, reply, raw=reply.text, error=verdict.problem)
+        start = beginning(reply.text) if verdict.truncated else None
+        if start is None or not self._go_on(request, reply, verdict.problem, _Cut(start, request.shape, None)):
+            self._unreadable(request, reply, verdict)
 
     def _receive_correction(self, request: ChatRequest, reply: ChatReply) -> None:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
         asked = self._asked(request)
         if answer.json is None:
-            self._note(request, reply, raw=reply.text, error=answer.problem)
+            self._trail.note(request, reply, raw=reply.text, error=answer.problem)
             start = beginning(reply.text) if answer.truncated else None
             if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, request.shape, asked)):
                 self._unreadable(request, reply, answer)
             return
-        self._note(request, reply, raw=reply.text, error=None)
+        self._trail.note(request, reply, raw=reply.text, error=None)
+        self._scores |= self._token_scores(reply, pointers=True)
         self._correct(request, loads_exact(answer.json), asked)
 
     def _correct(self, request: ChatRequest, values: Any, asked: Sequence[str]) -> None:
         self._data, changed = merge(self._data, values, asked)
         self._corrected.extend(path for path in changed if path not in self._corrected)
-        self._validate(request)
+        self._take(request, self._judge.data(self._data))
 
     def _receive_rest(self, request: ChatRequest, reply: ChatReply, cut: _Cut) -> None:
         """The rest of an answer that was cut off, which may be cut off as well."""
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
         self._cut = None
         if answer.json is None:
-            self._note(request, reply, raw=reply.text, error=answer.problem)
+            self._trail.note(request, reply, raw=reply.text, error=answer.problem)
             more = beginning(reply.text) if answer.truncated else None
             if more is None or split(more.path) != [cut.start.path]:
                 self._unreadable(request, reply, answer)
@@ -235,12 +212,11 @@ class Extraction:
             if not self._go_on(request, reply, answer.problem, longer):
                 self._unreadable(request, reply, answer)
             return
-        self._note(request, reply, raw=reply.text, error=None)
+        self._trail.note(request, reply, raw=reply.text, error=None)
         self._repaired = self._repaired or answer.unwrapped
         whole = extended(cut.start, answered(loads_exact(answer.json), self._asked(request))).value
         if cut.asked is None:
-            self._data = whole
-            self._validate(request)
+            self._take(request, self._judge.data(whole))
         else:
             self._correct(request, whole, cut.asked)
 
@@ -248,75 +224,90 @@ class Extraction:
         """What the second look found; the first answer stands whatever came back."""
         self._first = None
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
-        self._note(request, reply, raw=reply.text, error=answer.problem or None)
+        self._trail.note(request, reply, raw=reply.text, error=answer.problem or None)
         if answer.json is None:
-            self._succeed(first.value, first.evidence)
+            self._settle(first.value, first.evidence, dumps_exact(first.data))
             return
         self._data, value, changed = taken(
-            first, loads_exact(answer.json), validated=self._fitting, grounded=self._ground
+            first, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground
         )
         self._corrected.extend(path for path in changed if path not in self._corrected)
-        self._succeed(value, self._ground(value))
+        found = self._token_scores(reply, pointers=True)
+        self._scores |= {path: score for path, score in found.items() if path in changed}
+        self._settle(value, self._judge.ground(value), dumps_exact(self._data))
 
-    # What it is worth ---------------------------------------------------------------------------
+    def _receive_final(self, request: ChatRequest, reply: ChatReply, draft: Draft) -> None:
+        """What the final model says of the doubtful fields; the draft stands where that is no better."""
+        self._draft = None
+        answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+        self._trail.note(request, reply, raw=reply.text, error=answer.problem or None)
+        if answer.json is None:
+            self._succeed(draft.value, draft.evidence, draft.nulled)
+            return
+        made = merged(draft, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground)
+        verdict = self._judge.data(made.data)
+        if verdict.value is None or verdict.reason is not None:
+            # Fine by itself, but not by the rules of evidence.
+            self._succeed(draft.value, draft.evidence, draft.nulled)
+            return
+        self._data = made.data
+        self._corrected.extend(path for path in made.changed if path not in self._corrected)
+        self._scores = rescored(self._scores, self._token_scores(reply, pointers=True), made.changed, made.agreed)
+        left = [path for path in draft.nulled if path not in made.changed and path not in verdict.nulled]
+        self._succeed(verdict.value, verdict.evidence, (*left, *verdict.nulled))
 
-    def _validate(self, request: ChatRequest) -> None:
-        """Validate ``_data``, the answer as Python values."""
-        text = dumps_exact(self._data)
-        try:
-            value = self._recipe.model.model_validate_json(text)
-        except ValidationError as error:
-            self._judge_invalid(request, error)
+    # What follows from it -----------------------------------------------------------------------
+
+    def _take(self, request: ChatRequest, verdict: Verdict) -> None:
+        """An answer was judged: it is taken, looked over once more, or corrected."""
+        self._repaired = self._repaired or verdict.repaired
+        if verdict.reason is not None:
+            self._data = verdict.data
+            self._ask_again(request, verdict.problems, verdict.reason)
+        elif verdict.value is not None and not self._look_again(request, verdict.value, verdict):
+            self._settle(verdict.value, verdict.evidence, verdict.text, verdict.nulled)
+
+    def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str, nulled: Sequence[str] = ()) -> None:
+        """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
+        recipe = self._recipe
+        if recipe.policy.final is None or self._questions.final or self._last is None or self._trail.over_tokens:
+            self._succeed(value, evidence, nulled)
+            return
+        sure = self._confidence(evidence, nulled)
+        paths = doubtful_fields(evidence, sure, recipe.schema, below=recipe.route_below, nulled=nulled)
+        if not paths:
+            self._succeed(value, evidence, nulled)
+            return
+        shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
+        self._draft = Draft(loads_exact(text), value, evidence, paths, tuple(nulled))
+        self._routed = paths
+        self._request = self._questions.routed(self._last, shape)
+
+    def _handed_over(self, problems: Sequence[FieldProblem], reason: Reason) -> bool:
+        """Give a draft that could not be put right to the final model. False where there is none to take it."""
+        recipe = self._recipe
+        if (
+            recipe.policy.final is None
+            or self._questions.final
+            or self._last is None
+            or reason not in _FOR_THE_FINAL
+            or self._trail.over_tokens
+        ):
+            return False
+        self._trail.limit = self._last.attempt + recipe.max_attempts
+        self._last_problems, self._last_unreadable = None, False
+        mode = recipe.policy.final.mode
+        asked = correctable(problems) if self._data is not None else ()
+        paths = tuple(dict.fromkeys(problem.path for problem in asked))
+        shape = recipe.correction_shape(paths, mode=mode) if paths else recipe.shape
+        if shape.schema is recipe.shape.schema:
+            self._data = None
+            self._routed = ("",)
+            self._request = self._questions.routed(self._last, recipe.shape)
         else:
-            self._judge(request, value, text)
-
-    def _judge_invalid(self, request: ChatRequest, error: ValidationError) -> None:
-        """Mend what needs no model (drifted keys, a null where a default stands, the word for null), else ask again."""
-        folded, renamed = fold_keys(self._data, self._recipe.model)
-        problems = problems_of(error, folded)
-        worded = None if renamed else nulls_for_words(folded, problems, self._recipe.schema)
-        mended = folded if renamed else worded or without_nulls(folded, problems, self._recipe.schema)
-        if mended is not None:
-            self._data = mended
-            self._repaired = self._repaired or renamed or worded is not None
-            try:
-                value = self._recipe.model.model_validate_json(dumps_exact(self._data))
-            except ValidationError as second:
-                error = second
-            else:
-                self._judge(request, value, dumps_exact(self._data))
-                return
-        self._ask_again(request, problems_of(error, self._data), Reason.INVALID)
-
-    def _judge(self, request: ChatRequest, value: BaseModel, text: str) -> None:
-        """A valid answer: can Parquet hold it, is it in the record, is it done?"""
-        unfit = self._recipe.codec.check(value)
-        if unfit:
-            self._data = loads_exact(text)
-            self._ask_again(request, outermost(unfit), Reason.INVALID)
-            return
-        if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
-            self._data = loads_exact(text)
-            self._ask_again(request, cut, Reason.TRUNCATED)
-            return
-        evidence = self._ground(value)
-        required = self._recipe.require_evidence
-        missing = ungrounded_paths(evidence, required) if required else []
-        if missing:
-            self._data = loads_exact(text)
-            problems = [
-                FieldProblem(
-                    path,
-                    _UNGROUNDED,
-                    "this value does not stand in the record; copy it as written, or null",
-                    self._shown(path),
-                )
-                for path in missing
-            ]
-            self._ask_again(request, problems, Reason.UNGROUNDED)
-            return
-        if not self._look_again(request, value, text, evidence):
-            self._succeed(value, evidence)
+            self._routed = paths
+            self._request = self._questions.handed_over(self._last, asked, shape)
+        return True
 
     def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
         """Correct the failing paths, unless that was tried in vain."""
@@ -332,9 +323,9 @@ class Extraction:
         # The grammar would cut a string off again; the schema's own mode has no such limit.
         free = reason is Reason.TRUNCATED
         if free:
-            self._written_out.update(paths)
-        shape = self._recipe.correction_shape(paths, mode=Mode.JSON_SCHEMA if free else None)
-        if shape is self._recipe.shape:
+            self._judge.written_out.update(paths)
+        shape = self._recipe.correction_shape(paths, mode=Mode.JSON_SCHEMA if free else self._questions.whole.mode)
+        if shape.schema is self._recipe.shape.schema:
             paths = ("",)
             asked = [
                 FieldProblem("", p.error, f"{p.path}: {p.message}" if p.path else p.message, p.value) for p in asked
@@ -360,24 +351,23 @@ class Extraction:
         self._request = self._questions.rest(request, cut.start, shape, room=room)
         return True
 
-    def _look_again(self, request: ChatRequest, value: BaseModel, text: str, evidence: Sequence[Evidence]) -> bool:
+    def _look_again(self, request: ChatRequest, value: BaseModel, verdict: Verdict) -> bool:
         """Ask a second time for what is missing or doubtful, once, where attempts and tokens allow it."""
         recipe = self._recipe
-        cap = recipe.max_record_tokens
         if (
             not recipe.looks_twice(self._images)
-            or any(attempt.purpose == Purpose.LOOK for attempt in self._attempts)
-            or request.attempt >= recipe.max_attempts
-            or (cap is not None and self._usage.total_tokens >= cap)
+            or self._trail.asked_for(Purpose.LOOK)
+            or request.attempt >= self._trail.limit
+            or self._trail.over_tokens
         ):
             return False
-        data = loads_exact(text)
+        data = verdict.data
         first = First(
             data,
             value,
-            evidence,
+            verdict.evidence,
             missing=tuple(missing_paths(data, recipe.schema)),
-            doubtful=tuple(doubtful_paths(evidence, recipe.schema)),
+            doubtful=tuple(doubtful_paths(verdict.evidence, recipe.schema)),
         )
         shape = recipe.correction_shape(first.paths) if first.paths else recipe.shape
         if shape is recipe.shape:
@@ -414,32 +404,32 @@ class Extraction:
         self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason, problem: str = ""
     ) -> bool:
         """Whether attempts and tokens allow one more call; settles the outcome when they do not."""
-        if request.attempt >= self._recipe.max_attempts:
+        if request.attempt >= self._trail.limit:
             why = f"not right after {request.attempt} attempts"
             if problems:
                 self._give_up(problems, reason, why)
             else:
                 self._fail(reason, f"{why}: {problem}")
             return False
-        cap = self._recipe.max_record_tokens
-        if cap is not None and self._usage.total_tokens >= cap:
-            self._fail(Reason.BUDGET, f"the record used {self._usage.total_tokens} of its {cap} tokens", problems)
+        if self._trail.over_tokens:
+            cap, used = self._recipe.max_record_tokens, self._trail.usage.total_tokens
+            self._fail(Reason.BUDGET, f"the record used {used} of its {cap} tokens", problems)
             return False
         return True
 
     def _give_up(self, problems: Sequence[FieldProblem], reason: Reason, why: str) -> None:
         """No more corrections. Ungrounded values become null where the policy and the schema allow it."""
-        if reason is Reason.UNGROUNDED and self._recipe.evidence_policy == "null":
+        if self._handed_over(problems, reason):
+            return
+        if reason is Reason.UNGROUNDED and self._recipe.evidence_policy != "fail":
             data, paths = self._data, [problem.path for problem in problems]
             for path in paths:
                 data = with_value(data, path, None)
-            try:
-                value = self._recipe.model.model_validate_json(dumps_exact(data))
-            except ValidationError:
-                why = f"{why}; and null is not allowed there"
-            else:
-                self._succeed(value, self._ground(value), nulled=paths)
+            value = self._judge.fitting(data)
+            if value is not None:
+                self._succeed(value, self._judge.ground(value), nulled=paths)
                 return
+            why = f"{why}; and null is not allowed there"
         named = ", ".join(problem.path or "the whole answer" for problem in problems)
         self._fail(reason, f"{why}: {named}: {problems[0].message}", problems)
 
@@ -449,78 +439,60 @@ class Extraction:
         self.outcome = Extracted(
             value=value,
             evidence=evidence,
-            model=self._attempts[-1].model,
-            attempts=self._attempts,
-            usage=self._usage,
+            model=self._answerers(),
+            attempts=self._trail.attempts,
+            usage=self._trail.usage,
             corrected=tuple(path for path in self._corrected if path not in nulled),
             nulled=tuple(nulled),
             repaired=self._repaired,
+            confidence=self._confidence(evidence, nulled),
+            routed=self._routed,
         )
 
+    def _answerers(self) -> str:
+        """Who wrote the values: one model, or the draft's and the final's with a plus between them."""
+        models = self._trail.models
+        return "+".join(models) if self._routed not in ((), ("",)) else self._trail.attempts[-1].model
+
     def _end_early(self, reason: Reason, message: str) -> None:
-        """No answer came: a failure, unless a first answer stands that was only looked over."""
+        """No answer came: a failure, unless an answer stands that was only looked over."""
         if self._first is not None:
             self._succeed(self._first.value, self._first.evidence)
+        elif self._draft is not None:
+            self._succeed(self._draft.value, self._draft.evidence, self._draft.nulled)
         else:
             self._fail(reason, message)
 
     def _fail(self, reason: Reason, message: str, problems: Sequence[FieldProblem] = ()) -> None:
+        if self._handed_over(problems, reason):
+            return
         self.outcome = Failed(
             reason=reason,
             message=message,
-            model=self._attempts[-1].model if self._attempts else self._recipe.policy.name,
+            model=self._trail.attempts[-1].model if self._trail.attempts else self._recipe.policy.name,
             problems=tuple(problems),
-            attempts=self._attempts,
-            usage=self._usage,
+            attempts=self._trail.attempts,
+            usage=self._trail.usage,
             partial=self._data,
         )
 
     # Small things -------------------------------------------------------------------------------
 
-    def _ground(self, value: BaseModel) -> list[Evidence]:
-        if self._haystack is None:
-            self._haystack = Haystack(self._record.text)
-        evidence = ground(value, self._haystack)
-        if self._images and not self._record.text.strip():
-            return [replace(one, match=Match.IMAGE) for one in evidence]
-        return evidence
+    def _token_scores(self, reply: ChatReply, *, pointers: bool = False) -> dict[str, TokenScore]:
+        if reply.logprobs is None or self._recipe.confidence != "auto":
+            return {}
+        start = reply.text.find("{")
+        return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers)
 
-    def _fitting(self, data: Any) -> BaseModel | None:
-        """The answer as a value, None where it does not validate or has no place in the table."""
-        try:
-            value = self._recipe.model.model_validate_json(dumps_exact(data))
-        except ValidationError:
-            return None
-        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
-
-    def _cut_strings(self, data: Any) -> list[FieldProblem]:
-        """The strings that the embedded grammar cut off."""
-        if self._recipe.shape.mode is not Mode.GRAMMAR:
-            return []
-        found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
-        return [problem for problem in found if problem.path not in self._written_out]
+    def _confidence(self, evidence: Sequence[Evidence], nulled: Sequence[str]) -> dict[str, float]:
+        recipe = self._recipe
+        if recipe.confidence == "never":
+            return {}
+        scores = {path: score for path, score in self._scores.items() if path not in nulled}
+        return confidence_of(evidence, scores, recipe.schema, recipe.calibration)
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
-        if request.shape is self._recipe.shape:
+        # The same schema, though its grammar may be this record's own.
+        if request.shape.schema is self._recipe.shape.schema:
             return ("",)
         return tuple(request.shape.schema["properties"])
-
-    def _shown(self, path: str) -> str | None:
-        try:
-            return dumps_exact(value_at(self._data, path))
-        except KeyError:
-            return None
-
-    def _note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:
-        self._attempts.append(
-            Attempt(
-                number=request.attempt,
-                purpose=request.purpose.value,
-                model=reply.model or request.model,
-                raw=raw,
-                finish_reason=reply.finish_reason if isinstance(reply, ChatReply) else None,
-                input_tokens=reply.usage.input_tokens,
-                output_tokens=reply.usage.output_tokens,
-                error=error,
-            )
-        )

@@ -36,6 +36,7 @@ from extractors.limits import LimitStats, Permit
 from extractors.qwen.batch_client import BatchClient
 from extractors.recipe import Recipe, compile_recipe
 from extractors.report import Progress, RunReport
+from extractors.routing_report import Routed
 from extractors.sources import Source, open_source
 from extractors.store.catalog import build_catalog
 from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
@@ -172,6 +173,10 @@ def run(
         if plan.counts.new:
             replay = store.replay()
             address = stack.enter_context(answering.serve(progress=watch.fetching))
+            final, final_address, final_traced = answering.final, "", None
+            if final is not None and final.model != answering.model:
+                final_address = stack.enter_context(final.serve(progress=watch.fetching))
+                final_traced = observer.layer(final_address, embedded=final.embedded is not None)
             traced = observer.layer(address, embedded=answering.embedded is not None)
 
             def watch_limits(stats: LimitStats) -> None:
@@ -189,10 +194,13 @@ def run(
                         address,
                         on_limits=watch_limits,
                         permit=permit,
+                        final_address=final_address,
                         on_budget=observer.bounded_by,
                         traced=traced,
+                        final_traced=final_traced,
                     ),
                     dialect=answering.dialect.name,
+                    final_dialect=None if final is None else final.dialect.name,
                     run_id=run_id,
                     replay=known,
                     alive=liveness(address),
@@ -303,6 +311,7 @@ class _Tally:
     reasons: dict[str, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     limits: LimitStats | None = None
+    routed: Routed = field(default_factory=Routed)
 
     @property
     def undone(self) -> int:
@@ -323,6 +332,7 @@ class _Tally:
     def add(self, done: ChunkDone) -> None:
         self.tries += done.tries
         self.replayed += done.replayed
+        self.routed += done.routed
         if len(self.latencies) < 100_000:
             self.latencies.extend(done.latencies)
         for reason, count in done.failures_by_reason.items():
@@ -387,6 +397,7 @@ class _Tally:
             latency_p95=round(quantiles[18], 4) if quantiles else None,
             stopped=stopped,
             saved=saved,
+            routing=None if endpoint.final is None else self.routed.as_dict(endpoint.final.model),
         )
 
     def watch_limits(self, stats: LimitStats) -> None:

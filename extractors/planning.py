@@ -43,6 +43,8 @@ class Estimate:
     cost: Decimal | None
     currency: str
     output_tokens_from: str
+    final: str | None = None
+    """The model that is asked about doubtful fields. How many there will be is not known."""
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; cost as a string."""
@@ -62,6 +64,7 @@ class Estimate:
             "cost": None if self.cost is None else format(self.cost, "f"),
             "currency": self.currency,
             "output_tokens_from": self.output_tokens_from,
+            "final": self.final,
         }
 
     def lines(self) -> list[str]:
@@ -73,7 +76,8 @@ class Estimate:
             f"{self.to_ask:,} to ask of {self.model}; {counts.merged:,} answered by an identical record; "
             f"{counts.problems:,} that cannot be asked",
             f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens "
-            f"(output from {self.output_tokens_from}; corrections not counted), {price}",
+            f"(output from {self.output_tokens_from}; corrections{' and the final model' if self.final else ''} "
+            f"not counted), {price}",
             f"recipe {self.recipe}",
         ] + ([f"{counts.duplicate_ids:,} records share their id with an earlier one"] if counts.duplicate_ids else [])
 
@@ -92,6 +96,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     to_ask = counts.distinct
     each = sum(estimate_tokens(text) for text in texts) / len(texts) if texts else 0.0
     prefix = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
+    prefix += recipe.examples.tokens if recipe.examples is not None else 0
     prefix += _PICTURE if recipe.policy.images is not None else 0
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     output = seen if seen is not None else _output_of(recipe)
@@ -109,6 +114,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         output_tokens=usage.output_tokens,
         cost=None if one is None else one * to_ask,
         currency=endpoint.pricing.currency,
+        final=None if endpoint.final is None else endpoint.final.model,
         output_tokens_from="earlier calls of this recipe" if seen is not None else "the schema",
     )
 

@@ -18,11 +18,14 @@ import orjson
 
 from extractors.qwen.requests import Image, Message
 from schemas.outcomes import FieldProblem
+from schemas.verbatim import is_verbatim
 
 VERSION = "v1"
 _MOST_PROBLEMS = 12
 _MOST_CHARACTERS = 240
 _MOST_LAST = 2_000
+_NULL_RULE = "- What the record does not say is null"
+"""How the rule begins whose place another takes when nulls are left out."""
 _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
 
 
@@ -38,29 +41,60 @@ class PromptTexts:
     rest: str
     look: str
     image: str
+    omit: str
+    compact: str
 
 
 def load_texts(version: str = VERSION) -> PromptTexts:
     """Read a prompt version's files. Raises ``FileNotFoundError`` for an unknown version."""
     folder = files("extractors") / "prompts"
-    extract, correct, reask, rest, look, image = (
+    extract, correct, reask, rest, look, image, omit, compact = (
         (folder / f"{name}.{version}.txt").read_text(encoding="utf-8").strip()
-        for name in ("extract", "correct", "reask", "continue", "look", "image")
+        for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "compact")
     )
-    return PromptTexts(version, extract=extract, correct=correct, reask=reask, rest=rest, look=look, image=image)
+    return PromptTexts(
+        version,
+        extract=extract,
+        correct=correct,
+        reask=reask,
+        rest=rest,
+        look=look,
+        image=image,
+        omit=omit,
+        compact=compact,
+    )
 
 
 class Prompter:
     """Makes the messages of one recipe's requests."""
 
     def __init__(
-        self, texts: PromptTexts, schema: Mapping[str, Any], *, instructions: str = "", pictures: bool = False
+        self,
+        texts: PromptTexts,
+        schema: Mapping[str, Any],
+        *,
+        instructions: str = "",
+        pictures: bool = False,
+        omit_nulls: bool = False,
+        compact: bool = False,
     ) -> None:
         self.texts = texts
         extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
         if pictures:
             extra.insert(0, texts.image)
-        system = texts.extract.replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
+        if compact:
+            extra.insert(0, texts.compact)
+        rules = texts.extract.split("\n")
+        if omit_nulls:
+            kept = [line for line in rules if not line.startswith(_NULL_RULE)]
+            place = next((at for at, line in enumerate(rules) if line.startswith(_NULL_RULE)), None)
+            if place is None:
+                # A prompt of one's own says it in other words.
+                extra.insert(0, texts.omit)
+            else:
+                kept.insert(place, texts.omit)
+            rules = kept
+        system = "\n".join(rules).replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
         self.system = Message("system", system.rstrip())
 
     def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:
@@ -164,6 +198,8 @@ def type_words(schema: Mapping[str, Any]) -> str:
             return f"object of name to {type_words(values)}"
         return "object"
     if kind == "string":
+        if is_verbatim(schema):
+            return "string copied word for word"
         named = {"date": "date YYYY-MM-DD", "date-time": "date-time ISO 8601", "time": "time HH:MM:SS"}
         form = str(schema.get("format") or "")
         return named.get(form) or (f"{form} string" if form in ("uuid", "email", "uri", "duration") else "string")

@@ -6,9 +6,13 @@ Every one begins with the same messages, the recipe's and then the record's, and
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from extractors.continuation import Beginning, last_items
-from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Purpose
+from extractors.examples import Example
+from extractors.qwen.modes import within
+from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
+from extractors.qwen.span_grammar import span_rules
 from extractors.recipe import Recipe
 from schemas.outcomes import FieldProblem
 from schemas.records import Record
@@ -17,26 +21,33 @@ from schemas.records import Record
 class Questions:
     """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
 
-    __slots__ = ("_code", "_images", "_recipe", "_record")
+    __slots__ = ("_code", "_images", "_recipe", "_record", "_spans", "_turns", "final")
 
-    def __init__(self, recipe: Recipe, record: Record, images: tuple[Image, ...]) -> None:
+    def __init__(
+        self, recipe: Recipe, record: Record, images: tuple[Image, ...], *, examples: Sequence[Example] = ()
+    ) -> None:
         self._recipe = recipe
         self._record = record
         self._images = images
         self._code = recipe.id + record.fingerprint
+        self._spans: dict[str, str] | None = None
+        self.final = False
+        """Whether the final model is asked from now on."""
+        self._turns = tuple(turn for example in examples for turn in example.turns())
 
     def first(self) -> ChatRequest:
         """For the whole answer."""
         recipe = self._recipe
         return ChatRequest(
             model=recipe.policy.name,
-            messages=self._prompt(),
-            shape=recipe.shape,
+            messages=self._with_examples(self._prompt()),
+            shape=self._within(recipe.shape),
             max_output_tokens=recipe.max_output_tokens,
             temperature=recipe.temperature,
             seed=recipe.seed,
             thinking=recipe.policy.thinking,
             thinking_budget=recipe.policy.thinking_budget,
+            logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
         )
 
     def correction(self, last: ChatRequest, problems: Sequence[FieldProblem], shape: AnswerShape) -> ChatRequest:
@@ -68,7 +79,39 @@ class Questions:
         messages = self._prompt()
         if problem is not None:
             messages = self._recipe.prompter.reask(self._record.text, problem, code=self._code, images=self._images)
-        return self._next(last, Purpose.REASK, messages, self._recipe.shape, room=room)
+        return self._next(last, Purpose.REASK, messages, self.whole, room=room)
+
+    @property
+    def whole(self) -> AnswerShape:
+        """The shape of a whole answer of the model that is asked now."""
+        final = self._recipe.final_shape
+        return final if self.final and final is not None else self._recipe.shape
+
+    def routed(self, last: ChatRequest, shape: AnswerShape) -> ChatRequest:
+        """For some fields, or all, of the final model; it answers from here on."""
+        self.final = True
+        if shape.schema is self._recipe.shape.schema:
+            return self._next(last, Purpose.ROUTE, self._prompt(), self.whole)
+        fields = shape.schema["properties"]
+        messages = self._recipe.prompter.look(self._record.text, fields, code=self._code, images=self._images)
+        return self._next(last, Purpose.ROUTE, messages, shape)
+
+    def handed_over(self, last: ChatRequest, problems: Sequence[FieldProblem], shape: AnswerShape) -> ChatRequest:
+        """For the failing paths, of the final model."""
+        self.final = True
+        return replace(self.correction(last, problems, shape), purpose=Purpose.ROUTE)
+
+    def _within(self, shape: AnswerShape) -> AnswerShape:
+        """The shape with this record's spans in its grammar, where the recipe has verbatim fields."""
+        if not self._recipe.verbatim or shape.mode is not Mode.GRAMMAR:
+            return shape
+        if self._spans is None:
+            self._spans = span_rules(self._record.text)
+        return within(shape, self._spans)
+
+    def _with_examples(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        """The messages with the examples between the instructions and the record."""
+        return (messages[0], *self._turns, *messages[1:]) if self._turns else messages
 
     def _prompt(self) -> tuple[Message, ...]:
         return self._recipe.prompter.extract(self._record.text, code=self._code, images=self._images)
@@ -82,15 +125,18 @@ class Questions:
         *,
         room: int | None = None,
     ) -> ChatRequest:
+        final = self._recipe.policy.final if self.final else None
         return ChatRequest(
-            model=last.model,
-            messages=messages,
-            shape=shape,
+            model=last.model if final is None else final.name,
+            messages=self._with_examples(messages),
+            shape=self._within(shape),
             purpose=purpose,
             attempt=last.attempt + 1,
-            max_output_tokens=room or last.max_output_tokens,
+            max_output_tokens=room
+            or (last.max_output_tokens if final is None else min(last.max_output_tokens, final.max_output_tokens)),
             temperature=last.temperature,
             seed=last.seed,
-            thinking=last.thinking,
-            thinking_budget=last.thinking_budget,
+            thinking=last.thinking if final is None else final.thinking,
+            thinking_budget=last.thinking_budget if final is None else final.thinking_budget,
+            logprobs=last.logprobs if final is None else final.logprobs and self._recipe.confidence == "auto",
         )

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel
 
+from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
+from extractors.examples import ExampleBank, load_examples
 from extractors.images import ImageLimits
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import Prompter
@@ -23,7 +26,10 @@ from extractors.second_look import is_choice
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
+from schemas.verbatim import has_verbatim
 
+ALL = "*"
+"""In ``require_evidence``: every field but choices among fixed values."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
 
@@ -43,6 +49,10 @@ class ModelPolicy:
     """What a strict schema may hold beyond the core keywords."""
     images: ImageLimits | None = None
     """What the model takes of pictures; None where the job has none."""
+    logprobs: bool = False
+    """Whether the model tells the probabilities of its tokens."""
+    final: ModelPolicy | None = None
+    """A stronger model for what this one is not sure of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +73,16 @@ class Recipe:
     max_output_tokens: int
     max_record_tokens: int | None
     require_evidence: tuple[str, ...]
-    evidence_policy: Literal["null", "fail"]
+    evidence_policy: Literal["null", "fail", "drop"]
     second_look: Literal["auto", "always", "never"]
+    verbatim: bool
+    """Whether the schema has fields whose values must be spans of the record."""
+    confidence: Literal["auto", "evidence", "never"]
+    calibration: Calibration | None
+    examples: ExampleBank | None
+    final_shape: AnswerShape | None
+    """``shape`` as the final model is asked for it; None where there is no final model."""
+    route_below: float
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
@@ -79,11 +97,17 @@ class Recipe:
             f"{self.name}_rest", rest_schema(base.schema, start), base.mode, keywords=self.policy.keywords
         )
 
+    @property
+    def _final_keywords(self) -> tuple[str, ...]:
+        return self.policy.keywords if self.policy.final is None else self.policy.final.keywords
+
     def correction_shape(self, paths: Sequence[str], *, mode: Mode | None = None) -> AnswerShape:
         """The shape of an answer that holds just ``paths`` as keys, in the recipe's mode unless another is given;
         compiled once for each set of paths. A path that the schema cannot resolve makes the whole object the
         answer."""
         mode = mode or self.shape.mode
+        whole = self.shape if mode is self.shape.mode or self.final_shape is None else self.final_shape
+        keywords = self.policy.keywords if whole is self.shape else self._final_keywords
         key = (mode.value, *paths)
         shape = self._corrections.get(key)
         if shape is None:
@@ -92,10 +116,10 @@ class Recipe:
             except KeyError:
                 properties = {}
             if "" in properties or not properties:
-                shape = self.shape
+                shape = whole
             else:
                 wanted = {"type": "object", "properties": properties, "required": list(properties)}
-                shape = compile_shape(f"{self.name}_correction", wanted, mode, keywords=self.policy.keywords)
+                shape = compile_shape(f"{self.name}_correction", wanted, mode, keywords=keywords)
             if len(self._corrections) >= 512:
                 self._corrections.clear()
             self._corrections[key] = shape
@@ -111,18 +135,35 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         raise SchemaError(str(error)) from error
     schema = answer_schema(model)
     fields = [name for name in model.model_fields]
-    unknown = [path for path in job.require_evidence if path.split("/")[0] not in fields]
+    unknown = [path for path in job.require_evidence if path.split("/")[0] not in fields and path != ALL]
     if unknown:
         raise SchemaError(
             f"require_evidence names {', '.join(unknown)}, which {model.__name__} does not have; "
             f"its fields are {', '.join(fields)}"
         )
-    _check_evidence(job.require_evidence, schema)
+    _check_evidence([path for path in job.require_evidence if path != ALL], schema)
+    calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
+    examples = (
+        None
+        if job.examples is None
+        else load_examples(
+            Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
+        )
+    )
     texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
-    told = schema if policy.mode is Mode.GRAMMAR else with_words(schema)
-    prompter = Prompter(texts, told, instructions=job.instructions, pictures=policy.images is not None)
-    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords)
+    final = policy.final
+    modes = {policy.mode} if final is None else {policy.mode, final.mode}
+    told = schema if modes == {Mode.GRAMMAR} else with_words(schema)
+    prompter = Prompter(
+        texts,
+        told,
+        instructions=job.instructions,
+        pictures=policy.images is not None,
+        omit_nulls=job.omit_nulls,
+        compact=job.compact,
+    )
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=job.omit_nulls)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
     asked = {
         "name": policy.name,
@@ -155,6 +196,22 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
+    if job.omit_nulls:
+        # The words are in the prompt; what is missing of an answer means what its null would.
+        document["omit_nulls"] = True
+    if examples is not None:
+        document["examples"] = examples.as_dict()
+    if final is not None:
+        document["routing"] = {
+            "final": final.name,
+            "weights_sha256": final.weights,
+            "below": job.route_below,
+            "confidence": job.confidence,
+            "prompt": texts.look,
+        }
+    if calibration is not None:
+        # It gives the numbers in the rows another meaning, and lies beside them as data.
+        document["calibration"] = calibration.as_dict()
     identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text", "images")}
     # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
     # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
@@ -181,6 +238,18 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         require_evidence=job.require_evidence,
         evidence_policy=job.evidence_policy,
         second_look=job.second_look,
+        verbatim=has_verbatim(schema),
+        confidence=job.confidence,
+        calibration=calibration,
+        examples=examples,
+        final_shape=None
+        if final is None
+        # The same schema, by which the whole answer is known.
+        else replace(
+            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, omit_nulls=job.omit_nulls),
+            schema=shape.schema,
+        ),
+        route_below=job.route_below,
         document=document,
     )
 

@@ -53,6 +53,8 @@ class RunReport:
     stopped: str | None = None
     saved: Decimal | None = None
     """What the batch lane cost less than the same answers live; None in the live lane."""
+    routing: Mapping[str, Any] | None = None
+    """What the final model was asked, what that saved and may have missed; None without one."""
 
     def __post_init__(self) -> None:
         """Raises ``InternalError`` when the counts do not add up: a report that lies is worse than none."""
@@ -129,6 +131,7 @@ class RunReport:
             "latency_p95": self.latency_p95,
             "stopped": self.stopped,
             "saved": None if self.saved is None else format(self.saved, "f"),
+            "routing": None if self.routing is None else dict(self.routing),
         }
 
     @classmethod

@@ -33,6 +33,10 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Limits and ceilings",
         ("max_cost", "max_tokens", "max_records", "approve_above", "sample", "concurrency", "rpm", "tpm", "rate_limit_name", "max_failure_rate"),
     ),
+    "accuracy": (
+        "Examples, confidence and a final model",
+        ("examples", "examples_shown", "examples_choice", "final", "high_accuracy", "route_below", "calibration"),
+    ),
     "evidence": ("Evidence and corrections", ("require_evidence", "evidence_policy", "max_attempts", "second_look")),
     "pictures": ("Pictures", ("image", "image_root", "image_hosts")),
     "batches": (

@@ -60,6 +60,16 @@ class ExtractionJob(BaseModel):
         default=(), description="Source columns carried into the rows; `column:name` renames one."
     )
     instructions: str = Field(default="", description="Extra instructions for the model, part of the recipe.")
+    examples: str | None = Field(
+        default=None,
+        description="A JSONL or Parquet file of labelled records (`text`, `expected`) of which some are shown with each "
+        "record; part of the recipe.",
+    )
+    examples_shown: int = Field(default=3, ge=1, le=20, description="Examples shown with a record at most.")
+    examples_choice: Literal["similar", "fixed"] = Field(
+        default="similar",
+        description="Whether each record is shown the examples most like it, or every one the first of the file.",
+    )
     prompt: str | None = Field(
         default=None,
         description="Versions of the prompts, such as `v1`, `extract.v1` or a file of your own `my/extract.short.txt`; part "
@@ -67,6 +77,20 @@ class ExtractionJob(BaseModel):
     )
     model: str | None = Field(
         default=None, description="The model. Default: QWEN_DEFAULT_MODEL, else the embedded one."
+    )
+    draft: str | None = Field(
+        default=None, description="The cheap model that answers first, where a final one is named; the same as `model`."
+    )
+    final: str | None = Field(
+        default=None,
+        description="A stronger model that is asked about just those fields of which the first is not sure.",
+    )
+    high_accuracy: bool = Field(
+        default=False,
+        description="Ask a final model about doubtful fields: the job's, QWEN_FINAL_MODEL, or the usual strong one.",
+    )
+    route_below: float = Field(
+        default=0.8, ge=0, le=1.01, description="Confidence below which a field goes to the final model."
     )
     base_url: str | None = Field(
         default=None, description="The root of an OpenAI-compatible API. Default: QWEN_BASE_URL_COMPAT, else embedded."
@@ -154,12 +178,37 @@ class ExtractionJob(BaseModel):
         default=None, ge=1, description="Tokens that one record may use over all its calls."
     )
     require_evidence: tuple[str, ...] = Field(
-        default=(), description="Fields whose values must be found in the record's text."
+        default=(),
+        description="Fields whose values must be found in the record's text; `*` for all but choices.",
     )
-    evidence_policy: Literal["null", "fail"] = Field(
+    evidence_policy: Literal["null", "fail", "drop"] = Field(
         default="null",
         description="What happens to a required-evidence value that stays ungrounded after correction: "
-        "null where the field allows it (else fail), or fail the record.",
+        "null where the field allows it (else fail), or fail the record; drop makes it null at once, without a call.",
+    )
+    omit_nulls: bool = Field(
+        default=False,
+        description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",
+    )
+    compact: bool = Field(
+        default=False,
+        description="Tell the model to write its JSON without white space (a grammar sees to that by itself); part of "
+        "the recipe.",
+    )
+    confidence: Literal["auto", "evidence", "never"] = Field(
+        default="auto",
+        description="Where `_confidence` comes from: auto takes the model's token probabilities where it tells them, "
+        "else evidence.",
+    )
+    calibration: str | None = Field(
+        default=None,
+        description="A calibration file that makes probabilities of confidence scores; part of the recipe.",
+    )
+    review_below: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Values of less confidence are listed in the catalog's view of doubtful values.",
     )
     ledger_text: Literal["none", "hash", "full"] = Field(
         default="full", description="How much of a failed record's text the ledger keeps."
@@ -193,6 +242,16 @@ class ExtractionJob(BaseModel):
             raise ValueError("give `source` or `sql`, not both")
         if self.source is None and self.sql is None:
             raise ValueError("give `source` (a file, a folder, a glob, or a table of `duckdb`) or `sql`")
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_clear(self) -> ExtractionJob:
+        if self.draft is not None and self.model is not None:
+            raise ValueError("`draft` and `model` both name the model that answers first: give one of them")
+        if self.draft is not None and self.final is None and not self.high_accuracy:
+            raise ValueError("a `draft` needs a `final` model beside it, or `high_accuracy`")
+        if (self.final is not None or self.high_accuracy) and self.lane != "live":
+            raise ValueError("a final model answers in the live lane only: leave `lane` out, or `final`")
         return self
 
     @classmethod

@@ -47,6 +47,8 @@ from schemas.json_shape import (
     types_named,
     union_of,
 )
+from schemas.verbatim import KEY as VERBATIM
+from schemas.verbatim import Verbatim
 
 _MOST_FIELDS = 2_000
 _BEYOND_TYPES = frozenset(
@@ -333,6 +335,12 @@ class _Builder:
 
     def _string(self, flat: Mapping[str, Any], pointer: str) -> Any:
         typed = _FORMATS.get(str(flat.get("format")))
+        verbatim = flat.get(VERBATIM) is True
+        if typed is not None and verbatim:
+            raise SchemaMappingError(
+                f"{pointer}: {VERBATIM} is for plain strings, and the format {flat['format']} makes another type of it; "
+                "leave one of the two out"
+            )
         limits = length_limits(flat, minLength="min_length", maxLength="max_length")
         pattern = flat.get("pattern")
         if pattern is not None:
@@ -347,7 +355,8 @@ class _Builder:
         if typed is not None:
             self._beyond = self._beyond or bool(limits)
             return typed
-        return Annotated[str, Field(**limits)] if limits else str
+        kind: Any = Annotated[str, Field(**limits)] if limits else str
+        return Annotated[kind, Verbatim()] if verbatim else kind
 
     def _number(self, kind: type, flat: Mapping[str, Any]) -> Any:
         limits: dict[str, Any] = {}

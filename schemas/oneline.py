@@ -18,13 +18,14 @@ from __future__ import annotations
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from schemas.arrow_types import RESERVED, SchemaMappingError
 from schemas.json_shape import union_of
+from schemas.verbatim import Verbatim
 
 TYPES: dict[str, Any] = {
     "str": str,
@@ -47,8 +48,9 @@ TYPES: dict[str, Any] = {
     "uuid": UUID,
     "UUID": UUID,
     "json": JsonValue,
+    "verbatim": Annotated[str, Verbatim()],
 }
-"""The words for types. ``datetime`` is local time, as printed."""
+"""The words for types. ``datetime`` is local time, as printed; ``verbatim`` a span of the record."""
 _CONTAINERS = ("list", "array", "set", "dict", "map")
 _TOKEN = re.compile(
     r"[ \t\r]*(?:(?P<newline>\n)|(?P<word>[^\W\d]\w*)|(?P<number>-?\d+(?:\.\d+)?)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -65,7 +65,8 @@ class Extracted:
 
     ``evidence`` has one entry for every grounded or ungrounded leaf; ``corrected`` lists the paths
     that a correction changed, ``nulled`` those set to null because no evidence was found,
-    ``repaired`` says that the JSON text itself had to be mended (fences, thinking text).
+    ``repaired`` says that the JSON text itself had to be mended (fences, thinking text). ``confidence`` has a number
+    from 0 to 1 for each value; ``routed`` are the paths that a final model was asked about.
     """
 
     value: BaseModel
@@ -76,6 +77,8 @@ class Extracted:
     corrected: Sequence[str] = ()
     nulled: Sequence[str] = ()
     repaired: bool = False
+    confidence: Mapping[str, float] = field(default_factory=dict)
+    routed: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,20 +271,28 @@ def occurrences(text: str, needle: str) -> list[Place]:
 
 def at_edges(text: str, start: int, end: int) -> bool:
     """Whether ``text[start:end]`` neither begins nor ends inside a word or a number."""
+    return starts_at_edge(text, start) and ends_at_edge(text, end)
+
+
+def starts_at_edge(text: str, start: int) -> bool:
+    """Whether what begins at ``start`` does not begin inside a word or a number."""
     # 45.3 is not in 45.35 nor 45 in 45.30 or 3.45.
-    if start:
-        before, first = text[start - 1], text[start]
-        if _glued(before, first):
-            return False
-        if before in ".," and first.isdigit() and start > 1 and text[start - 2].isdigit():
-            return False
-    if end < len(text):
-        last, after = text[end - 1], text[end]
-        if _glued(last, after):
-            return False
-        if after in ".," and last.isdigit() and end + 1 < len(text) and text[end + 1].isdigit():
-            return False
-    return True
+    if not start:
+        return True
+    before, first = text[start - 1], text[start]
+    if _glued(before, first):
+        return False
+    return not (before in ".," and first.isdigit() and start > 1 and text[start - 2].isdigit())
+
+
+def ends_at_edge(text: str, end: int) -> bool:
+    """Whether what ends before ``end`` does not end inside a word or a number."""
+    if end >= len(text):
+        return True
+    last, after = text[end - 1], text[end]
+    if _glued(last, after):
+        return False
+    return not (after in ".," and last.isdigit() and end + 1 < len(text) and text[end + 1].isdigit())
 
 
 def _glued(left: str, right: str) -> bool:

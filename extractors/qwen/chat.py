@@ -38,6 +38,8 @@ def encode(request: ChatRequest, *, profile: Profile, stream: bool = False) -> b
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
+    if request.logprobs:
+        body |= {"logprobs": True, "top_logprobs": 1}
     if request.seed is not None:
         body["seed"] = request.seed
     if request.thinking is not None or request.thinking_budget is not None:
@@ -100,6 +102,7 @@ def decode(
             headers=headers,
             thinking=thinking_in(message),
             refusal=words(message.get("refusal")),
+            tokens=tokens_in(choice),
         )
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         return garbled("the reply is JSON, but not a chat completion", status, body, model=model, usage=usage)
@@ -111,6 +114,13 @@ def answer_in(message: Mapping[str, Any]) -> str:
     if calls:
         return arguments_text(calls[0]["function"]["arguments"])
     return text_of(message.get("content"))
+
+
+def tokens_in(choice: Mapping[str, Any]) -> list[Any]:
+    """The tokens of a choice with their logarithmic probabilities; none where there are none."""
+    told = choice.get("logprobs")
+    tokens = told.get("content") if isinstance(told, dict) else None
+    return tokens if isinstance(tokens, list) else []
 
 
 def thinking_in(message: Mapping[str, Any]) -> str:
@@ -132,6 +142,7 @@ def take(reader: StreamReader, frame: Mapping[str, Any], event: Event) -> None:
     if name := frame.get("model"):
         reader.model = str(name)
     take_delta(reader, choice.get("delta") or choice.get("message") or {})
+    reader.tokens.extend(tokens_in(choice))
     reason = choice.get("finish_reason")
     if reason and reason != "null":
         reader.reason = str(reason)

@@ -90,10 +90,31 @@ def inlined(schema: Mapping[str, Any], *, deepest: int = DEEPEST) -> dict[str, A
     return result if isinstance(result, dict) else {}
 
 
-def fitted(schema: Mapping[str, Any], keywords: Sequence[str] = SEEN_ACCEPTED) -> dict[str, Any]:
-    """The schema for a strict mode that takes the core keywords and ``keywords``; the rest is in words."""
+def fitted(
+    schema: Mapping[str, Any], keywords: Sequence[str] = SEEN_ACCEPTED, *, omit_nulls: bool = False
+) -> dict[str, Any]:
+    """The schema for a strict mode that takes the core keywords and ``keywords``; the rest is in words. With
+    ``omit_nulls`` no property is required that may be null or an empty list."""
     made = _fit(inlined(schema), frozenset(keywords) | _CORE)
+    if omit_nulls:
+        made = _relaxed(made)
     return made if isinstance(made, dict) else {}
+
+
+def may_be_left_out(schema: Mapping[str, Any]) -> bool:
+    """Whether a property may say nothing: be null, or an empty list."""
+    return nullable(schema) or _is_list(schema)
+
+
+def _relaxed(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return schema
+    relaxed = {key: _mapped(key, value, _relaxed) for key, value in schema.items()}
+    if "properties" in relaxed:
+        relaxed["required"] = [
+            name for name in schema.get("required", ()) if not may_be_left_out(schema["properties"][name])
+        ]
+    return relaxed
 
 
 def with_words(schema: Mapping[str, Any]) -> dict[str, Any]:

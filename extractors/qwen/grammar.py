@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extractors.errors import SchemaError
+from extractors.qwen.span_grammar import SPAN
+from schemas.verbatim import KEY as VERBATIM
 
 LONGEST_STRING = 2000
 """Characters of a string without ``maxLength``. llama.cpp refuses repetitions above 2,000. A string of exactly
@@ -54,27 +56,31 @@ _FORMATS = ("date", "time", "date-time", "duration", "uuid")
 _NAME = "abcdefghijklmnopqrstuvwxyz-"
 
 
-def compact_grammar(schema: Mapping[str, Any]) -> str:
+def compact_grammar(schema: Mapping[str, Any], *, spans: Mapping[str, str] | None = None) -> str:
     """GBNF for the JSON values of ``schema``, one rule a line, the first being ``root``.
 
     Kept: types and unions, enum and const, property order, required and optional, closed objects, maps, lists
     with minItems and maxItems, tuples, minLength and maxLength, the formats date, time, date-time, duration and
     uuid, the sign of numbers, local ``$ref``. Left to validation: ``pattern``, other bounds and formats,
     ``uniqueItems``. An object without ``properties`` and ``additionalProperties`` is empty.
+    ``spans`` are the rules of ``span_grammar.span_rules`` for the record's text: with them a string marked
+    ``x-verbatim`` can be nothing but a span of it.
     Raises ``SchemaError`` for a schema that no value fits or a ``$ref`` that leads nowhere.
     """
-    return _Writer(schema).text()
+    return _Writer(schema, spans or {}).text()
 
 
 class _Writer:
-    def __init__(self, schema: Mapping[str, Any]) -> None:
+    def __init__(self, schema: Mapping[str, Any], spans: Mapping[str, str]) -> None:
         self._schema = schema
+        self._spans = spans
         self._rules: dict[str, str] = {}
         self._references: dict[str, str] = {}
 
     def text(self) -> str:
         self._rules["root"] = ""
         self._rules["root"] = self._value(self._schema)
+        self._rules.update(self._spans)
         return "".join(f"{name} ::= {body}\n" for name, body in self._rules.items())
 
     def _value(self, schema: Any) -> str:
@@ -157,6 +163,8 @@ class _Writer:
         return self._rule(f'"[" {some} "]"' if least else f'"[" ({some})? "]"')
 
     def _string(self, schema: Mapping[str, Any]) -> str:
+        if self._spans and schema.get(VERBATIM) is True:
+            return SPAN
         form = schema.get("format")
         if form in _FORMATS:
             return self._primitive(str(form))

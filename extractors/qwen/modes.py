@@ -18,13 +18,16 @@ from typing import Any
 from extractors.qwen.fitting import SEEN_ACCEPTED, fitted, inlined, nullable
 from extractors.qwen.grammar import compact_grammar
 from extractors.qwen.requests import AnswerShape, ChatRequest, Message, Mode
+from schemas.verbatim import KEY as VERBATIM
+from schemas.verbatim import has_verbatim
 
-__all__ = ["compile_shape", "nullable", "with_the_word_json"]
+__all__ = ["compile_shape", "nullable", "with_the_word_json", "within"]
 
 _GRAMMAR_KEYWORDS = (
     *SEEN_ACCEPTED,
     *("const", "oneOf", "prefixItems", "minLength", "maxLength", "format", "pattern"),
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"),
+    VERBATIM,
 )
 """What ``compact_grammar`` reads."""
 _WORD = "\nAnswer with one JSON object."
@@ -32,15 +35,21 @@ _JSON = re.compile("json", re.IGNORECASE)
 
 
 def compile_shape(
-    name: str, schema: Mapping[str, Any], mode: Mode, *, keywords: Sequence[str] = SEEN_ACCEPTED
+    name: str,
+    schema: Mapping[str, Any],
+    mode: Mode,
+    *,
+    keywords: Sequence[str] = SEEN_ACCEPTED,
+    omit_nulls: bool = False,
 ) -> AnswerShape:
     """The answer shape of an object schema in one mode. ``keywords``, of the model's profile, are those that
-    its strict mode takes beyond the core of types, properties, enums and unions."""
+    its strict mode takes beyond the core of types, properties, enums and unions. ``omit_nulls`` lets a grammar leave
+    out what would be null; strict schemas and tools want every property."""
     label = (re.sub(r"[^A-Za-z0-9_-]+", "_", name) or "answer")[:64]
     whole = inlined(schema)
     wire: dict[str, Any]
     if mode is Mode.GRAMMAR:
-        wire = {"grammar": compact_grammar(fitted(whole, _GRAMMAR_KEYWORDS)), "cache_prompt": True}
+        wire = {"grammar": _grammar(whole, omit_nulls=omit_nulls), "cache_prompt": True}
     elif mode is Mode.PROMPTED:
         wire = {}
     else:
@@ -56,7 +65,20 @@ def compile_shape(
             label = "answer" if label == "search" else label  # the service refuses that name
             function.update(name=label, description="Give the extracted values.", parameters=fitted(whole, keywords))
             wire["tool_choice"] = {"type": "function", "function": {"name": label}}
-    return AnswerShape(name=label, schema=whole, mode=mode, wire=wire)
+    return AnswerShape(name=label, schema=whole, mode=mode, wire=wire, omit_nulls=omit_nulls)
+
+
+def _grammar(schema: Mapping[str, Any], *, omit_nulls: bool, spans: Mapping[str, str] | None = None) -> str:
+    return compact_grammar(fitted(schema, _GRAMMAR_KEYWORDS, omit_nulls=omit_nulls), spans=spans)
+
+
+def within(shape: AnswerShape, spans: Mapping[str, str]) -> AnswerShape:
+    """The shape for one record, whose ``spans`` (``span_grammar.span_rules``) are all that a verbatim string can be.
+    The same shape where its mode has no grammar or the record no spans."""
+    if shape.mode is not Mode.GRAMMAR or not spans or not has_verbatim(shape.schema):
+        return shape
+    grammar = _grammar(shape.schema, omit_nulls=shape.omit_nulls, spans=spans)
+    return replace(shape, wire={**shape.wire, "grammar": grammar})
 
 
 def with_the_word_json(request: ChatRequest) -> ChatRequest:

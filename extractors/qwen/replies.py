@@ -6,7 +6,7 @@ Pure, and lenient: nothing in here raises, whatever a service sends.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -14,12 +14,14 @@ import orjson
 
 from extractors.qwen.errors_table import classify
 from extractors.qwen.prices import Pricing
-from extractors.qwen.requests import CallError, ChatReply, ErrorKind
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs
 from extractors.qwen.wire import load
 from schemas.usage import Usage
 
 _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_-]{6,}")
 _BODY_KEPT = 2000
+LEAST_LOGPROB = -30.0
+"""Below it a token counts as impossible; some servers send such as -9999, or -Infinity as null."""
 _MESSAGE_KEPT = 400
 
 
@@ -41,6 +43,7 @@ def finished(
     headers: Mapping[str, str],
     thinking: str = "",
     refusal: str = "",
+    tokens: Sequence[Any] = (),
 ) -> ChatReply | CallError:
     """An answer that came to its end: the reply, or the refusal that it is.
 
@@ -51,7 +54,24 @@ def finished(
         return CallError(ErrorKind.REFUSED, why, model, 200, code=reason, body=text[:_BODY_KEPT], usage=usage)
     if headers.get("x-dashscope-partialresponse") == "true":
         reason = "length"
-    return ChatReply(text, reason, usage, model, thinking=thinking)
+    return ChatReply(text, reason, usage, model, thinking=thinking, logprobs=logprobs_of(tokens, text))
+
+
+def logprobs_of(tokens: Sequence[Any], text: str) -> Logprobs | None:
+    """What ``logprobs.content`` says of the tokens of ``text``; None where it says nothing, or not of this text (of
+    thinking, say)."""
+    ends: list[int] = []
+    values: list[float] = []
+    end = 0
+    for token in tokens:
+        if not isinstance(token, dict) or "logprob" not in token:
+            return None
+        told = token["logprob"]
+        data = token.get("bytes")
+        end += len(data) if isinstance(data, list) else len(str(token.get("token") or "").encode())
+        ends.append(end)
+        values.append(round(max(told, LEAST_LOGPROB), 4) if isinstance(told, int | float) else LEAST_LOGPROB)
+    return Logprobs(tuple(ends), tuple(values)) if end and end == len(text.encode("utf-8", "replace")) else None
 
 
 def text_of(content: Any) -> str:

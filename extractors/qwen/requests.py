@@ -29,6 +29,8 @@ class Purpose(StrEnum):
     """The rest of an answer is asked for whose beginning is kept: it was cut off inside of a list."""
     LOOK = "look"
     """What a valid answer left empty is asked a second time."""
+    ROUTE = "route"
+    """The final model is asked about what the draft is not sure of, or could not put right."""
 
 
 class Mode(StrEnum):
@@ -73,6 +75,8 @@ class AnswerShape:
     schema: Mapping[str, Any]
     mode: Mode
     wire: Mapping[str, Any] = field(default_factory=dict)
+    omit_nulls: bool = False
+    """Whether what would be null may be left out of the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,14 @@ class ChatRequest:
     """None: the model has no such switch, send nothing."""
     thinking_budget: int | None = None
     """Tokens that the model may think at most; None: the model's own limit."""
+    logprobs: bool = False
+    """Whether the reply should say how sure the model was of each token."""
 
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
 
         ``attempt`` takes part, so asking the same words a second time is another question. The mode does not, nor
-        whether a model that does not think is told so: what is known of models changes, and an answer that is paid
+        ``logprobs``, nor whether a model that does not think is told so: what is known of models changes, and an answer that is paid
         for is found again after it did."""
         head = orjson.dumps(
             [
@@ -121,6 +127,15 @@ class ChatRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Logprobs:
+    """How sure a model was of the tokens of its answer: where each ends, in UTF-8 bytes of the answer's text, and
+    its logarithmic probability. A token that was copied and agreed to without being weighed (speculation) has 0."""
+
+    ends: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class ChatReply:
     """A model's answer. ``text`` is the answer alone: thinking text, which providers send apart,
     is in ``thinking``. ``latency`` is in seconds, of the successful HTTP call only; ``started_at`` is
@@ -139,6 +154,7 @@ class ChatReply:
     """How structure was truly asked for, where that is not the request's own mode."""
     usage_estimated: bool = False
     """The usage was not told, because the stream was not heard to its end: it is a bound, never too low."""
+    logprobs: Logprobs | None = None
 
 
 class ErrorKind(StrEnum):

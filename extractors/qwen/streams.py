@@ -13,7 +13,7 @@ from extractors.continuation import beginning
 from extractors.qwen.json_end import JsonEnd
 from extractors.qwen.loops import LoopWatch
 from extractors.qwen.prices import Pricing
-from extractors.qwen.replies import error_in, finished, garbled, usage_in
+from extractors.qwen.replies import error_in, finished, garbled, logprobs_of, usage_in
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind
 from extractors.qwen.sse import Event
 from extractors.qwen.wire import load
@@ -46,6 +46,7 @@ class StreamReader:
         "text",
         "thinking",
         "thinking_loop",
+        "tokens",
         "told",
     )
 
@@ -56,6 +57,8 @@ class StreamReader:
         self.text: list[str] = []
         self.thinking: list[str] = []
         self.refusal: list[str] = []
+        self.tokens: list[Any] = []
+        """The answer's tokens with their logarithmic probabilities, as they came."""
         self.reason = ""
         self.told: Mapping[str, Any] | None = None
         """The ``usage`` of the last event that had one."""
@@ -167,6 +170,7 @@ class StreamReader:
             headers=headers,
             thinking="".join(self.thinking),
             refusal="".join(self.refusal),
+            tokens=self.tokens,
         )
 
     def stopped(self, reason: str, *, usage: Usage) -> ChatReply:
@@ -174,7 +178,15 @@ class StreamReader:
         cost."""
         text = "".join(self.text)
         text = text[: len(text) - self.json.extra] if self.json.complete else text.rstrip()
-        return ChatReply(text, reason, usage, self.model, thinking="".join(self.thinking), usage_estimated=True)
+        return ChatReply(
+            text,
+            reason,
+            usage,
+            self.model,
+            thinking="".join(self.thinking),
+            usage_estimated=True,
+            logprobs=logprobs_of(self.tokens, "".join(self.text)),
+        )
 
     def lost(self, kind: ErrorKind, message: str) -> CallError:
         """The error of a stream that was lost with nothing worth keeping."""

@@ -2,8 +2,9 @@
 
 *Current* means: of all outcomes of a (record id, occurrence) under a recipe, the one whose commit has
 the highest sequence. A current row is in ``<name>``, a current failure in ``<name>_failures``; so a later
-row closes a failure. So does a person's decision to ignore it; ``<name>_reviews`` has all decisions. ``<name>_calls`` has every call, ``runs`` every run, and ``<name>_<column>`` the elements
-of a list of objects. A name that is taken gets an underscore at its end.
+row closes a failure. So does a person's decision to ignore it; ``<name>_reviews`` has all decisions. ``<name>_calls``
+has every call, ``<name>_doubtful`` the values to look at, ``runs`` every run, and ``<name>_<column>`` the elements of a
+list of objects. A name that is taken gets an underscore at its end.
 
 Views hold absolute paths and are made anew after each run: a moved folder needs a run to be queried through
 the catalog's file (the functions here, and the Parquet files, need nothing). Where the recipes of a schema
@@ -210,7 +211,7 @@ class _Views:
         )
         self._runs()
         # The names that a reader relies on come first; those of exploded lists give way to them.
-        tails = ("", "_failures", "_calls", "_reviews")
+        tails = ("", "_failures", "_calls", "_reviews", "_doubtful")
         self._taken |= {f"{name}{tail}".lower() for name in folders for tail in tails}
         self._decisions(folders)
         for name, own in folders.items():
@@ -220,6 +221,7 @@ class _Views:
                 self._outcomes(name, kind, held)
             self._current(name)
         for name in folders:
+            self._doubtful(name)
             self._explode(name)
 
     def _list_commits(self, name: str, held: Sequence[tuple[Path, Sequence[Commit]]]) -> None:
@@ -332,6 +334,23 @@ class _Views:
             f"create view {_quoted(f'{name}_calls')} as select * exclude ({mark[calls]['sequence']}) from {calls}"
         )
 
+    def _doubtful(self, name: str) -> None:
+        """``<name>_doubtful``: one row for each value that someone should look at, the least sure first: of less
+        confidence than the ``review_below`` of the recipe's last run, or, without a confidence, standing nowhere."""
+        recipe = self._tail_names(_quoted(name))["recipe"]
+        below = "coalesce((select max_by((job->>'review_below')::double, started_at) from runs where runs.recipe = r.recipe), 0.5)"
+        self._con.execute(
+            f"create view {_quoted(f'{name}_doubtful')} as with held as (select record_id, fingerprint, {recipe} as recipe, "
+            f"_evidence, _confidence from {_quoted(name)}), r as ("
+            "select record_id, fingerprint, recipe, e.path as path, _confidence[e.path] as confidence, "
+            "e.match as match, e.quote as quote from (select *, unnest(_evidence) as e from held) "
+            "union all select record_id, fingerprint, recipe, c.key, c.value, null, null "
+            "from (select *, unnest(map_entries(_confidence)) as c from held) "
+            "where not list_contains(list_transform(_evidence, lambda e: e.path), c.key)) "
+            f"select * from r where confidence < {below} or (confidence is null and match = 'ungrounded') "
+            "order by confidence nulls first, record_id, path"
+        )
+
     def _explode(self, name: str) -> None:
         """One row for each element of every list of objects, with its place in the list from 0."""
         relation = self._con.sql(f"select * from {_quoted(name)} limit 0")
@@ -415,7 +434,7 @@ _RUN_COLUMNS: Mapping[str, str] = {
     "merged": "bigint", "undone": "bigint", "calls": "bigint", "tries": "bigint", "input_tokens": "bigint",
     "cached_tokens": "bigint", "output_tokens": "bigint", "cost": "decimal(20,10)", "currency": "varchar",
     "seconds": "double", "latency_p50": "double", "latency_p95": "double", "rate_limited": "bigint",
-    "failures_by_reason": "json", "stopped": "varchar", "job": "json",
+    "failures_by_reason": "json", "stopped": "varchar", "routing": "json", "job": "json",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Mode
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs, Mode
 from extractors.store import files
 from schemas.usage import Usage
 
@@ -149,6 +149,8 @@ def result_entry(result: ChatReply | CallError) -> dict[str, Any]:
             "finish_reason": result.finish_reason,
             "thinking": result.thinking,
         }
+        if result.logprobs is not None:
+            entry["logprobs"] = [result.logprobs.ends, result.logprobs.values]
     else:
         entry |= {
             "kind": result.kind.value,
@@ -168,6 +170,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
     earlier = tuple(one for one in map(entry_result, entry["earlier"]) if isinstance(one, CallError))
     mode = None if entry.get("mode") is None else Mode(entry["mode"])
     if "text" in entry:
+        tokens = entry.get("logprobs")
         return ChatReply(
             text=entry["text"],
             finish_reason=entry["finish_reason"],
@@ -178,6 +181,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
             started_at=entry["started_at"],
             earlier=earlier,
             mode=mode,
+            logprobs=None if tokens is None else Logprobs(tuple(tokens[0]), tuple(tokens[1])),
         )
     return CallError(
         kind=ErrorKind(entry["kind"]),

@@ -97,7 +97,7 @@ def rows_part(items: Sequence[Item], schemas: PartSchemas) -> bytes:
         *(_kept(records, field) for field in schemas.kept),
         *values.columns,
         _evidence([outcome.evidence for outcome in found]),
-        pa.nulls(len(items), ROWS_TAIL[1].type),
+        _array([list(one.confidence.items()) or None for one in found], ROWS_TAIL[1].type),
         _meta(items, found),
     ]
     return _bytes(pa.Table.from_arrays(columns, schema=schemas.rows))
@@ -149,7 +149,7 @@ def calls_part(calls: Sequence[CallRecord], schemas: PartSchemas, *, chunk: str,
 def read_row(table: pa.Table, codec: RowCodec) -> Extracted:
     """A row of ``rows_part`` as an outcome, its value exactly as it was; usage is what the row says."""
     [value] = codec.decode(table.select(codec.schema.names).replace_schema_metadata(codec.schema.metadata))
-    row = table.select(["_evidence", "_meta"]).to_pylist()[0]
+    row = table.select(["_evidence", "_confidence", "_meta"]).to_pylist()[0]
     meta = row["_meta"]
     return Extracted(
         value=value,
@@ -163,6 +163,7 @@ def read_row(table: pa.Table, codec: RowCodec) -> Extracted:
         corrected=tuple(meta["corrected"]),
         nulled=tuple(meta["nulled"]),
         repaired=meta["repaired"],
+        confidence=dict(row["_confidence"] or ()),
     )
 
 

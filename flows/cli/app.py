@@ -18,6 +18,7 @@ from extractors.errors import OutputError, QuarryError
 from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
+from flows.cli.calibrate import calibrate
 from flows.cli.evaluate import compare_command, eval_command
 from flows.cli.golden import golden
 from flows.cli.models import models
@@ -37,6 +38,7 @@ app = typer.Typer(
 )
 app.add_typer(models, name="model")
 app.add_typer(batch, name="batch")
+app.command()(calibrate)
 app.add_typer(golden, name="golden")
 app.command("eval")(eval_command)
 app.command("compare")(compare_command)

@@ -153,6 +153,12 @@ def summary(console: Console, report: RunReport) -> None:
         f"{report.input_tokens:,} input + {report.output_tokens:,} output tokens, "
         f"{money(report.cost, report.currency)}, {report.seconds:,.1f} s, model {report.model}, recipe {report.recipe}"
     )
+    if report.routing:
+        told = report.routing
+        console.print(
+            f"{told['final']} was asked about {told['routed_fields']:,} fields of {told['routed_records']:,} of "
+            f"{told['records']:,} records: about {told['final_tokens_saved']:,} tokens less than asking it for all"
+        )
     if report.saved:
         console.print(f"the batch lane saved {money(report.saved, report.currency)} against the same answers live")
     if report.replayed:

@@ -114,7 +114,9 @@ def test_show_failures_and_retry(tmp_path: Path) -> None:
         again = told(quarry("retry", out, "--where", "record_id = 'r00001'", "--json"))
         assert (again["records"], again["rows"]) == (1, 1)
     shown = told(quarry("show", out, "--json"))
-    assert shown["schemas"] == [{"name": "thing", "recipe": again["recipe"], "rows": 1, "failures": 2, "ignored": 0, "calls": 7}]
+    assert shown["schemas"] == [
+        {"name": "thing", "recipe": again["recipe"], "rows": 1, "failures": 2, "ignored": 0, "calls": 7}
+    ]
     assert "thing recipe=" in quarry("show", out).stdout
 
 

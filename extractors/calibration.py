@@ -1,0 +1,238 @@
+"""Maps from a confidence score to the share of values that are right at it, fitted on labelled values.
+
+``isotonic``: the least-squares non-decreasing map, by pooling adjacent violators (Ayer et al. 1955; Zadrozny and
+Elkan 2002), read between its blocks by straight lines. ``platt``: a logistic curve over the score's log-odds, fitted
+with Platt's smoothed targets (Platt 1999; Lin, Lin and Weng 2007). The expected calibration error is that of Guo et
+al. 2017: the gap between mean confidence and share right in bins of equal width, weighted by the bins' sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from extractors.errors import JobError
+
+Kind = Literal["isotonic", "platt"]
+Pair = tuple[float, bool]
+"""A score and whether the value was right."""
+
+LEAST_PAIRS = 20
+"""Labelled values without which no map is fitted."""
+_EDGE = 1e-6
+_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A fitted map. ``points`` are (score, probability) in ascending order for ``isotonic``, and one (slope, offset)
+    for ``platt``; ``pairs`` is how many labelled values it was fitted on. ``nulls`` is the map for nulls, whose
+    scores mean something else than those of values; without it they share this one."""
+
+    kind: Kind
+    points: tuple[tuple[float, float], ...]
+    pairs: int
+    nulls: Calibration | None = None
+
+    def apply(self, score: float, *, null: bool = False) -> float:
+        """The calibrated probability of a score."""
+        if null and self.nulls is not None:
+            return self.nulls.apply(score)
+        if self.kind == "platt":
+            [(slope, offset)] = self.points
+            return _sigmoid(slope * _log_odds(score) + offset)
+        scores = [point[0] for point in self.points]
+        after = bisect_right(scores, score)
+        if after == 0:
+            return self.points[0][1]
+        if after == len(self.points):
+            return self.points[-1][1]
+        (left, low), (right, high) = self.points[after - 1], self.points[after]
+        return low + (high - low) * (score - left) / (right - left)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; ``from_dict`` is the inverse."""
+        told = {"kind": self.kind, "points": [list(point) for point in self.points], "pairs": self.pairs}
+        return told if self.nulls is None else {**told, "nulls": self.nulls.as_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Calibration:
+        """Raises ``JobError`` for what is no calibration."""
+        try:
+            points = tuple((float(one), float(other)) for one, other in data["points"])
+            nulls = None if data.get("nulls") is None else cls.from_dict(data["nulls"])
+            made = cls(data["kind"], points, int(data["pairs"]), nulls)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise JobError(f"this is no calibration ({type(error).__name__}: {error}); fit one anew") from error
+        ordered = all(one[0] < other[0] for one, other in pairwise(points))
+        if made.kind not in ("isotonic", "platt") or not points or not ordered:
+            raise JobError("this is no calibration (its points are not in order); fit one anew")
+        return made
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON."""
+        path.write_bytes(orjson.dumps(self.as_dict(), option=orjson.OPT_INDENT_2))
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read it. Raises ``JobError`` naming the file."""
+        try:
+            return cls.from_dict(orjson.loads(path.read_bytes()))
+        except OSError as error:
+            raise JobError(f"the calibration {path} cannot be read: {error.strerror}") from error
+        except (orjson.JSONDecodeError, JobError) as error:
+            raise JobError(f"{path}: {error}") from error
+
+
+def fit(pairs: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
+    """The map of labelled values. Raises ``JobError`` for fewer than 20."""
+    if len(pairs) < LEAST_PAIRS:
+        raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
+    points = _isotonic(pairs) if kind == "isotonic" else (_platt(pairs),)
+    return Calibration(kind, points, len(pairs))
+
+
+def fit_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
+    """One map for values and one for nulls; one for both where either has fewer than 20. Raises ``JobError``."""
+    if min(len(values), len(nulls)) < LEAST_PAIRS:
+        return fit([*values, *nulls], kind=kind)
+    return replace(fit(values, kind=kind), nulls=fit(nulls, kind=kind))
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of a reliability plot: values whose confidence is from ``low`` to ``high``."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    right: float
+
+
+def reliability(pairs: Sequence[Pair], *, bins: int = 10) -> list[Bin]:
+    """The bins of equal width that hold values, for a plot of share right over mean confidence."""
+    held: dict[int, list[Pair]] = {}
+    for pair in pairs:
+        held.setdefault(min(int(pair[0] * bins), bins - 1), []).append(pair)
+    return [
+        Bin(
+            number / bins,
+            (number + 1) / bins,
+            len(own),
+            sum(score for score, _ in own) / len(own),
+            sum(right for _, right in own) / len(own),
+        )
+        for number, own in sorted(held.items())
+    ]
+
+
+def expected_calibration_error(pairs: Sequence[Pair], *, bins: int = 10) -> float:
+    """The mean gap between confidence and share right; 0 without values."""
+    gaps = (one.count * abs(one.confidence - one.right) for one in reliability(pairs, bins=bins))
+    return sum(gaps) / len(pairs) if pairs else 0.0
+
+
+def held_out_pairs(pairs: Sequence[Pair], *, kind: Kind = "isotonic", folds: int = 5) -> list[Pair]:
+    """The pairs with calibrated scores, each from a map fitted on the other folds (every ``folds``-th pair is one):
+    what a calibration is worth is not told by the values that it was fitted on."""
+    made: list[Pair] = []
+    for fold in range(folds):
+        rest = [pair for number, pair in enumerate(pairs) if number % folds != fold]
+        fitted = fit(rest, kind=kind)
+        made += [(fitted.apply(score), right) for score, right in pairs[fold::folds]]
+    return made
+
+
+def held_out_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> list[Pair]:
+    """``held_out_pairs`` of the maps that ``fit_both`` makes."""
+    if min(len(values), len(nulls)) < 2 * LEAST_PAIRS:
+        return held_out_pairs([*values, *nulls], kind=kind)
+    return [*held_out_pairs(values, kind=kind), *held_out_pairs(nulls, kind=kind)]
+
+
+def _isotonic(pairs: Sequence[Pair]) -> tuple[tuple[float, float], ...]:
+    """Blocks of pooled values as points: each block's first and last score at its share right. Every block is drawn
+    towards the whole's share by one value's weight, so that three lucky values are not certainty."""
+    blocks: list[list[float]] = []  # first score, last score, right, count
+    for score, right in sorted(pairs):
+        if blocks and blocks[-1][1] == score:
+            blocks[-1][2] += right
+            blocks[-1][3] += 1
+        else:
+            blocks.append([score, score, float(right), 1.0])
+    pooled: list[list[float]] = []
+    for block in blocks:
+        pooled.append(block)
+        while len(pooled) > 1 and pooled[-2][2] / pooled[-2][3] >= pooled[-1][2] / pooled[-1][3]:
+            _, last, right_sum, count = pooled.pop()
+            pooled[-1][1] = last
+            pooled[-1][2] += right_sum
+            pooled[-1][3] += count
+    share = sum(right for _, right in pairs) / len(pairs)
+    points: list[tuple[float, float]] = []
+    for first, last, right_sum, count in pooled:
+        level = (right_sum + share) / (count + 1)
+        level = max(level, points[-1][1]) if points else level
+        points += [(first, level)] if first == last else [(first, level), (last, level)]
+    return tuple(points)
+
+
+def _platt(pairs: Sequence[Pair]) -> tuple[float, float]:
+    """Newton's method with halved steps (Lin, Lin and Weng 2007, algorithm 1)."""
+    positive = sum(right for _, right in pairs)
+    negative = len(pairs) - positive
+    high, low = (positive + 1) / (positive + 2), 1 / (negative + 2)
+    data = [(_log_odds(score), high if right else low) for score, right in pairs]
+    slope, offset = 0.0, math.log((positive + 1) / (negative + 1))
+
+    def loss(a: float, b: float) -> float:
+        total = 0.0
+        for x, target in data:
+            z = a * x + b
+            total += max(z, 0.0) - z * target + math.log1p(math.exp(-abs(z)))
+        return total
+
+    best = loss(slope, offset)
+    for _ in range(_STEPS):
+        h11 = h22 = 1e-12
+        h21 = g1 = g2 = 0.0
+        for x, target in data:
+            p = _sigmoid(slope * x + offset)
+            weight, gap = p * (1 - p), p - target
+            h11 += x * x * weight
+            h22 += weight
+            h21 += x * weight
+            g1 += x * gap
+            g2 += gap
+        if abs(g1) < 1e-5 and abs(g2) < 1e-5:
+            break
+        determinant = h11 * h22 - h21 * h21
+        step1 = -(h22 * g1 - h21 * g2) / determinant
+        step2 = -(h11 * g2 - h21 * g1) / determinant
+        size = 1.0
+        while size > 1e-10:
+            tried = loss(slope + size * step1, offset + size * step2)
+            if tried < best:
+                slope, offset, best = slope + size * step1, offset + size * step2, tried
+                break
+            size /= 2
+        else:
+            break
+    return slope, offset
+
+
+def _sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def _log_odds(score: float) -> float:
+    inside = min(max(score, _EDGE), 1 - _EDGE)
+    return math.log(inside / (1 - inside))

@@ -1,0 +1,131 @@
+"""How likely each value is right: from the model's own token probabilities, else from where the value stands.
+
+A value's token score is the product of the probabilities of its tokens, the one that ends it included: the
+probability that the model gave to writing just this value. Of the ways to add tokens up it told right values from
+wrong ones best (``docs/values.md``). A value that stands nowhere in its record is worth a part of that. Without
+token probabilities the kind of evidence alone decides.
+
+These are scores; a ``Calibration`` fitted on labelled records makes probabilities of them.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extractors.calibration import Calibration
+from extractors.positions import leaf_spans
+from extractors.qwen.requests import Logprobs
+from extractors.second_look import is_choice
+from schemas.evidence import Evidence, Match
+from schemas.jsonschema import subschema
+
+_BY_EVIDENCE: Mapping[Match, float] = {
+    Match.EXACT: 0.9,
+    Match.VALUE: 0.9,
+    Match.NORMALISED: 0.85,
+    Match.FUZZY: 0.6,
+    Match.IMAGE: 0.5,
+    Match.UNGROUNDED: 0.1,
+}
+"""Scores where the model tells no probabilities."""
+_CHOICE = 0.85
+"""The same for a boolean or an enum, which is rarely printed."""
+_UNGROUNDED = 0.1
+"""What is left of a token score where the value stands nowhere in the record and is no choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """The probability that the model gave to a value; whether that value was null."""
+
+    score: float
+    null: bool
+
+
+def token_scores(
+    text: str, logprobs: Logprobs | None, *, start: int = 0, pointers: bool = False
+) -> dict[str, TokenScore]:
+    """The score of each leaf of the JSON that begins at ``start`` in a reply's text; see ``leaf_spans``."""
+    if logprobs is None:
+        return {}
+    ends, values = logprobs.ends, logprobs.values
+    ascii_only = text.isascii()
+    found = {}
+    for path, (first, last) in leaf_spans(text, start, pointers=pointers).items():
+        begin = first if ascii_only else len(text[:first].encode("utf-8", "replace"))
+        end = begin + len(text[first:last].encode("utf-8", "replace"))
+        # The first token that ends after the value's beginning, to the one that holds the character after its end.
+        at = bisect_right(ends, begin)
+        total = 0.0
+        while at < len(ends):
+            total += values[at]
+            if ends[at] > end:
+                break
+            at += 1
+        found[path] = TokenScore(math.exp(total), text[first:last] == "null" and text[first - 1 : first] != '"')
+    return found
+
+
+def confidence_of(
+    evidence: Sequence[Evidence],
+    scores: Mapping[str, TokenScore],
+    schema: Mapping[str, Any],
+    calibration: Calibration | None = None,
+) -> dict[str, float]:
+    """A number from 0 to 1 for each value, and for each null that the model wrote with known probability."""
+    found: dict[str, float] = {}
+    nulls: set[str] = set()
+    for one in evidence:
+        told = scores.get(one.path)
+        told = None if told is None or told.null else told
+        if one.match is Match.UNGROUNDED:
+            choice = _is_choice(schema, one.path)
+            if choice is None:
+                continue
+            score = (_CHOICE if choice else _BY_EVIDENCE[one.match]) if told is None else told.score
+            score *= 1.0 if told is None or choice else _UNGROUNDED
+        elif told is not None:
+            score = told.score
+        else:
+            score = _BY_EVIDENCE[one.match] * (one.score if one.match is Match.FUZZY else 1.0)
+        found[one.path] = score
+    for path, told in scores.items():
+        if told.null and path not in found and _is_choice(schema, path) is not None:
+            found[path] = told.score
+            nulls.add(path)
+    if calibration is not None:
+        found = {path: calibration.apply(score, null=path in nulls) for path, score in found.items()}
+    return {path: round(score, 4) for path, score in found.items()}
+
+
+def rescored(
+    draft: Mapping[str, TokenScore],
+    final: Mapping[str, TokenScore],
+    changed: Sequence[str],
+    agreed: Sequence[str],
+) -> dict[str, TokenScore]:
+    """The scores of a draft after a second model was asked: the final's own where its value was taken; where both
+    wrote the same, the probability that not both are wrong, as if they erred independently."""
+    scores = {path: score for path, score in draft.items() if not _inside(path, changed)}
+    for path, score in final.items():
+        if _inside(path, changed):
+            scores[path] = score
+        elif _inside(path, agreed) and path in draft:
+            scores[path] = TokenScore(1 - (1 - draft[path].score) * (1 - score.score), score.null)
+    return scores
+
+
+def _inside(path: str, fields: Sequence[str]) -> bool:
+    return any(path == field or path.startswith(f"{field}/") for field in fields)
+
+
+def _is_choice(schema: Mapping[str, Any], path: str) -> bool | None:
+    """Whether a path is a choice among fixed values; None where the schema has no such path."""
+    try:
+        return is_choice(subschema(schema, path))
+    except KeyError:
+        return None

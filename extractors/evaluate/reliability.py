@@ -1,0 +1,93 @@
+"""Confidence against labels: which pairs a calibration and a routing threshold are fitted on."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from extractors.calibration import (
+    Bin,
+    Calibration,
+    Kind,
+    Pair,
+    expected_calibration_error,
+    fit_both,
+    held_out_both,
+    reliability,
+)
+from extractors.evaluate.evaluation import Evaluation
+from extractors.evaluate.scoring import Verdict
+from extractors.routing import threshold_for
+
+_SEED = 20_260_101
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """How well confidence tells right values from wrong ones. ``before`` is the expected calibration error of the
+    confidences as they are, ``after`` that of a calibration, by folds of records; ``bins`` are those of ``before``.
+    ``threshold`` is the confidence from which values may stand with at most ``max_error`` wrong (95 % sure), on the
+    calibrated scale."""
+
+    pairs: int
+    before: float
+    after: float
+    bins: list[Bin]
+    calibration: Calibration
+    max_error: float
+    threshold: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "pairs": self.pairs,
+            "ece_before": round(self.before, 4),
+            "ece_after": round(self.after, 4),
+            "max_error": self.max_error,
+            "threshold": round(self.threshold, 4),
+            "bins": [
+                {
+                    "low": one.low,
+                    "high": one.high,
+                    "count": one.count,
+                    "confidence": round(one.confidence, 4),
+                    "right": round(one.right, 4),
+                }
+                for one in self.bins
+            ],
+        }
+
+
+def confidence_pairs(evaluation: Evaluation) -> tuple[list[Pair], list[Pair]]:
+    """(confidence, right) of every value that was given, and of every null that has a confidence, record by record in
+    an order that means nothing."""
+    records = list(evaluation.records)
+    random.Random(_SEED).shuffle(records)
+    values: list[Pair] = []
+    nulls: list[Pair] = []
+    for record in records:
+        for cell in record.cells:
+            sure = record.given.confidence.get(cell.path)
+            if sure is not None:
+                nothing = cell.verdict in (Verdict.MISSING, Verdict.ABSENT)
+                (nulls if nothing else values).append((sure, cell.verdict in (Verdict.RIGHT, Verdict.ABSENT)))
+    return values, nulls
+
+
+def reliability_of(evaluation: Evaluation, *, kind: Kind = "isotonic", max_error: float = 0.05) -> Reliability:
+    """Fit a calibration on an evaluation's values. Raises ``JobError`` where there are too few."""
+    values, nulls = confidence_pairs(evaluation)
+    pairs = [*values, *nulls]
+    calibration = fit_both(values, nulls, kind=kind)
+    # What the map makes of the values that it was fitted on would flatter a threshold too.
+    fresh = held_out_both(values, nulls, kind=kind)
+    return Reliability(
+        pairs=len(pairs),
+        before=expected_calibration_error(pairs),
+        after=expected_calibration_error(fresh),
+        bins=reliability(pairs),
+        calibration=calibration,
+        max_error=max_error,
+        threshold=threshold_for(fresh, max_error=max_error),
+    )

@@ -1,0 +1,239 @@
+"""Few-shot examples: labelled records that are shown with their answers before the record itself.
+
+They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, the answer as an object. ``fixed`` shows
+the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
+its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. A record
+is never its own example: neither the same text nor nearly the same (95 of 100 by rapidfuzz).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from rapidfuzz import fuzz
+
+from extractors.errors import JobError
+from extractors.grounding import ground
+from extractors.grounding.folding import fold
+from extractors.prompting import fence
+from extractors.qwen.fitting import may_be_left_out, nullable
+from extractors.qwen.requests import Message
+from extractors.tokens import estimate_tokens
+from schemas.evidence import Match
+from schemas.jsonschema import answer_schema
+from schemas.records import Record, content_fingerprint
+
+Choice = Literal["similar", "fixed"]
+
+_K1, _B = 1.5, 0.75
+_TOO_CLOSE = 95.0
+_NEAR_LENGTH = 0.9
+"""Texts whose lengths differ by more than this ratio are not nearly the same."""
+_WORD = re.compile(r"[^\W\d_]+|\d+")
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A labelled record. ``answer`` is its JSON, compact; ``printed`` are the answer's values that stand in its own
+    text, folded: what stands in an example and not in a record was copied from the example."""
+
+    text: str
+    answer: str
+    fingerprint: str
+    printed: frozenset[str]
+
+    def turns(self) -> tuple[Message, Message]:
+        """The example as a question and its answer."""
+        return Message("user", fence(self.text, code=self.fingerprint)), Message("assistant", self.answer)
+
+
+class ExampleBank:
+    """The examples of a recipe, and which of them a record is shown."""
+
+    def __init__(self, examples: Sequence[Example], *, shown: int, choice: Choice) -> None:
+        self._examples = tuple(examples)
+        self._shown = shown
+        self._choice = choice
+        self._index = _Index([example.text for example in examples]) if choice == "similar" else None
+
+    def of(self, record: Record) -> tuple[Example, ...]:
+        """What a record is shown, in order. The same for the same record."""
+        found: list[Example] = []
+        order = range(len(self._examples)) if self._index is None else self._index.ranked(record.text)
+        folded = fold(record.text)
+        for place in order:
+            if len(found) == self._shown:
+                break
+            example = self._examples[place]
+            if example.fingerprint != record.fingerprint and not _nearly_the_same(fold(example.text), folded):
+                found.append(example)
+        return tuple(found) if self._index is None else tuple(reversed(found))
+
+    @property
+    def tokens(self) -> int:
+        """About how many tokens the examples add to a request."""
+        each = [estimate_tokens(one.text) + estimate_tokens(one.answer) + 30 for one in self._examples[:200]]
+        return round(min(self._shown, len(self._examples)) * sum(each) / len(each)) if each else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """What the recipe says of them."""
+        digest = hashlib.sha256()
+        for example in self._examples:
+            digest.update(orjson.dumps([example.fingerprint, example.answer]))
+        return {
+            "choice": self._choice,
+            "shown": self._shown,
+            "of": len(self._examples),
+            "sha256": digest.hexdigest(),
+        }
+
+
+def load_examples(
+    path: Path, model: type[BaseModel], *, shown: int, choice: Choice, omit_nulls: bool = False
+) -> ExampleBank:
+    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out. Raises ``JobError`` naming the line that is no example of the schema."""
+    examples = []
+    schema = answer_schema(model)
+    for number, row in enumerate(_rows(path), start=1):
+        where = f"{path}, row {number}"
+        text, expected = row.get("text"), row.get("expected")
+        if not isinstance(text, str) or expected is None:
+            raise JobError(
+                f"{where}: an example has a text and an expected answer; this has {', '.join(row) or 'none'}"
+            )
+        try:
+            expected = json.loads(expected) if isinstance(expected, str) else expected
+            value = model.model_validate_json(json.dumps(expected, default=str))
+        except json.JSONDecodeError as error:
+            raise JobError(f"{where}: expected is not JSON ({error.msg})") from error
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+            field = "/".join(map(str, first["loc"])) or "the whole"
+            raise JobError(f"{where}: expected is not an answer of the schema: {field}: {first['msg']}") from error
+        answer = json.dumps(
+            _ordered(expected, schema, omit_nulls=omit_nulls), ensure_ascii=False, separators=(",", ":"), default=str
+        )
+        printed = frozenset(
+            folded_value(leaf)
+            for one in ground(value, text)
+            if one.match is not Match.UNGROUNDED and (leaf := _leaf(json.loads(answer), one.path)) is not None
+        )
+        examples.append(Example(text, answer, content_fingerprint(text), printed))
+    if not examples:
+        raise JobError(f"{path} holds no examples")
+    return ExampleBank(examples, shown=shown, choice=choice)
+
+
+def folded_value(value: Any) -> str:
+    """A leaf's text as it is compared with other examples' leaves."""
+    return fold(value) if isinstance(value, str) else json.dumps(value)
+
+
+class _Index:
+    """BM25 over words; the scripts written without spaces count by the character."""
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        counted = [Counter(_words(text)) for text in texts]
+        lengths = [counts.total() for counts in counted]
+        mean = (sum(lengths) / len(lengths) if lengths else 0.0) or 1.0
+        self._count = len(texts)
+        self._postings: dict[str, list[tuple[int, float]]] = {}
+        for place, counts in enumerate(counted):
+            norm = _K1 * (1 - _B + _B * lengths[place] / mean)
+            for word, count in counts.items():
+                self._postings.setdefault(word, []).append((place, count * (_K1 + 1) / (count + norm)))
+
+    def ranked(self, text: str) -> list[int]:
+        """Places by falling similarity; those alike in their order, those with no word in common last."""
+        scores = [0.0] * self._count
+        for word in sorted(set(_words(text))):
+            held = self._postings.get(word, ())
+            rarity = math.log(1 + (self._count - len(held) + 0.5) / (len(held) + 0.5))
+            for place, weight in held:
+                scores[place] += rarity * weight
+        return sorted(range(self._count), key=lambda place: (-scores[place], place))
+
+
+def _words(text: str) -> list[str]:
+    words: list[str] = []
+    for word in _WORD.findall(fold(text)):
+        if _UNSPACED.search(word):
+            words.extend(word)
+        else:
+            words.append(word)
+    return words
+
+
+def _nearly_the_same(one: str, other: str) -> bool:
+    if one == other:
+        return True
+    short, long = sorted((len(one), len(other)))
+    return short >= _NEAR_LENGTH * long and fuzz.ratio(one, other, score_cutoff=_TOO_CLOSE) > 0
+
+
+def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
+    """An answer as the model would write it: the schema's keys in their order; what is missing and may be null as
+    null, or with ``omit_nulls`` nothing that is null or an empty list."""
+    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
+    if isinstance(data, Mapping):
+        own = next((one for one in (schema, *branches) if "properties" in one), None)
+        if own is None:
+            return data
+        return {
+            name: _ordered(data.get(name), inner, omit_nulls=omit_nulls)
+            for name, inner in own["properties"].items()
+            if (name in data or nullable(inner))
+            and not (omit_nulls and data.get(name) in (None, []) and may_be_left_out(inner))
+        }
+    if isinstance(data, list):
+        items: Mapping[str, Any] = next(
+            (one["items"] for one in (schema, *branches) if isinstance(one.get("items"), Mapping)), {}
+        )
+        return [_ordered(item, items, omit_nulls=omit_nulls) for item in data]
+    return data
+
+
+def _leaf(data: Any, path: str) -> Any:
+    for step in path.split("/"):
+        key = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(data, Mapping):
+            data = data.get(key)
+        elif isinstance(data, list) and key.isdigit() and int(key) < len(data):
+            data = data[int(key)]
+        else:
+            return None
+    return data if not isinstance(data, Mapping | list) else None
+
+
+def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows of the file. Raises ``JobError``."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            yield from pq.read_table(path).to_pylist()
+            return
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise JobError(f"{path}, line {number} is not JSON ({error.msg})") from error
+                if not isinstance(row, dict):
+                    raise JobError(f"{path}, line {number} is not a JSON object")
+                yield row
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"the examples {path} cannot be read ({error}); give a JSONL or Parquet file") from error

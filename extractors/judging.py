@@ -1,0 +1,260 @@
+"""What an answer is worth: parse -> validate -> mend what needs no model -> fit for the table -> ground.
+
+Pure. A ``Verdict`` says that an answer is right, or which paths are wrong and why; what is asked next is
+``extractors.extraction``'s to decide.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from extractors.corrections import (
+    cut_strings,
+    filled,
+    fold_keys,
+    nulls_for_words,
+    outermost,
+    problems_of,
+    value_at,
+    with_value,
+    without_nulls,
+)
+from extractors.examples import Example, folded_value
+from extractors.grounding import Haystack, ground, ungrounded_paths
+from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
+from extractors.qwen.grammar import LONGEST_STRING
+from extractors.qwen.requests import Mode
+from extractors.recipe import ALL, Recipe
+from extractors.second_look import is_choice
+from schemas.evidence import Evidence, Match
+from schemas.jsonschema import subschema
+from schemas.outcomes import FieldProblem, Reason
+from schemas.records import Record
+from schemas.verbatim import is_verbatim
+
+UNGROUNDED = "ungrounded"
+"""The error of a value that stands nowhere in its record."""
+_NONE: frozenset[str] = frozenset()
+COPIED = "copied"
+"""The error of a value that was copied from an example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer that was JSON, judged. ``value`` is None where it does not validate; ``problems`` are empty where
+    it is right, and ``reason`` is then None. ``repaired``: its text, keys or nulls had to be mended. ``invalid``: the
+    reply as it came did not validate. ``nulled``: paths that were made null for want of evidence."""
+
+    text: str
+    value: BaseModel | None
+    evidence: Sequence[Evidence] = ()
+    problems: Sequence[FieldProblem] = ()
+    reason: Reason | None = None
+    repaired: bool = False
+    invalid: bool = False
+    nulled: Sequence[str] = ()
+
+    @property
+    def data(self) -> Any:
+        """The answer as ``loads_exact`` gives it."""
+        return loads_exact(self.text)
+
+
+class Judge:
+    """Judges the answers about one record. ``pictured``: the record comes with pictures."""
+
+    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "written_out")
+
+    def __init__(self, recipe: Recipe, record: Record, *, pictured: bool, examples: Sequence[Example] = ()) -> None:
+        self._recipe = recipe
+        self._record = record
+        self._pictured = pictured
+        self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
+        self._haystack: Haystack | None = None
+        self.written_out: set[str] = set()
+        """Paths whose strings were written without the grammar's limit."""
+
+    def reply(self, text: str, finish_reason: str) -> Verdict | Answer:
+        """A whole answer as it came; an ``Answer`` without JSON where none could be read."""
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as error:
+            if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
+                return self._reply_invalid(text, error)
+        else:
+            return self._fit(value, text)
+        answer = read_answer(text, finish_reason=finish_reason)
+        if answer.json is None:
+            return answer
+        verdict = self.data(loads_exact(answer.json))
+        return replace(verdict, repaired=verdict.repaired or answer.unwrapped)
+
+    def data(self, data: Any) -> Verdict:
+        """An answer as Python values."""
+        text = dumps_exact(data)
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as error:
+            return self._invalid(data, error)
+        return self._fit(value, text)
+
+    def fitting(self, data: Any) -> BaseModel | None:
+        """The answer as a value, None where it does not validate or has no place in the table."""
+        try:
+            value = self._recipe.model.model_validate_json(dumps_exact(data))
+        except ValidationError:
+            return None
+        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
+
+    def ground(self, value: BaseModel) -> list[Evidence]:
+        """Where each of the value's leaves stands in the record."""
+        if self._haystack is None:
+            self._haystack = Haystack(self._record.text)
+        evidence = ground(value, self._haystack)
+        if self._pictured and not self._record.text.strip():
+            return [replace(one, match=Match.IMAGE) for one in evidence]
+        return evidence
+
+    def _reply_invalid(self, text: str, error: ValidationError) -> Verdict | Answer:
+        try:
+            data = loads_exact(text)
+        except (ValueError, RecursionError) as problem:
+            # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
+            return Answer(None, problem=f"it was not valid JSON ({problem})")
+        return replace(self._invalid(data, error), invalid=True)
+
+    def _invalid(self, data: Any, error: ValidationError) -> Verdict:
+        """Mend what needs no model: drifted keys, a null where a default stands, the word for null, and what was
+        left out as it was told to be."""
+        if self._recipe.shape.omit_nulls:
+            full = filled(data, problems_of(error, data), self._recipe.schema)
+            if full is not None:
+                text = dumps_exact(full)
+                try:
+                    return self._fit(self._recipe.model.model_validate_json(text), text)
+                except ValidationError as second:
+                    data, error = full, second
+        folded, renamed = fold_keys(data, self._recipe.model)
+        problems = problems_of(error, folded)
+        worded = None if renamed else nulls_for_words(folded, problems, self._recipe.schema)
+        mended = folded if renamed else worded or without_nulls(folded, problems, self._recipe.schema)
+        if mended is None:
+            return Verdict(dumps_exact(data), None, problems=problems_of(error, data), reason=Reason.INVALID)
+        repaired = renamed or worded is not None
+        text = dumps_exact(mended)
+        try:
+            value = self._recipe.model.model_validate_json(text)
+        except ValidationError as second:
+            problems = problems_of(second, mended)
+            return Verdict(text, None, problems=problems, reason=Reason.INVALID, repaired=repaired)
+        return replace(self._fit(value, text), repaired=repaired)
+
+    def _fit(self, value: BaseModel, text: str) -> Verdict:
+        """A valid answer: can Parquet hold it, is it whole, is it in the record?"""
+        unfit = self._recipe.codec.check(value)
+        if unfit:
+            return Verdict(text, value, problems=outermost(unfit), reason=Reason.INVALID)
+        if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
+            return Verdict(text, value, problems=cut, reason=Reason.TRUNCATED)
+        evidence = self.ground(value)
+        loose = self._loose(evidence, text) if self._recipe.verbatim else []
+        if any(one.match is Match.NORMALISED for one in loose):
+            spelt = loads_exact(text)
+            for one in loose:
+                if one.match is Match.NORMALISED:
+                    spelt = with_value(spelt, one.path, one.quote)
+            respelt = self.fitting(spelt)
+            if respelt is not None:
+                value, text, evidence = respelt, dumps_exact(spelt), self.ground(respelt)
+                loose = self._loose(evidence, text)
+        required = self._recipe.require_evidence
+        missing = ungrounded_paths(evidence, required) if required else []
+        if ALL in required:
+            missing = [path for path in missing if not self._is_choice(path)]
+        missing += [one.path for one in loose if one.path not in missing]
+        copied = self._copied(evidence, text) if self._in_examples else []
+        if (missing or copied) and self._recipe.evidence_policy == "drop":
+            dropped = self._without(value, text, [*missing, *copied])
+            if dropped is not None:
+                return dropped
+        if missing or copied:
+            data = loads_exact(text)
+            said = "this value does not stand in the record; copy it as written, or null"
+            problems = [FieldProblem(path, UNGROUNDED, said, _shown(data, path)) for path in missing]
+            said = "this value is an example's and does not stand in the record; give the record's own, or null"
+            problems += [FieldProblem(path, COPIED, said, _shown(data, path)) for path in copied if path not in missing]
+            return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
+        return Verdict(text, value, evidence)
+
+    def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
+        """The answer with null at ``paths``; None where that is no answer, and the model must be asked."""
+        data = loads_exact(text)
+        for path in paths:
+            data = with_value(data, path, None)
+        value_left = self.fitting(data)
+        if value_left is None:
+            return None
+        return Verdict(dumps_exact(data), value_left, self.ground(value_left), nulled=tuple(paths))
+
+    def _is_choice(self, path: str) -> bool:
+        try:
+            return is_choice(subschema(self._recipe.schema, path))
+        except KeyError:
+            return False
+
+    def _copied(self, evidence: Sequence[Evidence], text: str) -> list[str]:
+        """Paths of values that stand in an example that was shown, and not in the record. A value that an example
+        did not copy from its own text either (a currency's code, say) is no copy."""
+        data = loads_exact(text)
+        found = []
+        for one in evidence:
+            try:
+                if (
+                    one.match is Match.UNGROUNDED
+                    and not self._is_choice(one.path)
+                    and folded_value(_plain(value_at(data, one.path))) in self._in_examples
+                ):
+                    found.append(one.path)
+            except KeyError:
+                continue
+        return found
+
+    def _loose(self, evidence: Sequence[Evidence], text: str) -> list[Evidence]:
+        """The evidence of verbatim strings that do not stand in the record as they are."""
+        data: Any = None
+        found = []
+        for one in evidence:
+            if one.match in (Match.EXACT, Match.IMAGE):
+                continue
+            try:
+                if is_verbatim(subschema(self._recipe.schema, one.path)):
+                    data = loads_exact(text) if data is None else data
+                    if isinstance(value_at(data, one.path), str):
+                        found.append(one)
+            except KeyError:
+                continue
+        return found
+
+    def _cut_strings(self, data: Any) -> list[FieldProblem]:
+        """The strings that the embedded grammar cut off."""
+        if self._recipe.shape.mode is not Mode.GRAMMAR:
+            return []
+        found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
+        return [problem for problem in found if problem.path not in self.written_out]
+
+
+def _plain(value: Any) -> Any:
+    """A leaf as plain JSON has it, its digits as a number."""
+    return value if isinstance(value, str) else json.loads(dumps_exact(value))
+
+
+def _shown(data: Any, path: str) -> str | None:
+    try:
+        return dumps_exact(value_at(data, path))
+    except KeyError:
+        return None

@@ -1,0 +1,182 @@
+"""Draft -> final: what of a cheap model's answer a stronger one is asked, and what of its answer is taken.
+
+Pure. The draft's answer stands wherever the final has nothing better: each field by itself. Asked are fields whose
+value stands nowhere in the record, and those whose confidence is below a threshold;
+a list is asked as a whole, because what a draft left out of it has no path of its own. A draft that cannot be put
+right is handed over with its problems (``extractors.extraction``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from extractors.calibration import Pair
+from extractors.continuation import answered
+from extractors.corrections import value_at, with_value
+from extractors.errors import JobError
+from extractors.parsing import dumps_exact
+from extractors.second_look import is_choice
+from schemas.evidence import Evidence, Match
+from schemas.jsonschema import subschema
+
+MOST_FIELDS = 24
+"""Fields that the final is asked of one record."""
+_PARTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A valid answer that the final is asked about at ``paths``; it stands where that brings nothing."""
+
+    data: Any
+    value: BaseModel
+    evidence: Sequence[Evidence]
+    paths: tuple[str, ...]
+    nulled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A draft with what was taken of the final's answer: ``changed`` paths, and those on which both ``agreed``."""
+
+    data: Any
+    value: BaseModel
+    changed: tuple[str, ...]
+    agreed: tuple[str, ...]
+
+
+def doubtful_fields(
+    evidence: Sequence[Evidence],
+    confidence: Mapping[str, float],
+    schema: Mapping[str, Any],
+    *,
+    below: float,
+    nulled: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """What the final should be asked: at most ``MOST_FIELDS`` paths, the least sure first, then in the order of the
+    schema's answer."""
+    doubts: dict[str, float] = {}
+    for one in evidence:
+        if one.match is Match.UNGROUNDED and not _is_choice(schema, one.path):
+            doubts[one.path] = 0.0
+    for path, sure in confidence.items():
+        if sure < below:
+            doubts.setdefault(path, sure)
+    doubts |= dict.fromkeys(nulled, 0.0)
+    fields: dict[str, float] = {}
+    for path, sure in doubts.items():
+        whole = _outermost_list(schema, path)
+        if whole is not None:
+            fields[whole] = min(sure, fields.get(whole, 1.0))
+    kept = sorted(fields, key=lambda path: fields[path])[:MOST_FIELDS]
+    return tuple(path for path in fields if path in kept)
+
+
+def merged(
+    draft: Draft,
+    answer: Mapping[str, Any],
+    *,
+    validated: Callable[[Any], BaseModel | None],
+    grounded: Callable[[BaseModel], Sequence[Evidence]],
+) -> Merged:
+    """Take the final's values, all of them or else each by itself: what validates, and does not put a value that
+    stands nowhere in the place of one that stands in the record."""
+    found = answered(answer, draft.paths)
+    agreed = tuple(path for path, value in found.items() if dumps_exact(value) == _text_at(draft.data, path))
+    other = {path: value for path, value in found.items() if path not in agreed}
+    data, value = draft.data, draft.value
+    changed: list[str] = []
+    together = data
+    for path, new in other.items():
+        together = with_value(together, path, new)
+    whole = validated(together) if other else None
+    if whole is not None and not _loses(draft, grounded(whole), tuple(other)):
+        return Merged(together, whole, tuple(other), agreed)
+    for path, new in other.items():
+        attempt = with_value(data, path, new)
+        better = validated(attempt)
+        if better is not None and not _loses(draft, grounded(better), (path,)):
+            data, value = attempt, better
+            changed.append(path)
+    return Merged(data, value, tuple(changed), agreed)
+
+
+def threshold_for(pairs: Sequence[Pair], *, max_error: float, sure: float = 0.95) -> float:
+    """The confidence from which a draft's values may stand so that, with probability ``sure``, at most ``max_error``
+    of them are wrong. ``pairs`` are (confidence, right) of labelled values of the draft.
+
+    Tested are the thresholds that let the surest tenth stand, the surest two tenths, and so on to all, each by the
+    exact binomial tail (Clopper and Pearson 1934) with its share of the uncertainty (Bonferroni); the lowest that
+    passes is it. They depend on the confidences alone, so that choosing among them costs no more than that. 1.01, above
+    any confidence, where none passes: everything is routed. Raises ``JobError`` for bounds that are no probabilities.
+    """
+    if not (0 < max_error < 1 and 0 < sure < 1):
+        raise JobError(f"an error bound and its certainty lie between 0 and 1, not {max_error} and {sure}")
+    scores = sorted((score for score, _ in pairs), reverse=True)
+    tested = sorted(
+        {scores[max(math.ceil(len(scores) * part / _PARTS), 1) - 1] for part in range(1, _PARTS + 1) if scores}
+    )
+    for threshold in tested:
+        kept = [right for score, right in pairs if score >= threshold]
+        if _binomial_tail(kept.count(False), len(kept), max_error) <= (1 - sure) / len(tested):
+            return threshold
+    return 1.01
+
+
+def _binomial_tail(wrong: int, count: int, rate: float) -> float:
+    """The probability of at most ``wrong`` errors in ``count`` values if each is wrong with probability ``rate``."""
+    total = 0.0
+    for errors in range(wrong + 1):
+        ways = math.lgamma(count + 1) - math.lgamma(errors + 1) - math.lgamma(count - errors + 1)
+        total += math.exp(ways + errors * math.log(rate) + (count - errors) * math.log1p(-rate))
+    return min(total, 1.0)
+
+
+def _loses(draft: Draft, evidence: Sequence[Evidence], paths: Sequence[str]) -> bool:
+    """Whether a value of these paths stands nowhere now, and all of the draft's there stood in the record."""
+    for path in paths:
+        before = [one.match for one in _below(draft.evidence, path)]
+        after = [one.match for one in _below(evidence, path)]
+        if before and Match.UNGROUNDED not in before and Match.UNGROUNDED in after:
+            return True
+    return False
+
+
+def _below(evidence: Sequence[Evidence], path: str) -> Iterator[Evidence]:
+    for one in evidence:
+        if one.path == path or one.path.startswith(f"{path}/"):
+            yield one
+
+
+def _outermost_list(schema: Mapping[str, Any], path: str) -> str | None:
+    """The first list on the way to a path, or the path itself; None for a path that the schema has not."""
+    steps = path.split("/")
+    for count in range(1, len(steps) + 1):
+        part = "/".join(steps[:count])
+        try:
+            own = subschema(schema, part)
+        except KeyError:
+            return None
+        branches = [own, *(branch for key in ("anyOf", "oneOf") for branch in own.get(key, ()))]
+        if any(branch.get("type") == "array" for branch in branches):
+            return part
+    return path
+
+
+def _is_choice(schema: Mapping[str, Any], path: str) -> bool:
+    try:
+        return is_choice(subschema(schema, path))
+    except KeyError:
+        return True
+
+
+def _text_at(data: Any, path: str) -> str | None:
+    try:
+        return dumps_exact(value_at(data, path))
+    except KeyError:
+        return "null"

@@ -1,0 +1,91 @@
+"""What routing did in a chunk or a run: how much the final was asked, what that saved, and what it may have missed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extractors.qwen.requests import Purpose
+from extractors.store.parts import Item
+from schemas.ledger import CallRecord
+from schemas.outcomes import Extracted
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """Counts that add with ``+``. ``first_tokens`` are those of the drafts' first answers: about what the final would
+    have used for answering every record whole. Seconds are those of the calls."""
+
+    records: int = 0
+    routed: int = 0
+    fields: int = 0
+    first_tokens: int = 0
+    first_seconds: float = 0.0
+    final_tokens: int = 0
+    final_seconds: float = 0.0
+    unanswered: int = 0
+    """Records that the final was asked about in vain: the draft stands, or the record failed."""
+    kept: int = 0
+    """Values of the drafts that were left alone."""
+    doubt: float = 0.0
+    """The sum of what their confidence lacks to 1: with a calibration, about how many of them are wrong."""
+
+    @classmethod
+    def of(cls, items: Sequence[Item], calls: Sequence[CallRecord]) -> Routed:
+        """The counts of a chunk."""
+        asked = {call.fingerprint: call for call in calls if call.purpose == Purpose.ROUTE.value}
+        answered = {name for name, call in asked.items() if call.status == "ok"}
+        first = [call for call in calls if call.purpose == Purpose.EXTRACT.value and call.status == "ok"]
+        final = [call for call in calls if call.purpose == Purpose.ROUTE.value]
+        own = [item.outcome for item in items if not item.merged]
+        left = [
+            sure
+            for outcome in own
+            if isinstance(outcome, Extracted)
+            for path, sure in outcome.confidence.items()
+            if not any(path == one or path.startswith(f"{one}/") for one in outcome.routed)
+        ]
+        return cls(
+            records=len(own),
+            routed=len(asked),
+            fields=sum(len(outcome.routed) for outcome in own if isinstance(outcome, Extracted)),
+            first_tokens=sum(call.input_tokens + call.output_tokens for call in first),
+            first_seconds=sum(call.latency for call in first),
+            final_tokens=sum(call.input_tokens + call.output_tokens for call in final),
+            final_seconds=sum(call.latency for call in final),
+            unanswered=len(asked) - len(answered),
+            kept=len(left),
+            doubt=sum(1 - sure for sure in left),
+        )
+
+    def __add__(self, other: Routed) -> Routed:
+        return Routed(
+            self.records + other.records,
+            self.routed + other.routed,
+            self.fields + other.fields,
+            self.first_tokens + other.first_tokens,
+            self.first_seconds + other.first_seconds,
+            self.final_tokens + other.final_tokens,
+            self.final_seconds + other.final_seconds,
+            self.unanswered + other.unanswered,
+            self.kept + other.kept,
+            self.doubt + other.doubt,
+        )
+
+    def as_dict(self, final: str) -> dict[str, Any]:
+        """JSON values for the run's report; ``final`` is the final model's name."""
+        return {
+            "final": final,
+            "records": self.records,
+            "routed_records": self.routed,
+            "routed_fields": self.fields,
+            "final_tokens": self.final_tokens,
+            "final_tokens_if_all": self.first_tokens,
+            "final_tokens_saved": self.first_tokens - self.final_tokens,
+            "draft_seconds": round(self.first_seconds, 3),
+            "final_seconds": round(self.final_seconds, 3),
+            "final_unanswered": self.unanswered,
+            "values_kept": self.kept,
+            "values_kept_expected_wrong": round(self.doubt, 1),
+        }

@@ -1,0 +1,70 @@
+"""``quarry calibrate``: what confidence is worth on labelled records, and a map that makes probabilities of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from extractors.errors import JobError
+from flows.cli import terminal
+from flows.cli.options import job_from, job_options
+
+_SAVE = typer.Option(help="The calibration's file, for `--calibration`.")
+_KIND = typer.Option(help="isotonic or platt.")
+_ERROR = typer.Option(help="Share of wrong values for which a threshold is told.", min=0.001, max=0.5)
+
+
+@job_options
+def calibrate(
+    given: dict[str, Any],
+    save: Annotated[str, _SAVE] = "calibration.json",
+    kind: Annotated[str, _KIND] = "isotonic",
+    max_error: Annotated[float, _ERROR] = 0.05,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
+) -> None:
+    """Fit a calibration of `_confidence` on a golden set (SOURCE: records with their `expected` values).
+
+    It runs the job over the set, compares, and writes the map; run with `--calibration FILE` to apply it. The error
+    that it tells is by folds: no value is judged by a map that was fitted on it.
+
+    Example: `quarry calibrate golden.jsonl --schema schemas.product:Product --out out --save calibration.json`
+    """
+    from extractors.evaluate.evaluation import evaluate
+    from extractors.evaluate.reliability import reliability_of
+
+    job = job_from(given)
+    if job.calibration is not None:
+        raise JobError("a calibration is fitted on confidences as they are: leave --calibration out")
+    if kind not in ("isotonic", "platt"):
+        raise JobError(f"--kind is isotonic or platt, not {kind!r}")
+    if job.source is None:
+        raise JobError("name the golden set: quarry calibrate golden.jsonl ...")
+    if json:
+        evaluation = evaluate(Path(job.source), job)
+    else:
+        with terminal.Bar(terminal.talk()) as bar:
+            evaluation = evaluate(Path(job.source), job, watch=bar)
+    found = reliability_of(evaluation, kind="platt" if kind == "platt" else "isotonic", max_error=max_error)
+    found.calibration.save(Path(save))
+    if json:
+        terminal.say_json({**found.as_dict(), "saved": save})
+        return
+    terminal.say("confidence        values  mean confidence  share right")
+    for one in found.bins:
+        bar_of_right = "#" * round(30 * one.right)
+        terminal.say(
+            f"{one.low:.1f} to {one.high:.1f}  {one.count:12,}  {one.confidence:15.3f}  {one.right:11.3f}  {bar_of_right}"
+        )
+    terminal.say(
+        f"expected calibration error {found.before:.3f}, calibrated {found.after:.3f} ({found.pairs:,} values)"
+    )
+    if found.threshold > 1:
+        terminal.say(f"no confidence is enough to say that at most {max_error:.0%} of the values above it are wrong")
+    else:
+        terminal.say(
+            f"of values of calibrated confidence {found.threshold:.3f} or more at most {max_error:.0%} are wrong (95 % sure): "
+            f"--calibration {save} --route-below {found.threshold:.3f}"
+        )
+    terminal.say(f"the calibration is in {save}")

@@ -1,0 +1,175 @@
+"""Right values over whole runs with the simulator: what reaches the table whatever the model answers."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from extractors.calibration import Calibration
+from extractors.endpoint import Settings
+from extractors.pipeline import run
+from extractors.store.catalog import query
+from flows.cli.app import app
+from tests.end_to_end.things import job_for
+from tests.fakes.qwen import FakeQwen
+
+runner = CliRunner()
+WORDS = ["red", "blue", "kettle", "lamp", "Berlin", "12", "4.50", "old", "new", "Müller"]
+
+
+def write_texts(path: Path, count: int) -> dict[str, str]:
+    draw = random.Random(5)
+    texts = {f"r{n:03}": f"No {n}: " + " ".join(draw.choices(WORDS, k=8)) for n in range(count)}
+    path.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    return texts
+
+
+def test_no_verbatim_value_outside_of_its_record_reaches_the_table(tmp_path: Path) -> None:
+    texts = write_texts(tmp_path / "texts.jsonl", 60)
+    draw = random.Random(1)
+
+    def liar(asked: Any) -> str:
+        keys = asked.schema["properties"]
+        return json.dumps({key: " ".join(draw.choices(WORDS, k=draw.choice([1, 1, 2]))) for key in keys})
+
+    with FakeQwen(liar) as qwen:
+        job = job_for(tmp_path / "texts.jsonl", tmp_path / "out", qwen)
+        job = job.model_copy(update={"schema_spec": "what: verbatim, where: verbatim?", "mode": "json_schema"})
+        report = run(job, settings=Settings())
+    assert report.rows + report.failures == 60 and report.rows > 5 and report.failures > 5
+    assert set(report.failures_by_reason) == {"ungrounded"}
+    for row in query(tmp_path / "out", 'select record_id, what, "where" from extraction').to_pylist():
+        assert row["what"] in texts[row["record_id"]]
+        assert row["where"] is None or row["where"] in texts[row["record_id"]]
+
+
+def test_the_review_lists_the_values_that_someone_should_look_at(tmp_path: Path) -> None:
+    texts = {"a": "a red kettle", "b": "a blue lamp"}
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+    with FakeQwen(lambda asked: json.dumps({"what": "kettle", "color": "a red"})) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, schema="what, color", review_below=0.8)
+        run(job, settings=Settings())
+    rows = query(tmp_path / "out", "select record_id, what, _confidence from extraction order by all").to_pylist()
+    assert [dict(row["_confidence"]) for row in rows] == [{"what": 0.9, "color": 0.9}, {"what": 0.1, "color": 0.1}]
+    listed = query(tmp_path / "out", "select record_id, path, confidence, match from extraction_doubtful").to_pylist()
+    assert [tuple(row.values()) for row in listed] == [
+        ("b", "color", 0.1, "ungrounded"),
+        ("b", "what", 0.1, "ungrounded"),
+    ]
+
+
+def test_a_final_model_is_asked_just_what_the_draft_is_not_sure_of(tmp_path: Path) -> None:
+    texts = {f"r{n}": f"item {n}: a {'red' if n % 4 else 'blue'} kettle" for n in range(20)}
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"id": name, "text": text}) + "\n" for name, text in texts.items()))
+
+    def models(asked: Any) -> str:
+        text = asked["messages"][-1]["content"]
+        if asked["model"] == "qwen-flash":
+            return json.dumps({"what": "kettle", "color": "red"})
+        assert asked["model"] == "qwen-max" and "blue" in text
+        return json.dumps({"color": "blue"})
+
+    with FakeQwen(models) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, model="qwen-flash", final="qwen-max", schema="what, color")
+        report = run(job, settings=Settings())
+        assert (report.rows, qwen.count) == (20, 25)
+        again = run(job, settings=Settings())
+        assert (again.skipped, again.recipe, qwen.count) == (20, report.recipe, 25)
+    rows = query(tmp_path / "out", "select record_id, color, _meta.model as model from extraction").to_pylist()
+    for row in rows:
+        assert row["color"] in texts[row["record_id"]]
+        assert row["model"] == ("qwen-flash+qwen-max" if row["color"] == "blue" else "qwen-flash")
+    told = report.routing
+    assert told is not None
+    assert (told["records"], told["routed_records"], told["routed_fields"], told["values_kept"]) == (20, 5, 5, 35)
+    assert told["final_tokens_saved"] > 0
+    purposes = query(
+        tmp_path / "out", "select purpose, model, count(*) from extraction_calls group by all order by all"
+    )
+    assert [tuple(row.values()) for row in purposes.to_pylist()] == [
+        ("extract", "qwen-flash", 20),
+        ("route", "qwen-max", 5),
+    ]
+
+
+def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshold(tmp_path: Path) -> None:
+    draw = random.Random(2)
+    golden, lines = tmp_path / "golden.jsonl", []
+    for n in range(120):
+        word = draw.choice(["kettle", "lamp"])
+        lines.append({"id": f"r{n}", "text": f"number {n}, a {word}", "expected": {"what": word, "color": None}})
+    golden.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def model(asked: Any) -> str:
+        text = asked["messages"][-1]["content"]
+        # It copies what is there, and makes up a colour for every third record.
+        color = "red" if int(text.split("number ")[1].split(",")[0]) % 3 == 0 else None
+        return json.dumps({"what": "kettle" if "kettle" in text else "lamp", "color": color})
+
+    with FakeQwen(model) as qwen:
+        options = ["--schema", "what, color?", "--out", str(tmp_path / "out"), "--model", "qwen-plus"]
+        found = runner.invoke(
+            app,
+            [
+                "calibrate",
+                str(golden),
+                *options,
+                "--base-url",
+                qwen.base_url,
+                "--save",
+                str(tmp_path / "c.json"),
+                "--json",
+            ],
+        )
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.stdout.splitlines()[-1])
+    assert told["pairs"] == 160 and told["ece_after"] < 0.02 < told["ece_before"]
+    assert told["threshold"] > 0.9, "what is copied is right every time, what is made up never"
+    assert {(one["low"], one["right"]) for one in told["bins"]} == {(0.1, 0.0), (0.9, 1.0)}
+    calibration = Calibration.load(tmp_path / "c.json")
+    assert calibration.apply(0.1) < 0.05 and calibration.apply(0.9) > 0.95
+
+
+@pytest.mark.parametrize("dialect", ["chat", "responses", "dashscope"])
+def test_examples_travel_in_every_dialect(tmp_path: Path, dialect: str) -> None:
+    write_texts(tmp_path / "texts.jsonl", 3)
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(json.dumps({"text": "No 77: a green pan", "expected": {"what": "pan"}}) + "\n")
+    seen: list[str] = []
+
+    def model(asked: Any) -> str:
+        seen.append(asked.words)
+        return json.dumps({"what": "red"})
+
+    with FakeQwen(model) as qwen:
+        job = job_for(
+            tmp_path / "texts.jsonl", tmp_path / "out", qwen, schema="what?", examples=str(golden), dialect=dialect
+        )
+        report = run(job, settings=Settings())
+    assert report.rows == 3 and len(seen) >= 3
+    assert all("a green pan" in words and '{"what":"pan"}' in words for words in seen)
+
+
+def test_both_models_share_one_ceiling(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts.jsonl", 40)
+
+    def model(asked: Any) -> str:
+        return json.dumps({key: "nowhere" for key in ("what", "where")})
+
+    with FakeQwen(model) as qwen:
+        options = {"model": "qwen-flash", "final": "qwen-max", "schema": "what, where", "max_tokens": 20_000}
+        job = job_for(tmp_path / "texts.jsonl", tmp_path / "out", qwen, max_output_tokens=64, concurrency=4, **options)
+        report = run(job, settings=Settings())
+        assert report.stopped is not None and report.stopped.startswith("budget") and 0 < report.undone < 40
+        spent = query(tmp_path / "out", "select sum(input_tokens + output_tokens)::bigint as n from extraction_calls")
+        assert spent.to_pylist()[0]["n"] <= 20_000
+        more = run(job.model_copy(update={"max_tokens": None}), settings=Settings())
+        assert more.undone == 0
+        assert qwen.count == 80, "each record one call of each model, whatever came between"

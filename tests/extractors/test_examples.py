@@ -1,0 +1,165 @@
+"""Few-shot examples: which are shown, never the record's own, and what is copied from one is caught."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pydantic import BaseModel, Field
+
+from extractors.errors import JobError
+from extractors.extraction import Extraction
+from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
+from extractors.recipe import ModelPolicy, Recipe, compile_recipe
+from schemas.job import ExtractionJob
+from schemas.outcomes import Extracted, Failed
+from schemas.records import Record, content_fingerprint
+from schemas.usage import Usage
+
+
+class Offer(BaseModel):
+    name: str
+    price: Decimal | None = Field(default=None, max_digits=10, decimal_places=2)
+    currency: str | None = None
+
+
+GOLDEN = [
+    ("Blue kettle, 19.90 €", {"price": 19.9, "name": "Blue kettle", "currency": "EUR"}),
+    ("Green lamp with shade, 45 €", {"name": "Green lamp", "price": 45, "currency": "EUR"}),
+    ("Oak table for six, 300 €", {"name": "Oak table", "price": 300, "currency": "EUR"}),
+    ("Walnut chair, free to good hands", {"name": "Walnut chair", "price": None, "currency": None}),
+]
+
+
+def golden(path: Path, rows: Any = GOLDEN) -> Path:
+    path.write_text("".join(json.dumps({"text": text, "expected": answer}) + "\n" for text, answer in rows))
+    return path
+
+
+def recipe(path: Path, mode: Mode = Mode.PROMPTED, **options: Any) -> Recipe:
+    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", "examples": str(path), **options})
+    return compile_recipe(job, Offer, ModelPolicy("fake", mode, None, max_input_tokens=1000, max_output_tokens=4000))
+
+
+def drive(using: Recipe, text: str, answers: list[Any]) -> tuple[Any, list[ChatRequest]]:
+    extraction = Extraction(using, Record("r", text, content_fingerprint(text)))
+    asked = []
+    for answer in answers:
+        request = extraction.next_request()
+        assert request is not None, extraction.outcome
+        asked.append(request)
+        extraction.receive(ChatReply(json.dumps(answer), "stop", Usage(1, 10, 10), model="fake"))
+    assert extraction.next_request() is None
+    return extraction.outcome, asked
+
+
+def shown(request: ChatRequest) -> list[str]:
+    """The texts of the examples in a request."""
+    return [message.content.split("\n")[1] for message in request.messages[1:-1] if message.role == "user"]
+
+
+def test_examples_stand_between_the_instructions_and_the_record_as_turns(tmp_path: Path) -> None:
+    using = recipe(golden(tmp_path / "g.jsonl"), examples_shown=2, examples_choice="fixed")
+    _, [request] = drive(using, "Red pan, 8 €", [{"name": "Red pan", "price": 8}])
+    assert [message.role for message in request.messages] == [
+        "system",
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+        "user",
+    ]
+    assert shown(request) == ["Blue kettle, 19.90 €", "Green lamp with shade, 45 €"]
+    assert request.messages[2].content == '{"name":"Blue kettle","price":19.9,"currency":"EUR"}', (
+        "in the schema's order"
+    )
+    assert "Red pan" in request.messages[-1].content
+
+
+def test_similar_examples_share_words_and_the_most_similar_stands_next_to_the_record(tmp_path: Path) -> None:
+    using = recipe(golden(tmp_path / "g.jsonl"), examples_shown=2)
+    _, [request] = drive(using, "Oak lamp for six", [{"name": "Oak lamp"}])
+    assert shown(request) == ["Green lamp with shade, 45 €", "Oak table for six, 300 €"]
+    _, [again] = drive(using, "Oak lamp for six", [{"name": "Oak lamp"}])
+    assert again.messages == request.messages
+
+
+@pytest.mark.parametrize("text", ["Blue kettle, 19.90 €", "blue  kettle, 19,90 €", "Blue kettle, 19.90 €!"])
+@pytest.mark.parametrize("choice", ["similar", "fixed"])
+def test_a_record_is_never_its_own_example(tmp_path: Path, text: str, choice: str) -> None:
+    using = recipe(golden(tmp_path / "g.jsonl"), examples_choice=choice, examples_shown=4)
+    _, [request] = drive(using, text, [{"name": "kettle"}])
+    assert len(shown(request)) == 3 and not any("kettle" in one for one in shown(request))
+
+
+def test_corrections_are_shown_the_same_examples(tmp_path: Path) -> None:
+    _, asked = drive(
+        recipe(golden(tmp_path / "g.jsonl")), "Red pan, 8 €", [{"name": "Red pan", "price": "?"}, {"price": 8}]
+    )
+    assert asked[1].purpose is Purpose.CORRECT
+    assert asked[0].messages[:-1] == asked[1].messages[:-1]
+
+
+def test_a_value_copied_from_an_example_is_asked_again(tmp_path: Path) -> None:
+    first = {"name": "Red pan", "price": 45, "currency": "EUR"}
+    outcome, asked = drive(recipe(golden(tmp_path / "g.jsonl")), "Red pan, 8 €", [first, {"price": 8}])
+    assert isinstance(outcome, Extracted) and outcome.value.price == 8
+    assert list(asked[1].shape.schema["properties"]) == ["price"], "the currency was nobody's words: it is no copy"
+    assert "an example's" in asked[1].messages[-1].content
+
+
+def test_a_copy_that_stays_becomes_null_or_fails_the_record(tmp_path: Path) -> None:
+    using = recipe(golden(tmp_path / "g.jsonl"))
+    outcome, _ = drive(using, "Red pan", [{"name": "Red pan", "price": 45}, {"price": 45}])
+    assert isinstance(outcome, Extracted) and (outcome.value.price, outcome.nulled) == (None, ("price",))
+    outcome, _ = drive(using, "Red pan", [{"name": "blue KETTLE"}, {"name": "Blue kettle"}])
+    assert isinstance(outcome, Failed) and [one.error for one in outcome.problems] == ["copied"]
+
+
+def test_a_value_that_is_in_the_record_too_is_no_copy(tmp_path: Path) -> None:
+    outcome, _ = drive(recipe(golden(tmp_path / "g.jsonl")), "Pan, 45 €", [{"name": "Pan", "price": 45}])
+    assert isinstance(outcome, Extracted) and outcome.value.price == 45
+
+
+def test_the_recipe_changes_with_the_examples_and_only_with_them(tmp_path: Path) -> None:
+    plain = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o"})
+    policy = ModelPolicy("fake", Mode.PROMPTED, None, max_input_tokens=1000, max_output_tokens=4000)
+    one = recipe(golden(tmp_path / "one.jsonl"))
+    ids = {
+        compile_recipe(plain, Offer, policy).id,
+        one.id,
+        recipe(golden(tmp_path / "fewer.jsonl", GOLDEN[:3])).id,
+        recipe(tmp_path / "one.jsonl", examples_shown=2).id,
+        recipe(tmp_path / "one.jsonl", examples_choice="fixed").id,
+    }
+    assert len(ids) == 5
+    assert recipe(golden(tmp_path / "copy.jsonl")).id == one.id, "the file's place means nothing"
+
+
+def test_a_parquet_file_is_read_as_well(tmp_path: Path) -> None:
+    table = pa.table({"text": [text for text, _ in GOLDEN], "expected": [json.dumps(answer) for _, answer in GOLDEN]})
+    pq.write_table(table, tmp_path / "g.parquet")
+    assert recipe(tmp_path / "g.parquet").id == recipe(golden(tmp_path / "g.jsonl")).id
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"text": "x"}', "row 1: an example has a text and an expected answer; this has text"),
+        (
+            '{"text": "x", "expected": {"price": 3}}',
+            "row 1: expected is not an answer of the schema: name: Field required",
+        ),
+        ("{", "line 1 is not JSON"),
+        ("", "holds no examples"),
+    ],
+)
+def test_a_file_that_is_no_golden_set_is_told_by_line(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "g.jsonl").write_text(line)
+    with pytest.raises(JobError, match=said):
+        recipe(tmp_path / "g.jsonl")

@@ -1,0 +1,208 @@
+"""Routing: what the final model is asked, what of its answer is taken, and thresholds with a stated error bound."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any, Literal
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from extractors.endpoint import Settings, resolve_endpoint
+from extractors.errors import JobError
+from extractors.extraction import Extraction
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
+from extractors.recipe import ModelPolicy, Recipe, compile_recipe
+from extractors.routing import threshold_for
+from schemas.job import ExtractionJob
+from schemas.outcomes import Extracted, Failed, Reason
+from schemas.records import Record, content_fingerprint
+from schemas.usage import Usage
+
+
+class Line(BaseModel):
+    name: str
+
+
+class Offer(BaseModel):
+    title: str
+    price: float | None = None
+    kind: Literal["new", "used"] = "new"
+    lines: list[Line] = []
+
+
+TEXT = "Blue Kettle with a lid, now 19.90"
+GOOD = {"title": "Blue Kettle", "price": 19.9, "kind": "used", "lines": []}
+FINAL = ModelPolicy("strong", Mode.JSON_OBJECT, None, max_input_tokens=1000, max_output_tokens=4000)
+
+
+def recipe(final: ModelPolicy | None = FINAL, **options: Any) -> Recipe:
+    job = ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", **options})
+    policy = ModelPolicy("cheap", Mode.PROMPTED, None, max_input_tokens=1000, max_output_tokens=4000, final=final)
+    return compile_recipe(job, Offer, policy)
+
+
+def drive(answers: list[Any], **options: Any) -> tuple[Any, list[ChatRequest]]:
+    extraction = Extraction(recipe(**options), Record("r", TEXT, content_fingerprint(TEXT)))
+    asked = []
+    for answer in answers:
+        request = extraction.next_request()
+        assert request is not None, extraction.outcome
+        asked.append(request)
+        if not isinstance(answer, CallError):
+            text = answer if isinstance(answer, str) else json.dumps(answer)
+            answer = ChatReply(text, "stop", Usage(1, 10, 10), model=request.model)
+        extraction.receive(answer)
+    assert extraction.next_request() is None, extraction.next_request()
+    return extraction.outcome, asked
+
+
+def test_a_sure_draft_is_not_routed() -> None:
+    outcome, asked = drive([GOOD])
+    assert isinstance(outcome, Extracted) and outcome.routed == ()
+    assert (outcome.model, asked[0].model) == ("cheap", "cheap")
+
+
+def test_only_the_doubtful_field_goes_to_the_final_model_and_is_merged() -> None:
+    outcome, asked = drive([{**GOOD, "price": 7}, {"price": 19.9}])
+    assert isinstance(outcome, Extracted)
+    assert (outcome.value.price, outcome.value.title) == (19.9, "Blue Kettle")
+    assert (outcome.model, outcome.routed, outcome.corrected) == ("cheap+strong", ("price",), ("price",))
+    assert (asked[1].model, asked[1].purpose, asked[1].shape.mode) == ("strong", Purpose.ROUTE, Mode.JSON_OBJECT)
+    assert list(asked[1].shape.schema["properties"]) == ["price"]
+
+
+def test_confidence_below_the_threshold_routes_too() -> None:
+    outcome, asked = drive([GOOD, {"kind": "new"}], route_below=0.9)
+    assert list(asked[1].shape.schema["properties"]) == ["kind"], "a choice without token probabilities has 0.85"
+    assert isinstance(outcome, Extracted) and outcome.value.kind == "new"
+
+
+def test_a_list_is_asked_as_a_whole() -> None:
+    outcome, asked = drive([{**GOOD, "lines": [{"name": "lid"}, {"name": "pan"}]}, {"lines": [{"name": "lid"}]}])
+    assert list(asked[1].shape.schema["properties"]) == ["lines"]
+    assert isinstance(outcome, Extracted) and [line.name for line in outcome.value.lines] == ["lid"]
+
+
+def test_a_value_that_stands_nowhere_does_not_replace_one_that_stands_in_the_record() -> None:
+    outcome, _ = drive([GOOD, {"title": "Red Pan", "price": None, "kind": "new"}], route_below=0.95)
+    assert isinstance(outcome, Extracted)
+    assert (outcome.value.title, outcome.value.price, outcome.value.kind) == ("Blue Kettle", None, "new")
+
+
+@pytest.mark.parametrize(
+    "answer", ["no idea", {"price": "cheap"}, {}, CallError(ErrorKind.TIMED_OUT, "too slow", "strong")]
+)
+def test_the_draft_stands_where_the_final_brings_nothing(answer: Any) -> None:
+    outcome, _ = drive([{**GOOD, "price": 7}, answer])
+    assert isinstance(outcome, Extracted) and outcome.value.price == 7
+
+
+def test_a_draft_that_cannot_be_put_right_is_handed_over_by_its_failing_paths() -> None:
+    bad = {**GOOD, "price": "cheap"}
+    outcome, asked = drive([bad, {"price": "cheap!"}, {"price": 19.9}])
+    assert isinstance(outcome, Extracted) and outcome.value.price == 19.9
+    assert [one.model for one in asked] == ["cheap", "cheap", "strong"]
+    assert asked[2].purpose is Purpose.ROUTE and "cheap!" in asked[2].messages[-1].content
+
+
+def test_a_draft_that_cannot_be_read_is_handed_over_whole() -> None:
+    outcome, asked = drive(["What?", "What do you mean?", GOOD])
+    assert isinstance(outcome, Extracted) and outcome.model == "strong"
+    assert set(asked[2].shape.schema["properties"]) == {"title", "price", "kind", "lines"}
+
+
+def test_the_final_model_has_attempts_of_its_own_and_fails_with_its_own_reason() -> None:
+    bad = {**GOOD, "price": "cheap"}
+    answers = [bad, {"price": 1, "title": 3}, {"price": "?"}, {"price": "??"}]
+    outcome, asked = drive([bad, {"price": "cheap"}, {"price": "?"}, {"price": "?"}], max_attempts=2)
+    assert isinstance(outcome, Failed) and outcome.reason is Reason.INVALID and len(answers) == len(asked)
+    assert [one.model for one in asked] == ["cheap", "cheap", "strong", "strong"]
+    assert [attempt.model for attempt in outcome.attempts] == ["cheap", "cheap", "strong", "strong"]
+
+
+def test_what_the_final_model_cannot_ground_either_becomes_null() -> None:
+    bad = {**GOOD, "price": 7}
+    outcome, asked = drive([bad, {"price": 8}, {"price": 7}, {"price": 9}], require_evidence=["price"])
+    assert isinstance(outcome, Extracted) and (outcome.value.price, outcome.nulled) == (None, ("price",))
+    assert [one.model for one in asked] == ["cheap", "cheap", "strong", "strong"]
+
+
+def test_two_models_that_agree_are_surer_than_one() -> None:
+    outcome, _ = drive([GOOD, {"kind": "used"}], route_below=0.9)
+    assert isinstance(outcome, Extracted) and outcome.corrected == ()
+
+
+def test_routing_is_part_of_the_recipe_and_nothing_else_changes_it() -> None:
+    assert len({recipe(None).id, recipe().id, recipe(route_below=0.6).id}) == 3
+    assert recipe(None).id == recipe(None, route_below=0.6).id
+
+
+# Who they are ----------------------------------------------------------------------------------------
+
+
+def job(**options: Any) -> ExtractionJob:
+    return ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "models"),
+    [
+        ({"draft": "local-0.5b", "final": "local-1.5b"}, ("local-0.5b", "local-1.5b")),
+        ({"final": "local-1.5b"}, ("local-0.5b", "local-1.5b")),
+        ({"high_accuracy": True}, ("local-1.5b", "local-1.5b")),
+        (
+            {"model": "qwen-flash", "base_url": "http://127.0.0.1:1/v1", "high_accuracy": True},
+            ("qwen-flash", "qwen-max"),
+        ),
+        ({}, ("local-1.5b", None)),
+    ],
+)
+def test_the_models_of_a_job(options: dict[str, Any], models: tuple[str, str | None]) -> None:
+    endpoint = resolve_endpoint(job(**options), Settings())
+    assert (endpoint.model, endpoint.final and endpoint.final.model) == models
+    assert (endpoint.policy.final and endpoint.policy.final.name) == models[1]
+
+
+def test_the_environment_names_the_final_model_of_high_accuracy() -> None:
+    endpoint = resolve_endpoint(job(model="local-0.5b", high_accuracy=True), Settings(final_model="local-1.5b"))
+    assert endpoint.final is not None and endpoint.final.model == "local-1.5b"
+
+
+@pytest.mark.parametrize("options", [{"draft": "a", "model": "b"}, {"draft": "a"}, {"final": "a", "lane": "batch"}])
+def test_models_that_contradict_each_other_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"final|draft"):
+        job(**options)
+
+
+# Thresholds ------------------------------------------------------------------------------------------
+
+
+def test_a_threshold_keeps_its_error_bound_on_fresh_values() -> None:
+    draw = random.Random(7)
+
+    def values(count: int) -> list[tuple[float, bool]]:
+        return [(score, draw.random() < score) for score in (draw.random() ** 0.3 for _ in range(count))]
+
+    broken = 0
+    for _ in range(30):
+        threshold = threshold_for(values(1500), max_error=0.1)
+        kept = [right for score, right in values(4000) if score >= threshold]
+        assert len(kept) > 400, "a good part is kept"
+        broken += 1 - sum(kept) / len(kept) > 0.1
+    assert broken <= 5, "5 % of the bounds may break, and chance on top"
+
+
+def test_the_bound_by_hand() -> None:
+    # 0.95 ** 59 < 0.05: it takes 59 right values to be sure of an error below 5 %.
+    assert threshold_for([(0.9, True)] * 58, max_error=0.05) == 1.01
+    assert threshold_for([(0.9, True)] * 59, max_error=0.05) == 0.9
+    # Two thresholds are tested, so each has half of the uncertainty: 0.95 ** 72 < 0.025.
+    assert threshold_for([(0.9, True)] * 72 + [(0.5, False)] * 20, max_error=0.05) == 0.9
+    assert threshold_for([(0.9, True)] * 71 + [(0.5, False)] * 20, max_error=0.05) == 1.01
+
+
+def test_a_bound_that_is_no_probability_is_refused() -> None:
+    with pytest.raises(JobError, match="between 0 and 1"):
+        threshold_for([], max_error=1.0)
