@@ -49,10 +49,10 @@ class Approval(RunInput):
     """Whether the rest of the run may be paid."""
 
     choice: Literal["go on", "lower the ceiling", "stop"] = Field(description="What the run does next.")
-    ceiling: float | None = Field(
-        default=None,
+    ceiling: float = Field(
+        default=0.0,
         ge=0,
-        description="Money at most for the sample and the rest together; needed to lower the ceiling.",
+        description="Money at most for the sample and the rest together; heeded only by `lower the ceiling`.",
     )
 
 
@@ -87,7 +87,7 @@ class Approver:
                 return Decision(go=False)
             if answer.choice == GO_ON:
                 return Decision(go=True)
-            if answer.ceiling is not None:
+            if answer.ceiling > 0:
                 return Decision(go=True, ceiling=Decimal(repr(answer.ceiling)))
             problem = "**To lower the ceiling, give an amount.**\n\n"
         return Decision(go=False)
@@ -102,7 +102,7 @@ def not_approved(refusal: ApprovalNeeded) -> State[dict[str, Any]]:
 def _asked(text: str, *, key: str, ceiling: Decimal | None) -> Approval | None:
     """The form's answer; None when nobody came."""
     context = FlowRunContext.get()
-    form = Approval.with_initial_data(description=text, ceiling=None if ceiling is None else float(ceiling))
+    form = Approval.with_initial_data(description=text, ceiling=float(ceiling or 0))
     if context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None:
         return suspend_flow_run(wait_for_input=form, timeout=_PATIENCE, key=key)
     try:

@@ -11,14 +11,14 @@ _PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 def escaped(text: str, most: int = 200) -> str:
     """At most ``most`` characters of a text, on one line.
 
-    Every ASCII punctuation mark becomes a numeric character reference. Those "cannot be used in place of symbols
-    indicating structure" (CommonMark 0.31, section 2.5), nor begin a tag, and GitHub's bare links are not found
-    without the marks that make them. Controls and marks that turn the direction of writing are shown by their number.
+    Every ASCII punctuation mark gets a backslash, after which it is only itself (CommonMark 0.31, section 2.4), also in
+    a table's cell; bare links are not found in it. Character references would be as safe, but Prefect's UI shows
+    numeric ones as they are written. Controls and marks that turn the direction of writing are shown by their number.
     """
     cut = text if len(text) <= most else text[: most - 1] + "…"
     line = " ".join(cut.split())
     shown = "".join(_visible(one) for one in line)
-    return _PUNCTUATION.sub(lambda found: f"&#{ord(found[0])};", shown)
+    return _PUNCTUATION.sub(r"\\\g<0>", shown)
 
 
 def _visible(one: str) -> str:

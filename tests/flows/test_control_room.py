@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -243,3 +244,22 @@ def test_a_suspended_deployment_goes_on_when_resumed_and_its_failures_pause_it(
             )
             assert alert["payload"]["failures_by_reason"] == {"not_json": 40}
             soon(lambda: True if client.read_deployment(deployment_id).paused else None)
+
+
+def test_a_run_started_on_the_command_line_is_asked_about_there(server: str, tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from extractors.errors import ApprovalNeeded
+    from flows.cli.approving import Asker
+    from flows.cli.terminal import Bar
+    from flows.cli.through_prefect import run_flow
+
+    console = Console(file=io.StringIO())
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    with FakeQwen(thing_answer) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, approve_above=0)
+        with pytest.raises(ApprovalNeeded, match="was not approved"):
+            run_flow(job, asker=Asker(console, Bar(console), approved=False, read=lambda _: "n"))
+        assert qwen.count == 20
+        report = run_flow(job, asker=Asker(console, Bar(console), approved=True))
+    assert (report.rows, report.skipped, report.engine) == (20, 20, "prefect")
