@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel
@@ -38,6 +37,8 @@ from extractors.recipe import Recipe, compile_recipe
 from extractors.report import Progress, RunReport
 from extractors.sources import Source, open_source
 from extractors.store.catalog import build_catalog
+from extractors.store.files import is_remote
+from extractors.store.objects import use_endpoint
 from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
 from extractors.store.store import Store
 from extractors.telemetry.observer import Observer
@@ -132,6 +133,11 @@ def run(
             "credentials names a Prefect block: give settings with its key, or set DASHSCOPE_API_KEY instead"
         )
     settings = settings or Settings.from_environment()
+    use_endpoint(job.out, job.s3_endpoint)
+    if job.lane != "live" and is_remote(job.out):
+        raise JobError(
+            f"--lane {job.lane} keeps the batches' files beside the output, on a disk: {job.out} is on an object store"
+        )
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
     schema = schema or model_of(job)
@@ -255,7 +261,7 @@ def run(
         )
         observer.ended(report, engine.fatal if engine is not None else None)
         store.write_run(run_id, {**report.as_dict(), "job": job.model_dump(mode="json", by_alias=True)})
-        build_catalog(Path(job.out))
+        build_catalog(job.out, at=job.catalog)
     if engine is not None and engine.fatal is not None:
         raise engine.fatal
     return report
