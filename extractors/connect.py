@@ -21,6 +21,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -52,9 +53,11 @@ async def connect(
     on_limits: Callable[[LimitStats], None],
     permit: Permit | None = None,
     on_budget: Callable[[Budget], None] | None = None,
+    make_budget: Callable[[Decimal | None, int | None], Budget] = Budget,
     traced: Callable[[Call], Call] | None = None,
 ) -> Call:
-    """The call that the engine asks through. ``permit`` is a limit that all machines share. Raises ``JobError``
+    """The call that the engine asks through. ``permit`` is a limit that all machines share,
+    ``make_budget`` makes the budget of the job's ceilings. Raises ``JobError``
     for a ceiling that cannot be held."""
     transport = await stack.enter_async_context(
         HttpTransport(
@@ -72,7 +75,7 @@ async def connect(
     call: Call = transport
     if job.max_cost is not None or job.max_tokens is not None:
         least = 0 if endpoint.dialect.limits_output else endpoint.profile.max_output
-        budget = Budget(job.max_cost, job.max_tokens)
+        budget = make_budget(job.max_cost, job.max_tokens)
         if on_budget is not None:
             on_budget(budget)
         call = Budgeted(call, budget, pricing=endpoint.pricing, least_output=least)

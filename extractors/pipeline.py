@@ -128,6 +128,8 @@ def run(
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
         raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
+    if job.runner == "dask" and conduct is None and retry is None:
+        raise JobError("--runner dask is Prefect's: run it with --engine prefect")
     if job.credentials is not None and settings is None:
         raise JobError(
             "credentials names a Prefect block: give settings with its key, or set DASHSCOPE_API_KEY instead"

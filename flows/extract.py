@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any, cast
 from uuid import UUID
 
@@ -23,21 +22,20 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 
 from extractors.engine import ChunkDone, Engine
-from extractors.pipeline import Control, Silent, Watcher, run
+from extractors.pipeline import Conductor, Control, Watcher, run
 from extractors.report import Progress, RunReport
 from extractors.store.catalog import open_failures
 from extractors.store.plan import Chunk, PlanCounts
 from flows.blocks import settings_with
 from flows.form import JobForm
 from flows.limits import global_rate
+from flows.onlooker import onlooker
 from flows.run_logs import show_ids
 from flows.signals import ended_by_signal
 from flows.summary import failure_rows, summary_markdown
 from schemas.job import ExtractionJob
 
 _CHUNKS_AT_ONCE = 32
-ALSO: ContextVar[Watcher | None] = ContextVar("also", default=None)
-"""Who else looks on while a flow runs in this process: the command line's bar."""
 
 
 @task(name="chunk", task_run_name="chunk-{chunk_id}", cache_policy=NO_CACHE, persist_result=False)
@@ -60,13 +58,13 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
     show_ids()
-    watch = _Artifacts(ALSO.get() or Silent())
+    watch = _Artifacts(onlooker())
     control = Control()
     with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
         report = run(
             job,
             settings=settings_with(job.credentials),
-            conduct=conduct_with_tasks,
+            conduct=conductor_of(job),
             watch=watch,
             permit=permit,
             control=control,
@@ -95,6 +93,16 @@ def final_state(report: RunReport, max_failure_rate: float) -> tuple[str, str]:
     if report.failures:
         return "CompletedWithFailures", counts
     return "Completed", counts
+
+
+def conductor_of(job: ExtractionJob) -> Conductor:
+    """Where chunks are answered: in this process's threads, or on a cluster. Raises ``JobError``."""
+    if job.runner == "threads":
+        return conduct_with_tasks
+    from flows.on_dask import check_dask_job, conduct_on_dask
+
+    check_dask_job(job)
+    return conduct_on_dask(job)
 
 
 def conduct_with_tasks(engine: Engine, chunks: Iterator[Chunk], window: int) -> Iterator[ChunkDone]:

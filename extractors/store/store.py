@@ -170,6 +170,12 @@ class Store:
         return self._donors.outcome(part_path, fingerprint)
 
     @property
+    def sequence(self) -> int:
+        """That of the last commit."""
+        self.commits()
+        return self._sequence
+
+    @property
     def kept(self) -> pa.Schema:
         """The kept columns."""
         return self._schemas.kept

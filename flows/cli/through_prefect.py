@@ -14,7 +14,8 @@ from schemas.job import ExtractionJob
 def run_flow(job: ExtractionJob, *, watch: Watcher | None = None) -> RunReport:
     """Run the extract flow here and wait for it. Raises the error that ended it, if one did."""
     environment.prepare()
-    from flows.extract import ALSO, extract
+    from flows.extract import extract
+    from flows.onlooker import ALSO
 
     token = ALSO.set(watch)
     try:
