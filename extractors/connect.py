@@ -21,6 +21,7 @@ import contextlib
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,14 +55,16 @@ async def connect(
     final_address: str = "",
     final_traced: Callable[[Call], Call] | None = None,
     on_budget: Callable[[Budget], None] | None = None,
+    make_budget: Callable[[Decimal | None, int | None], Budget] = Budget,
     traced: Callable[[Call], Call] | None = None,
 ) -> Call:
     """The call that the engine asks through. ``permit`` is a limit that all machines share; ``final_address`` is that
-    of the endpoint's final model, which has policies of its own and the same budget. Raises ``JobError`` for a ceiling
+    of the endpoint's final model, which has policies of its own and the same budget, which
+    ``make_budget`` makes of the job's ceilings. Raises ``JobError`` for a ceiling
     that cannot be held."""
     budget = None
     if job.max_cost is not None or job.max_tokens is not None:
-        budget = Budget(job.max_cost, job.max_tokens)
+        budget = make_budget(job.max_cost, job.max_tokens)
         if on_budget is not None:
             on_budget(budget)
     call = await _connect_one(

@@ -11,7 +11,7 @@ import concurrent.futures
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -25,10 +25,10 @@ from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, Er
 from extractors.recipe import Recipe
 from extractors.report import Progress
 from extractors.routing_report import Routed
-from extractors.store.journal import Journal, entry_result, result_entry
+from extractors.store.journal import entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
-from extractors.store.store import Commit, Store
+from extractors.store.store import Commit
 from extractors.telemetry.ids import RECORD
 from extractors.telemetry.observer import Observer
 from schemas.ledger import CallRecord
@@ -63,6 +63,24 @@ class Known(Protocol):
     def get(self, request: str) -> dict[str, Any] | None: ...
 
 
+class ChunkJournal(Protocol):
+    """``Journal``, as far as the engine knows it."""
+
+    def append(self, request: str, entry: Mapping[str, Any]) -> None: ...
+    def close(self) -> None: ...
+    def discard(self) -> None: ...
+
+
+class ChunkStore(Protocol):
+    """``Store``, as far as the engine knows it; a worker of another machine has one that commits nothing."""
+
+    def journal(self, chunk_id: str) -> ChunkJournal: ...
+    def commit(
+        self, chunk_id: str, items: list[Item], calls: list[CallRecord], *, run_id: str, at: datetime
+    ) -> Commit: ...
+    def read_outcome(self, part_path: str, fingerprint: str) -> Outcome: ...
+
+
 class Undone(Exception):
     """Inside the engine: this record was not finished, and nothing is wrong with it. ``tries`` are those of its
     last call, which no answer will ever hold."""
@@ -81,7 +99,7 @@ class Engine:
     def __init__(
         self,
         recipe: Recipe,
-        store: Store,
+        store: ChunkStore,
         *,
         connect: Callable[[AsyncExitStack, asyncio.Event], Coroutine[Any, Any, Call]],
         dialect: str,
@@ -92,8 +110,9 @@ class Engine:
         final_dialect: str | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._recipe = recipe
-        self._store = store
+        self.recipe = self._recipe = recipe
+        self.run_id = run_id
+        self.store = self._store = store
         self._connect = connect
         self._dialect = dialect
         self._final_dialect = final_dialect or dialect
@@ -200,7 +219,7 @@ class Engine:
             ),
         )
 
-    async def _answer(self, group: Group, journal: Journal, work: _ChunkWork) -> None:
+    async def _answer(self, group: Group, journal: ChunkJournal, work: _ChunkWork) -> None:
         """Bring one fingerprint's records to their outcome, or leave them undone."""
         first = group.records[0]
         RECORD.set(first.record_id)
@@ -222,7 +241,7 @@ class Engine:
             self.progress.failures += len(items)
             logger.info("a record failed: %s", outcome.reason.value)
 
-    async def _extract(self, group: Group, journal: Journal, work: _ChunkWork) -> tuple[Outcome, list[CallRecord]]:
+    async def _extract(self, group: Group, journal: ChunkJournal, work: _ChunkWork) -> tuple[Outcome, list[CallRecord]]:
         """A record's outcome and calls. Its pictures are loaded in a thread, those of a few records at a time."""
         refs, limits = group.records[0].images, self._recipe.policy.images
         if not refs or limits is None:
@@ -234,7 +253,7 @@ class Engine:
             return await self._drive(group, journal, work, pictures)
 
     async def _drive(
-        self, group: Group, journal: Journal, work: _ChunkWork, pictures: Pictures
+        self, group: Group, journal: ChunkJournal, work: _ChunkWork, pictures: Pictures
     ) -> tuple[Outcome, list[CallRecord]]:
         record = group.records[0]
         calls: list[CallRecord] = []

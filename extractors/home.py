@@ -11,6 +11,11 @@ def learned_file(environ: Mapping[str, str]) -> Path:
     return _folder(environ, "XDG_CACHE_HOME", ".cache") / "learned.json"
 
 
+def journals_folder(environ: Mapping[str, str]) -> Path:
+    """``journals`` beside the file of ``learned_file``: of runs whose output is on an object store."""
+    return learned_file(environ).with_name("journals")
+
+
 def profiles_file(environ: Mapping[str, str]) -> Path:
     """``$QUARRY_PROFILES``, else ``$QUARRY_HOME/profiles.toml``, else ``quarry/profiles.toml`` in
     ``$XDG_CONFIG_HOME`` or ``~/.config``. It need not exist."""

@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -39,6 +38,8 @@ from extractors.report import Progress, RunReport
 from extractors.routing_report import Routed
 from extractors.sources import Source, open_source
 from extractors.store.catalog import build_catalog
+from extractors.store.files import is_remote
+from extractors.store.objects import use_endpoint
 from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
 from extractors.store.store import Store
 from extractors.telemetry.observer import Observer
@@ -131,7 +132,14 @@ def run(
     watch = watch or Silent()
     if job.rate_limit_name is not None and permit is None:
         raise JobError("--rate-limit-name is a Prefect limit: run it with --engine prefect")
+    if job.runner == "dask" and conduct is None and retry is None:
+        raise JobError("--runner dask is Prefect's: run it with --engine prefect")
     settings = settings_of(job, settings)
+    use_endpoint(job.out, job.s3_endpoint)
+    if job.lane != "live" and is_remote(job.out):
+        raise JobError(
+            f"--lane {job.lane} keeps the batches' files beside the output, on a disk: {job.out} is on an object store"
+        )
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
     schema = schema or model_of(job)
@@ -264,7 +272,7 @@ def run(
         )
         observer.ended(report, engine.fatal if engine is not None else None)
         store.write_run(run_id, {**report.as_dict(), **(note or {}), "job": job.model_dump(mode="json", by_alias=True)})
-        build_catalog(Path(job.out))
+        build_catalog(job.out, at=job.catalog)
     if engine is not None and engine.fatal is not None:
         raise engine.fatal
     return report

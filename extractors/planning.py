@@ -16,6 +16,7 @@ from extractors.prompting import fence
 from extractors.recipe import Recipe, compile_recipe
 from extractors.sources import open_source
 from extractors.store.catalog import mean_output_tokens
+from extractors.store.objects import use_endpoint
 from extractors.store.plan import Plan, PlanCounts
 from extractors.store.store import read_keys_of
 from extractors.tokens import estimate_tokens
@@ -86,6 +87,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     """Plan without calling, writing or locking anything. Raises the errors of ``extractors.errors``."""
     endpoint = resolve_endpoint(job, settings or Settings.from_environment())
     recipe = compile_recipe(job, model_of(job), endpoint.policy)
+    use_endpoint(job.out, job.s3_endpoint)
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="quarry-plan-")))
         source = stack.enter_context(open_source(job))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Iterator
-from contextvars import ContextVar
 from typing import Any, cast
 
 from prefect import flow, get_run_logger, task
@@ -18,7 +17,7 @@ from prefect.utilities.annotations import quote
 from extractors.engine import ChunkDone, Engine
 from extractors.errors import ApprovalNeeded
 from extractors.history import run_documents
-from extractors.pipeline import Control, Silent, Watcher
+from extractors.pipeline import Conductor, Control
 from extractors.report import RunReport
 from extractors.stages import run_in_stages
 from extractors.store.plan import Chunk
@@ -29,12 +28,12 @@ from flows.blocks import settings_with
 from flows.events import emit
 from flows.form import JobForm
 from flows.limits import global_rate
+from flows.onlooker import onlooker
 from flows.run_logs import show_ids
 from flows.signals import ended_by_signal
+from schemas.job import ExtractionJob
 
 _CHUNKS_AT_ONCE = 32
-ALSO: ContextVar[Watcher | None] = ContextVar("also", default=None)
-"""Who else looks on while a flow runs in this process: the command line's bar."""
 
 
 @task(name="chunk", task_run_name="chunk-{chunk_id}", cache_policy=NO_CACHE, persist_result=False)
@@ -57,7 +56,7 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
         job: What to extract, from where, with which model, into which folder, under which ceilings.
     """
     show_ids()
-    watch = Artifacts(job, ALSO.get() or Silent())
+    watch = Artifacts(job, onlooker())
     approver = Approver(job, watch)
     control = Control()
     try:
@@ -67,7 +66,7 @@ def extract(job: JobForm) -> State[dict[str, Any]]:
                 settings=settings_with(job.credentials),
                 decide=approver.decide,
                 told=approver.hear,
-                conduct=conduct_with_tasks,
+                conduct=conductor_of(job),
                 watch=watch,
                 permit=permit,
                 control=control,
@@ -101,6 +100,16 @@ def final_state(report: RunReport, max_failure_rate: float) -> tuple[str, str]:
     if report.failures:
         return "CompletedWithFailures", counts
     return "Completed", counts
+
+
+def conductor_of(job: ExtractionJob) -> Conductor:
+    """Where chunks are answered: in this process's threads, or on a cluster. Raises ``JobError``."""
+    if job.runner == "threads":
+        return conduct_with_tasks
+    from flows.on_dask import check_dask_job, conduct_on_dask
+
+    check_dask_job(job)
+    return conduct_on_dask(job)
 
 
 def conduct_with_tasks(engine: Engine, chunks: Iterator[Chunk], window: int) -> Iterator[ChunkDone]:

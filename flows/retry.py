@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
@@ -12,6 +11,7 @@ from prefect.states import Completed, Failed
 
 from extractors.pipeline import Control, run
 from extractors.retrying import retry_jobs
+from extractors.store.files import place
 from flows.blocks import settings_with
 from flows.limits import global_rate
 from flows.run_logs import show_ids
@@ -42,7 +42,7 @@ def retry_failures(
     runs = []
     control = Control()
     with ended_by_signal(control) as signalled:
-        for again in retry_jobs(Path(out), where=where, changes=changes):
+        for again in retry_jobs(place(out), where=where, changes=changes):
             if signalled.number is not None:
                 break
             with global_rate(again.job.rate_limit_name) as permit:

@@ -47,6 +47,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Service",
         ("credentials", "base_url", "region", "workspace", "dialect", "mode", "stream", "thinking"),
     ),
+    "machines": ("Many machines", ("runner", "dask_address", "dask_workers", "s3_endpoint", "catalog")),
 }  # fmt: skip
 """A group -> its title and the job's fields in it."""
 FIRST = ("source", "schema", "out", "text", "id", "keep", "model", "lane", "instructions")

@@ -33,7 +33,16 @@ class ExtractionJob(BaseModel):
         description="What to extract: `package.module:Model`, a JSON Schema file, or a one-line spec.",
         examples=["schemas.product:Product", "name, price: float, tags: list[str]"],
     )
-    out: str = Field(description="The output folder.")
+    out: str = Field(description="The output folder, or `s3://bucket/prefix` on an object store.")
+    s3_endpoint: str | None = Field(
+        default=None,
+        description="The address of an S3-compatible store other than Amazon's, such as http://minio:9000. "
+        "Default: AWS_ENDPOINT_URL.",
+    )
+    catalog: str | None = Field(
+        default=None,
+        description="The DuckDB file with the views. Default: catalog.duckdb in a local output; none for an object store.",
+    )
     id: str | None = Field(default=None, description="The column that names a record. Default: a hash of its content.")
     text: str | None = Field(
         default=None,
@@ -226,6 +235,17 @@ class ExtractionJob(BaseModel):
     )
     transport_seconds: float = Field(
         default=900.0, gt=0, description="Total seconds for one call's tries, waits included."
+    )
+    runner: Literal["threads", "dask"] = Field(
+        default="threads",
+        description="Engine prefect: where chunks are answered, in threads of the flow's process or by the workers of a Dask cluster.",
+    )
+    dask_address: str | None = Field(
+        default=None,
+        description="The scheduler of a Dask cluster, tcp://host:8786. Default: a cluster on this machine.",
+    )
+    dask_workers: int | None = Field(
+        default=None, ge=1, description="Worker processes of a cluster on this machine. Default: one for each core."
     )
     engine: Literal["direct", "prefect"] = Field(
         default="direct", description="Run in this process, or as a Prefect flow."

@@ -28,6 +28,7 @@ import pyarrow as pa
 from extractors.errors import JobError, OutputError
 from extractors.store import files, layout, reviews
 from extractors.store.commits import Commit, load_commits
+from extractors.store.objects import ObjectPath, known_to_duckdb
 from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
 from schemas.ledger import CALLS, FAILURES_FIXED
 
@@ -61,11 +62,15 @@ class Holding:
         }
 
 
-def build_catalog(out: str | Path) -> Path:
-    """Make ``OUT/catalog.duckdb`` anew: written beside the old one and renamed over it. Raises ``OutputError``."""
-    root = Path(out).resolve()
+def build_catalog(out: str | Path, *, at: str | Path | None = None) -> Path | None:
+    """Make the catalog's file anew: written beside the old one and renamed over it. It is ``OUT/catalog.duckdb``,
+    or ``at``; on an object store, where DuckDB cannot write one, just ``at``. Raises ``OutputError``."""
+    root = files.place(out).resolve()
     folders = layout.recipe_folders(root)
-    target = root / layout.CATALOG
+    if at is None and files.is_remote(root):
+        return None
+    target = Path(at).resolve() if at is not None else root / layout.CATALOG
+    files.make_folder(target.parent)
     temp = files.temporary(target)
     files.remove(temp)
     try:
@@ -87,13 +92,13 @@ def query(out: str | Path, sql: str) -> pa.Table:
     Raises ``JobError`` for SQL that DuckDB refuses or that has no result, ``OutputError`` for a folder that
     is not an output.
     """
-    root = Path(out).resolve()
+    root = files.place(out).resolve()
     return _query(root, layout.recipe_folders(root), sql)
 
 
 def current_rows(out: str | Path, *, name: str | None = None, recipe: str | None = None) -> pa.Table:
     """The current rows of a schema (of the only one, when there is one). Raises ``OutputError``."""
-    root = Path(out).resolve()
+    root = files.place(out).resolve()
     name, folders = _chosen(root, name, recipe)
     return _query(root, folders, f"select * from {_quoted(name)} order by record_id, _meta.occurrence")
 
@@ -102,7 +107,7 @@ def open_failures(
     out: str | Path, *, name: str | None = None, recipe: str | None = None, where: str | None = None
 ) -> pa.Table:
     """The open ledger entries; ``where`` is a SQL condition on their columns. Raises ``JobError``."""
-    root = Path(out).resolve()
+    root = files.place(out).resolve()
     name, folders = _chosen(root, name, recipe)
     condition = f"where (\n{where}\n)" if where else ""
     view = _quoted(f"{name}_failures")
@@ -116,7 +121,7 @@ def opened(out: str | Path, *, name: str, recipe: str) -> Iterator[duckdb.DuckDB
 
     Raises ``OutputError``.
     """
-    root = Path(out).resolve()
+    root = files.place(out).resolve()
     _, folders = _chosen(root, name, recipe)
     with duckdb.connect() as con:
         _Views(con, root).define(folders)
@@ -125,7 +130,7 @@ def opened(out: str | Path, *, name: str, recipe: str) -> Iterator[duckdb.DuckDB
 
 def outputs(out: str | Path) -> list[Holding]:
     """What the folder holds, one entry for each recipe."""
-    root = Path(out).resolve()
+    root = files.place(out).resolve()
     found = []
     for name, folders in layout.recipe_folders(root).items():
         for folder in folders:
@@ -161,7 +166,7 @@ def _ignored(root: Path, name: str, folder: Path) -> int:
 def mean_output_tokens(out: str | Path, *, name: str, recipe: str) -> float | None:
     """Output tokens of a record on average over the recipe's first 200 commits, corrections included; None
     without any."""
-    commits = load_commits(Path(out) / name / f"recipe={recipe}", verify="size")[:200]
+    commits = load_commits(files.place(out) / name / f"recipe={recipe}", verify="size")[:200]
     asked = sum(commit.records - commit.merged for commit in commits)
     return sum(commit.usage.output_tokens for commit in commits) / asked if asked else None
 
@@ -203,6 +208,8 @@ class _Views:
 
     def define(self, folders: _Folders) -> None:
         """The commits as a table, and the views of these schemas and recipes."""
+        if isinstance(self._root, ObjectPath):
+            known_to_duckdb(self._con, self._root)
         # The footers of thousands of parts are read again by every mention of a view otherwise.
         self._con.execute("set parquet_metadata_cache = true")
         self._con.execute(
@@ -376,10 +383,12 @@ class _Views:
             )
 
     def _runs(self) -> None:
-        if files.listed(self._root / layout.RUNS, "*.json"):
+        if told := files.listed(self._root / layout.RUNS, "*.json"):
             columns = "{" + ", ".join(f"{column}: '{kind}'" for column, kind in _RUN_COLUMNS.items()) + "}"
-            glob = f"{_literal(str(self._root / layout.RUNS))}/[!.]*.json"
-            self._con.execute(f"create view runs as select * from read_json({_text(glob)}, columns = {columns})")
+            paths = _text(f"{_literal(str(self._root / layout.RUNS))}/[!.]*.json")
+            if files.is_remote(self._root):
+                paths = "[" + ", ".join(_text(_literal(str(path))) for path in told) + "]"
+            self._con.execute(f"create view runs as select * from read_json({paths}, columns = {columns})")
         else:
             self._con.execute(f"create view runs as select {_nulls(_RUN_COLUMNS)} where false")
 

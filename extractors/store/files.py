@@ -1,4 +1,5 @@
-"""Every file operation of the store, so that crashes can be tested at each and object stores added."""
+"""Every file operation of the store, so that crashes can be tested at each. On an object store (``objects``) a file is
+put whole where a disk has write, fsync and rename, and there are no folders to make or to sync."""
 
 from __future__ import annotations
 
@@ -7,12 +8,30 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from extractors.errors import OutputError
+from extractors.store import objects
+from extractors.store.objects import ObjectPath
 
 _TEMP = ".tmp-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def place(out: str | Path) -> Path:
+    """An output's path: on an object store for an ``s3://`` address."""
+    if isinstance(out, ObjectPath):
+        return out
+    return objects.place(str(out)) if is_remote(out) else Path(out)
+
+
+def is_remote(out: str | Path) -> bool:
+    """Whether it is on an object store."""
+    return isinstance(out, ObjectPath) or str(out).startswith(objects.SCHEME)
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -20,6 +39,12 @@ def write_whole(path: Path, data: bytes) -> None:
 
     Raises ``OutputError`` naming the file; a half-written one is removed.
     """
+    if isinstance(path, ObjectPath):
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise explained(error, path) from error
+        return
     temp = temporary(path)
     try:
         with temp.open("wb") as file:
@@ -39,6 +64,9 @@ def temporary(path: Path) -> Path:
 
 def rename(temp: Path, path: Path) -> None:
     """Move into place and make the folder's entry durable."""
+    if isinstance(temp, ObjectPath) and isinstance(path, ObjectPath):
+        temp.filesystem.move(temp.key, path.key)
+        return
     temp.replace(path)
     sync_folder(path.parent)
 
@@ -59,6 +87,8 @@ def remove(path: Path) -> None:
 
 def remove_stale(folder: Path, name: str = "*") -> None:
     """Delete what a killed run was writing: the temporary files of ``name`` (a glob)."""
+    if isinstance(folder, ObjectPath):
+        return  # nothing is ever half there
     for path in folder.glob(f"{_TEMP}{name}"):
         remove(path)
 
@@ -75,6 +105,8 @@ def remove_folder(folder: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents, durably. Raises ``OutputError``."""
+    if isinstance(path, ObjectPath):
+        return
     try:
         if not path.is_dir():
             path.mkdir(parents=True, exist_ok=True)
@@ -103,16 +135,34 @@ def read(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def read_table(path: Path, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file's columns. Raises ``OSError``."""
+    wanted = None if columns is None else list(columns)
+    if isinstance(path, ObjectPath):
+        with path.opened() as file:
+            return pq.read_table(file, columns=wanted)
+    return pq.read_table(path, columns=wanted, partitioning=None)
+
+
 def listed(folder: Path, pattern: str) -> list[Path]:
     """The files of a folder that match, by name; none for a folder that is not there."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith(_TEMP))
+
+
+def size_of(path: Path) -> int:
+    """Bytes. Raises ``OSError``."""
+    if not isinstance(path, ObjectPath):
+        return path.stat().st_size
+    if (size := path.info().size) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return int(size)
 
 
 def differs(path: Path, *, size: int, sha256_hex: str | None) -> str | None:
     """What is wrong with a file that should have this size and, if given, this SHA-256; None when nothing is."""
     try:
         if sha256_hex is None:
-            found, digest = path.stat().st_size, None
+            found, digest = size_of(path), None
         else:
             data = read(path)
             found, digest = len(data), sha256(data)
@@ -179,4 +229,5 @@ def explained(error: OSError, path: Path) -> OutputError:
         except OSError:
             free = "free space unknown"
         return OutputError(f"no space to write {path} ({free}); what was committed is safe: make room and run it again")
-    return OutputError(f"cannot write {path}: {error.strerror or error}; check the folder and its permissions")
+    what = "the bucket, the endpoint and the credentials" if is_remote(path) else "the folder and its permissions"
+    return OutputError(f"cannot write {path}: {error.strerror or error}; check {what}")

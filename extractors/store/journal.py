@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,21 @@ RETRY = "retry-"
 """What the journals of a retry begin with: a run over the source must not take their answers for left over."""
 
 
+def _not_copied(line: bytes) -> None:
+    """Nothing."""
+
+
 class Journal:
     """Append-only; opened on the first entry, so that a chunk without calls leaves no file.
 
     Its first line says after which commit it was begun: only later commits can have used its answers.
     """
 
-    def __init__(self, path: Path, *, after: int = 0) -> None:
+    def __init__(self, path: Path, *, after: int = 0, copied: Callable[[bytes], None] = _not_copied) -> None:
+        """``copied`` gets each entry once it is in the file."""
         self._path = path
         self._after = after
+        self._copied = copied
         self._log: files.Log | None = None
         self._synced = 0.0
 
@@ -47,13 +53,18 @@ class Journal:
                 self._log = files.Log(self._path, end=b"\n")
                 self._synced = time.monotonic()
                 if not self._log.size:
-                    self._log.append(_line({"after": self._after}))
-            self._log.append(_line({"request": request, **entry}))
+                    self._keep(opening_line(self._after))
+            self._keep(_line({"request": request, **entry}))
             if (now := time.monotonic()) - self._synced >= _SYNC_SECONDS:
                 self._log.sync()
                 self._synced = now
         except OSError as error:
             raise files.explained(error, self._path) from error
+
+    def _keep(self, line: bytes) -> None:
+        assert self._log is not None
+        self._log.append(line)
+        self._copied(line)
 
     def close(self) -> None:
         """Close the file; the entries stay."""
@@ -102,6 +113,12 @@ class Replay:
             if path not in waiting:
                 files.remove(path)
         self._paths = waiting
+
+    def add(self, paths: Sequence[Path]) -> None:
+        """Take these files' entries too."""
+        self._paths += paths
+        for path in paths:
+            self._read(path)
 
     def _read(self, path: Path) -> int:
         """Take a file's entries; gives the commit after which it was begun (0: not known)."""
@@ -197,6 +214,11 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
         earlier=earlier,
         mode=mode,
     )
+
+
+def opening_line(after: int) -> bytes:
+    """The first line of a journal."""
+    return _line({"after": after})
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -64,7 +64,8 @@ def check_ours(out: Path) -> None:
         data = files.read(marker) if marker.is_file() else None
         inside = [] if data or not out.is_dir() else list(out.iterdir())
     except OSError as error:
-        raise OutputError(f"cannot read {out}: {error.strerror or error}; check the folder's permissions") from error
+        what = "the bucket, the endpoint and the credentials" if files.is_remote(out) else "the folder's permissions"
+        raise OutputError(f"cannot read {out}: {error.strerror or error}; check {what}") from error
     if data is not None:
         try:
             version = int(orjson.loads(data)["format"])

@@ -9,34 +9,28 @@ folders).
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from extractors.store import files, layout
-from extractors.store.commits import Commit, Keys, Part, Verify, commit_keys, load_commits
+from extractors.store.commits import Commit, Part, Verify, commit_keys, load_commits
 from extractors.store.journal import RETRY, Journal, Replay
 from extractors.store.layout import recipe_folder
 from extractors.store.lock import Lock
-from extractors.store.parts import (
-    Item,
-    PartSchemas,
-    calls_part,
-    clean_text,
-    failures_part,
-    read_failure,
-    read_row,
-    rows_part,
-)
+from extractors.store.object_lock import ObjectLock, lock_of
+from extractors.store.parts import Item, PartSchemas
+from extractors.store.prepared import Donors, Prepared, prepare, replay_of, requests_of
+from extractors.store.segments import journal_at, journals_in
 from schemas.arrow import RowCodec
 from schemas.ledger import CallRecord
-from schemas.outcomes import Extracted, Outcome
-from schemas.usage import Usage
+from schemas.outcomes import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -45,18 +39,26 @@ class Store:
     """Open for writing, by one process at a time. A context manager: leaving it gives the lock back."""
 
     def __init__(
-        self, out: Path, folder: Path, schemas: PartSchemas, lock: Lock, *, ledger_text: str, retrying: bool = False
+        self,
+        out: Path,
+        folder: Path,
+        schemas: PartSchemas,
+        lock: Lock | ObjectLock,
+        *,
+        ledger_text: str,
+        retrying: bool = False,
     ) -> None:
         self.out = out
         self.folder = folder
-        self.scratch = out / layout.SCRATCH
+        # DuckDB plans on a disk of this machine, wherever the output is.
+        self.scratch = Path(tempfile.mkdtemp(prefix="quarry-")) if files.is_remote(out) else out / layout.SCRATCH
         self._schemas = schemas
         self._lock = lock
         self._ledger_text = ledger_text
         self._retrying = retrying
         self._commits: list[Commit] | None = None
         self._sequence = 0
-        self._donor: tuple[str, pa.Table, dict[str, int]] | None = None
+        self._donors = Donors(schemas.codec)
 
     @classmethod
     def open(
@@ -79,10 +81,10 @@ class Store:
         """
         layout.check_name(name)
         schemas = PartSchemas(codec, kept, recipe_id=recipe_id)
-        root = Path(out)
+        root = files.place(out)
         layout.check_ours(root)
         files.make_folder(root)
-        lock = Lock(root)
+        lock = lock_of(root)
         lock.take()
         try:
             layout.mark(root)
@@ -90,8 +92,9 @@ class Store:
                 files.remove_stale(root, leftover)
             files.make_folder(root / layout.RUNS)
             files.remove_stale(root / layout.RUNS)
-            files.remove_folder(root / layout.SCRATCH)
-            files.make_folder(root / layout.SCRATCH)
+            if not files.is_remote(root):
+                files.remove_folder(root / layout.SCRATCH)
+                files.make_folder(root / layout.SCRATCH)
             folder = recipe_folder(root, name=name, recipe_id=recipe_id)
             layout.make_recipe_folder(folder, recipe_id, recipe)
             files.write_whole(folder / layout.COLUMNS, schemas.rows.serialize().to_pybytes())
@@ -130,42 +133,30 @@ class Store:
 
         The commit's ``chunk`` is ``chunk_id``, or ``chunk_id-2`` and so on when that one is committed already.
         """
+        self.commits()  # what is damaged is set aside, and its name is free again
+        prepared = prepare(
+            self._free(chunk_id), items, calls, self._schemas, ledger_text=self._ledger_text, run_id=run_id
+        )
+        return self.keep(prepared, run_id=run_id, at=at)
+
+    def keep(self, prepared: Prepared, *, run_id: str, at: datetime) -> Commit:
+        """Make a chunk count that was prepared here or by a worker: its parts are written, then its commit, which
+        gets the next sequence. Raises ``OutputError``. Not for several threads at once."""
         self.commits()
+        self._lock.check()
         assert self._commits is not None
-        chunk_id = self._free(chunk_id)
-        ordered = sorted(items, key=lambda item: item.order)
-        rows = [item for item in ordered if isinstance(item.outcome, Extracted)]
-        failures = [item for item in ordered if not isinstance(item.outcome, Extracted)]
-        parts = []
-        if rows:
-            parts.append(self._write("rows", chunk_id, len(rows), rows_part(rows, self._schemas)))
-        if failures:
-            data = failures_part(failures, self._schemas, ledger_text=self._ledger_text)
-            parts.append(self._write("failures", chunk_id, len(failures), data))
-        if calls:
-            data = calls_part(calls, self._schemas, chunk=chunk_id, run_id=run_id)
-            parts.append(self._write("calls", chunk_id, len(calls), data))
+        name = self._free(prepared.chunk)
+        parts = tuple(self._write(kind, name, rows, data) for kind, rows, data in prepared.parts)
         self._sequence += 1
-        commit = Commit(
-            chunk=chunk_id,
+        commit = replace(
+            prepared.commit,
+            chunk=name,
             sequence=self._sequence,
             run_id=run_id,
             committed_at=at.astimezone(UTC).isoformat(timespec="milliseconds"),
-            records=len(ordered),
-            rows=len(rows),
-            failures=len(failures),
-            merged=sum(item.merged for item in ordered),
-            usage=sum((_paid(item) for item in ordered), Usage()),
-            parts=tuple(parts),
-            kept=tuple(f"{field.name}: {field.type}" for field in self._schemas.kept),
+            parts=parts,
         )
-        decided = [item.record for item in (*rows, *failures)]
-        keys = Keys(
-            tuple(clean_text(record.record_id) for record in decided),
-            tuple(record.occurrence for record in decided),
-            tuple(record.fingerprint for record in decided),
-        )
-        files.write_whole(self.folder / "commits" / f"{chunk_id}.json", commit.to_json(keys))
+        files.write_whole(self.folder / "commits" / f"{name}.json", commit.to_json(prepared.keys))
         self._commits.append(commit)
         return commit
 
@@ -176,24 +167,24 @@ class Store:
     def read_outcome(self, part_path: str, fingerprint: str) -> Outcome:
         """An outcome as it was committed, for a new record with the same text: its value and evidence exactly;
         of a row's attempts their number. Raises ``KeyError``. Not for several threads at once."""
-        if self._donor is None or self._donor[0] != part_path:
-            # The records of a plan that share a donor come one after the other.
-            table = pq.read_table(part_path, partitioning=None)
-            places = {one: place for place, one in enumerate(table.column("fingerprint").to_pylist())}
-            self._donor = (part_path, table, places)
-        _, table, places = self._donor
-        if fingerprint not in places:
-            raise KeyError(f"{part_path} has no {fingerprint}")
-        row = table.slice(places[fingerprint], 1)
-        if "_meta" in table.column_names:
-            return read_row(row, self._schemas.codec)
-        return read_failure(row.to_pylist()[0])
+        return self._donors.outcome(part_path, fingerprint)
+
+    @property
+    def sequence(self) -> int:
+        """That of the last commit."""
+        self.commits()
+        return self._sequence
+
+    @property
+    def kept(self) -> pa.Schema:
+        """The kept columns."""
+        return self._schemas.kept
 
     def journal(self, chunk_id: str) -> Journal:
         """The journal of a chunk in flight."""
         self.commits()
         name = f"{RETRY if self._retrying else ''}{chunk_id}.jsonl"
-        return Journal(self.folder / "journal" / name, after=self._sequence)
+        return journal_at(self.folder / "journal" / name, after=self._sequence)
 
     def replay(self) -> Replay:
         """The answers that interrupted runs left behind and that no commit has used.
@@ -201,23 +192,22 @@ class Store:
         A run that was stopped commits a part of a chunk and keeps its journal. What that commit decided is
         not replayed: a retry of its failures must ask anew.
         """
-        replay = Replay(files.listed(self.folder / "journal", "*.jsonl"))
-        if len(replay):
-            for commit in self.commits():
-                if commit.sequence > replay.after and (part := commit.part("calls")) is not None:
-                    used = pq.read_table(self.folder / part.path, columns=["request"], partitioning=None)
-                    replay.forget(used.column("request").to_pylist())
-        return replay
+        return replay_of(self.folder, self.commits)
 
     def used_requests(self, after: int) -> dict[bytes, int]:
         """The requests whose answers commits after a sequence have used, each with the last such commit."""
         used: dict[bytes, int] = {}
         for commit in self.commits():
             if commit.sequence > after and (part := commit.part("calls")) is not None:
-                table = pq.read_table(self.folder / part.path, columns=["request"], partitioning=None)
-                for request in table.column("request").to_pylist():
+                for request in requests_of(self.folder / part.path):
                     used[bytes.fromhex(request)] = commit.sequence
         return used
+
+    def discard_journals(self, chunk_id: str) -> None:
+        """A chunk that workers answered is committed: their journals of it have done their work."""
+        prefix = RETRY if self._retrying else ""
+        for path in journals_in(self.folder / "journal", f"{prefix}{chunk_id}.*jsonl"):
+            files.remove(path)
 
     def write_run(self, run_id: str, document: Mapping[str, Any]) -> None:
         """Keep a run's report."""
@@ -243,12 +233,8 @@ class Store:
 
 def read_keys_of(out: str | Path, *, name: str, recipe_id: str) -> Iterator[pa.RecordBatch]:
     """What a recipe's commits decided, without opening the store: nothing is locked or set aside."""
-    folder = recipe_folder(Path(out), name=name, recipe_id=recipe_id)
+    folder = recipe_folder(files.place(out), name=name, recipe_id=recipe_id)
     return commit_keys(folder, load_commits(folder, verify="full"))
-
-
-def _paid(item: Item) -> Usage:
-    return Usage() if item.merged else item.outcome.usage
 
 
 __all__ = ["Commit", "Store", "load_commits", "read_keys_of", "recipe_folder"]

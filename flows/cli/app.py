@@ -385,7 +385,9 @@ def _compare(report: Any) -> None:
 
 
 def _existing(out: str) -> Path:
-    path = Path(out)
+    from extractors.store.files import place
+
+    path = place(out)
     if not (path / "quarry.json").is_file():
         raise OutputError(f"{out} is not an output folder of quarry: it has no quarry.json. Give the --out of a run")
     return path

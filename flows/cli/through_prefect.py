@@ -18,7 +18,8 @@ def run_flow(job: ExtractionJob, *, watch: Watcher | None = None, asker: Asker |
     ``asker`` is asked for approval in the place of the UI: whoever starts a run at a terminal answers there."""
     environment.prepare()
     from flows.approval import HERE
-    from flows.extract import ALSO, extract
+    from flows.extract import extract
+    from flows.onlooker import ALSO
 
     token, here = ALSO.set(watch), HERE.set(asker)
     try:
