@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 def run_documents(out: str | Path, *, name: str, recipe: str) -> Iterator[dict[str, Any]]:
     """What is on disk of the runs of a recipe (its first 8 digits), the latest first; none for a folder that is not
     there. A file that cannot be read is passed over with a warning."""
-    folder = Path(out) / layout.RUNS
+    folder = files.place(out) / layout.RUNS
     for path in sorted(files.listed(folder, "*.json"), reverse=True) if folder.is_dir() else ():
         try:
             told = orjson.loads(files.read(path))

@@ -50,6 +50,8 @@ def check_dask_job(job: ExtractionJob) -> None:
     """Raises ``JobError`` for what a cluster cannot do."""
     if job.lane != "live":
         raise JobError(f"--runner dask answers live; leave it out for --lane {job.lane}, which hardly computes")
+    if job.final is not None or job.high_accuracy:
+        raise JobError("--final and --high-accuracy ask two models in one process; leave --runner dask out")
     if job.tpm is not None:
         raise JobError("--tpm is counted in one process; with --runner dask use --rpm or --rate-limit-name")
     if resolve_endpoint(job, settings_with(job.credentials)).embedded is not None:
