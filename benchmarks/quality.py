@@ -124,7 +124,7 @@ def main() -> int:
     parser.add_argument("--verbatim", action="store_true", help="hold Quarry to spans where a set's values are spans")
     parser.add_argument("--report", action="store_true", help="ask nothing, print what is there")
     arguments = parser.parse_args()
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     names, tools = arguments.sets.split(","), arguments.tools.split(",")
     arguments.out.mkdir(parents=True, exist_ok=True)
     if not arguments.report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -14,6 +15,7 @@ from extractors.errors import JobError
 from extractors.evaluate.golden import Labelled, read_golden, record_columns
 from extractors.evaluate.outcomes import Key
 from extractors.sources import Source, open_dataframe, open_source
+from extractors.sources.text_template import TextTemplate
 from schemas.job import ExtractionJob
 
 
@@ -66,10 +68,17 @@ def prepared(
 ) -> tuple[ExtractionJob, dict[str, Labelled], LabelledRecords]:
     """The job as it is run, the labels, and the records that they are for."""
     own = _is_source(golden, job)
-    id_column = job.id if job.id is not None or "id" not in record_columns(golden) else "id"
     # Columns of the records are for the rows of everyday runs, and a golden set rarely has them.
-    job = job.model_copy(update={"keep": (), "id": id_column if own else job.id})
-    labels = read_golden(golden, model, id_column=id_column if own else None)
+    changes: dict[str, Any] = {"keep": ()}
+    if own:
+        # A set that records were promoted into has `id` and `text`, whatever the job's source calls them.
+        columns = record_columns(golden)
+        changes["id"] = "id" if job.id not in columns and "id" in columns else job.id
+        if job.text is not None and "text" in columns:
+            named = TextTemplate.parse(job.text).columns if "{" in job.text else (job.text,)
+            changes["text"] = job.text if set(named) <= set(columns) else "text"
+    job = job.model_copy(update=changes)
+    labels = read_golden(golden, model, id_column=job.id if own else None)
     return job, labels, LabelledRecords.of(golden, job, labels)
 
 

@@ -150,3 +150,10 @@ def test_a_choice_is_not_counted_as_a_value_without_evidence(tmp_path: Path) -> 
     with FakeQwen(answer) as qwen:
         found = evaluated(write_golden(tmp_path / "golden.jsonl", lines), qwen, schema=schema)
     assert found.ungrounded.value == 1 / 2
+
+
+def test_promoted_records_are_read_whatever_the_job_calls_its_columns(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(2)])
+    with FakeQwen(thing_answer) as qwen:
+        found = evaluated(golden, qwen, id="sku", text="{title}\n{body}", keep=("maker",))
+    assert (len(found.records), found.micro.f1.value) == (2, 1)
