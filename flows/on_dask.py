@@ -18,8 +18,7 @@ from typing import Any, cast
 import distributed
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.futures import PrefectFuture
-from prefect_dask.task_runners import DaskTaskRunner
+from prefect_dask.task_runners import DaskTaskRunner, PrefectDaskFuture
 
 import extractors.errors
 from extractors.endpoint import resolve_endpoint
@@ -85,7 +84,7 @@ class _Cluster:
         self._client = client
         self._assignment = assignment
         self._done: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self.waiting: dict[str, PrefectFuture[Answered]] = {}
+        self.waiting: dict[str, PrefectDaskFuture[Answered]] = {}
 
     @property
     def full(self) -> bool:
@@ -99,15 +98,20 @@ class _Cluster:
             answer_on_worker,
             {"chunk_id": chunk.chunk_id, "work": pickle.dumps((self._assignment, chunk))},
         )
-        self.waiting[chunk.chunk_id] = cast(PrefectFuture[Answered], future)
+        self.waiting[chunk.chunk_id] = future
         future.wrapped_future.add_done_callback(lambda _: self._done.put(chunk.chunk_id))  # type: ignore[no-untyped-call]
 
-    def finished(self, seconds: float) -> PrefectFuture[Answered] | None:
-        """A chunk that is done, waiting for one no longer than this."""
+    def finished(self, seconds: float) -> Answered | None:
+        """A chunk that is done, waiting for one no longer than this. Raises what ended its task."""
         try:
-            return self.waiting.pop(self._done.get(timeout=seconds))
+            future = self.waiting.pop(self._done.get(timeout=seconds))
         except queue.Empty:
             return None
+        try:
+            return future.result()
+        finally:
+            # Before its journals go: Dask does a chunk again whose result is still wanted when its worker dies.
+            future.wrapped_future.release()  # type: ignore[no-untyped-call]
 
     def tell(self, what: Callable[..., None], *told: Any) -> None:
         self._client.run(what, self._assignment.run_id, *told)
@@ -130,11 +134,10 @@ def _conducted(engine: Engine, store: Store, chunks: Iterator[Chunk], cluster: _
             if not told:
                 cluster.tell(stop_session, engine.stopped)
                 told = True
-        future = cluster.finished(0.5) if cluster.waiting else None
-        if future is None:
-            continue
         try:
-            yield _committed(future.result(), engine, store)
+            answered = cluster.finished(0.5) if cluster.waiting else None
+            if answered is not None:
+                yield _committed(answered, engine, store)
         except Exception as error:  # noqa: BLE001 - raised below, when the other chunks have ended
             trouble = trouble or _explained(error)
             engine.stop(str(error))
@@ -185,7 +188,7 @@ def _explained(error: Exception) -> Exception:
 def _runner(job: ExtractionJob, window: int) -> DaskTaskRunner:
     if job.dask_address is not None:
         return DaskTaskRunner(address=job.dask_address)
-    options: dict[str, Any] = {"processes": True, "threads_per_worker": window, "dashboard_address": None}
+    options: dict[str, Any] = {"processes": True, "threads_per_worker": window, "dashboard_address": "127.0.0.1:0"}
     if job.dask_workers is not None:
         options["n_workers"] = job.dask_workers
     get_run_logger().info("starting a Dask cluster on this machine")

@@ -42,7 +42,7 @@ def api() -> Iterator[None]:
 def cluster(workers: int = 2) -> Iterator[distributed.LocalCluster]:
     """A scheduler and workers in processes of their own, with the environment as it is now."""
     with distributed.LocalCluster(
-        n_workers=workers, threads_per_worker=3, processes=True, dashboard_address=None, host="127.0.0.1"
+        n_workers=workers, threads_per_worker=3, processes=True, dashboard_address="127.0.0.1:0", host="127.0.0.1"
     ) as found:
         yield found
 
