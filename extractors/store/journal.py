@@ -89,7 +89,7 @@ class Replay:
         self._paths = list(paths)
         self._entries: dict[str, dict[str, Any]] = {}
         self._retried: dict[Path, list[str]] = {}
-        starts = [self._read(path) for path in paths]
+        starts = [after for path in paths if (after := self._read(path)) is not None]
         if starts:
             self.after = min(starts)
 
@@ -120,10 +120,14 @@ class Replay:
         for path in paths:
             self._read(path)
 
-    def _read(self, path: Path) -> int:
-        """Take a file's entries; gives the commit after which it was begun (0: not known)."""
+    def _read(self, path: Path) -> int | None:
+        """Take a file's entries; gives the commit after which it was begun (0: not known). None for a file that is
+        gone: its chunk was committed since the folder was listed, by the flow that this worker works for."""
         after = 0
-        lines = files.read(path).split(b"\n")
+        try:
+            lines = files.read(path).split(b"\n")
+        except FileNotFoundError:
+            return None
         for number, line in enumerate(lines, start=1):
             checksum, _, text = line.partition(b" ")
             if checksum != b"%08x" % zlib.crc32(text):

@@ -175,3 +175,13 @@ def test_zero_and_unknown_costs_stay_apart() -> None:
         one = ChatReply("", "stop", Usage(cost=cost), "m")
         assert str(entry_result(result_entry(one)).usage.cost) == str(cost)
     assert math.isclose(entry_result(result_entry(reply())).latency, 0.25)
+
+
+def test_a_journal_that_is_gone_since_it_was_listed_holds_nothing(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "kept.jsonl", after=4)
+    journal.append("a", result_entry(CallError(ErrorKind.SERVER, "no", "m")))
+    journal.close()
+    replay = Replay([tmp_path / "gone.jsonl", tmp_path / "kept.jsonl"])
+    assert (replay.after, len(replay)) == (4, 1)
+    replay.discard()
+    assert list(tmp_path.iterdir()) == []
