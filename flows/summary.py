@@ -106,7 +106,7 @@ def estimate_markdown(job: ExtractionJob, found: Forecast) -> str:
     lasting = (
         "as long as the batches take"
         if found.seconds is None
-        else f"{duration(found.seconds.low)} to {duration(found.seconds.high)}"
+        else f"{duration(found.seconds.low)} to {duration(found.seconds.high)} unless slowed down by 429s and waits"
     )
     lines = [
         f"## {found.texts:,} more texts: {money}",
