@@ -21,6 +21,7 @@ from extractors.engine import ChunkDone
 from extractors.forecast import Forecast
 from extractors.pipeline import Watcher
 from extractors.report import Progress, RunReport
+from extractors.store import files
 from extractors.store.plan import PlanCounts
 from flows.alerts import early_failure_alert
 from flows.events import emit
@@ -86,7 +87,7 @@ class Artifacts:
 
     def finish(self, report: RunReport) -> None:
         """The summary, the failures and the fields, as they are in the end."""
-        file = Path(report.out) / _REPORT
+        file = files.place(report.out) / _REPORT
         text = summary_markdown(report, report_file=file if file.is_file() else None)
         self._put("quarry-summary", text, "What the run did")
         self._figures()

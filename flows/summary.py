@@ -40,7 +40,9 @@ def summary_markdown(report: RunReport, *, report_file: Path | None = None) -> s
     if report.stopped:
         lines.append(f"- stopped: {escaped(report.stopped, 500)}; run it again to go on")
     if report.removed:
-        lines.append(f"- {report.removed:,} records of earlier runs are not in the source any more; they stay as they are")
+        lines.append(
+            f"- {report.removed:,} records of earlier runs are not in the source any more; they stay as they are"
+        )
     if report.skipped_failures:
         lines.append(f"- {report.skipped_failures:,} failures of earlier runs are still open")
     if report.failures_by_reason:
