@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 from uuid import UUID
 
@@ -69,7 +68,7 @@ class Artifacts:
         """One update per chunk."""
         self._also.chunk_done(done, progress)
         try:
-            self._tally.add(done, Path(progress.folder))
+            self._tally.add(done, files.place(progress.folder))
         except OSError as error:
             logger.warning("the figures leave out chunk %s, whose parts cannot be read: %s", done.chunk, error)
         if progress.total:
@@ -103,7 +102,7 @@ class Artifacts:
 
     def _alert(self, progress: Progress) -> None:
         if not self._alerted:
-            folder = Path(progress.folder)
+            folder = files.place(progress.folder)
             recipe = folder.name.removeprefix("recipe=")
             alert = early_failure_alert(self._job, progress, name=folder.parent.name, recipe=recipe)
             if alert is not None:
