@@ -53,7 +53,7 @@ def corpus(draw: random.Random, records: int) -> list[str]:
     return [f"Note {n}: " + "".join(draw.choices("abcdefgh ", k=length)) for n, length in enumerate(lengths)]
 
 
-def one_run(seed: int, folder: Path, *, records: int, sample: int, latency: float) -> Outcome:
+def one_run(seed: int, folder: Path, *, records: int, sample: int, latency: float, calm: bool) -> Outcome:
     """A job with its sample, to its end."""
     draw = random.Random(seed)
     texts, wrong = corpus(draw, records), draw.choice(WRONG)
@@ -67,7 +67,9 @@ def one_run(seed: int, folder: Path, *, records: int, sample: int, latency: floa
         return Reply(json.dumps({"name": items[0], "tags": items}), delay=delay)
 
     # A wrong answer is corrected, a transport fault is tried again; half of the wrong ones are answers cut off.
-    mix = {"wrong-types": wrong / 2, "truncated": wrong / 2, "503": 0.01, "429": 0.01, "reset": 0.005}
+    mix = {"wrong-types": wrong / 2, "truncated": wrong / 2}
+    if not calm:
+        mix |= {"503": 0.01, "429": 0.01, "reset": 0.005}
     told: list[Forecast] = []
     began: list[float] = []
 
@@ -113,12 +115,20 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=300)
     parser.add_argument("--sample", type=int, default=20)
     parser.add_argument("--latency", type=float, default=0.0, help="seconds, the median of a reply")
+    parser.add_argument("--calm", action="store_true", help="no transport faults, which make the lane slow down")
     given = parser.parse_args()
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="quarry-forecast-") as folder:
         for seed in range(given.runs):
             outcomes.append(
-                one_run(seed, Path(folder), records=given.records, sample=given.sample, latency=given.latency)
+                one_run(
+                    seed,
+                    Path(folder),
+                    records=given.records,
+                    sample=given.sample,
+                    latency=given.latency,
+                    calm=given.calm,
+                )
             )
     print(
         f"{given.runs} runs of {given.records} records, samples of {given.sample}; the interval is meant for {LEVEL:.0%}"

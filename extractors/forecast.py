@@ -120,7 +120,11 @@ class Forecast:
         money = "price unknown"
         if self.cost is not None:
             money = f"{_between(self.cost, _money)} {self.currency}"
-        lasting = "as long as the batches take" if self.seconds is None else _between(self.seconds, duration)
+        lasting = (
+            "as long as the batches take"
+            if self.seconds is None
+            else f"{_between(self.seconds, duration)} unless slowed down"
+        )
         spent = "" if self.spent is None else f" for {self.spent:.6f} {self.currency}"
         return [
             f"sample: {self.sampled:,} texts measured{spent}; {self.further:,} took more than one answer, "

@@ -15,7 +15,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from extractors.batch.ledger import BatchLedger, State
@@ -27,6 +26,7 @@ from extractors.pipeline import model_of
 from extractors.qwen.prices import Pricing
 from extractors.recipe import Recipe, compile_recipe
 from extractors.sources import Source, open_source
+from extractors.store import files
 from extractors.store.commits import load_commits
 from extractors.store.layout import recipe_folder
 from extractors.store.plan import Plan, ToAsk
@@ -50,7 +50,7 @@ class Survey:
     @property
     def in_batches(self) -> bool:
         """Whether batches of this recipe are under way: what they answer is paid, and cannot be sampled live."""
-        folder = recipe_folder(Path(self.job.out), name=self.recipe.name, recipe_id=self.recipe.id)
+        folder = recipe_folder(files.place(self.job.out), name=self.recipe.name, recipe_id=self.recipe.id)
         entries = BatchLedger(folder).entries() if folder.is_dir() else []
         return any(entry.state is not State.SETTLED for entry in entries)
 
@@ -117,7 +117,7 @@ def find_sample(seen: Survey) -> Sample | None:
 def read_sample(seen: Survey, told: Mapping[str, Any]) -> Sample | None:
     """What the calls of a sample's run (its file's content) took; None when they are not there any more."""
     run_id, note = told["run_id"], told["sample"]
-    folder = recipe_folder(Path(seen.job.out), name=seen.recipe.name, recipe_id=seen.recipe.id)
+    folder = recipe_folder(files.place(seen.job.out), name=seen.recipe.name, recipe_id=seen.recipe.id)
     pricing = seen.endpoint.pricing
     priced = None if seen.job.lane == "live" else batch_pricing(pricing, seen.endpoint.profile.batch_price)
     columns = ["fingerprint", "started_at", "latency", "status", "input_tokens", "cached_tokens", "output_tokens",
@@ -125,7 +125,7 @@ def read_sample(seen: Survey, told: Mapping[str, Any]) -> Sample | None:
     calls: dict[str, list[dict[str, Any]]] = {}
     for commit in load_commits(folder, verify="size"):
         if commit.run_id == run_id and (part := commit.part("calls")) is not None:
-            for call in pq.read_table(folder / part.path, columns=columns, partitioning=None).to_pylist():
+            for call in files.read_table(folder / part.path, columns=columns).to_pylist():
                 calls.setdefault(call["fingerprint"], []).append(call)
     lengths = note["characters"]
     measured = tuple(_measured(one, lengths[one], calls[one], priced) for one in sorted(lengths) if one in calls)

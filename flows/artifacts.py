@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 from uuid import UUID
 
@@ -21,6 +20,7 @@ from extractors.engine import ChunkDone
 from extractors.forecast import Forecast
 from extractors.pipeline import Watcher
 from extractors.report import Progress, RunReport
+from extractors.store import files
 from extractors.store.plan import PlanCounts
 from flows.alerts import early_failure_alert
 from flows.events import emit
@@ -68,7 +68,7 @@ class Artifacts:
         """One update per chunk."""
         self._also.chunk_done(done, progress)
         try:
-            self._tally.add(done, Path(progress.folder))
+            self._tally.add(done, files.place(progress.folder))
         except OSError as error:
             logger.warning("the figures leave out chunk %s, whose parts cannot be read: %s", done.chunk, error)
         if progress.total:
@@ -86,7 +86,7 @@ class Artifacts:
 
     def finish(self, report: RunReport) -> None:
         """The summary, the failures and the fields, as they are in the end."""
-        file = Path(report.out) / _REPORT
+        file = files.place(report.out) / _REPORT
         text = summary_markdown(report, report_file=file if file.is_file() else None)
         self._put("quarry-summary", text, "What the run did")
         self._figures()
@@ -102,7 +102,7 @@ class Artifacts:
 
     def _alert(self, progress: Progress) -> None:
         if not self._alerted:
-            folder = Path(progress.folder)
+            folder = files.place(progress.folder)
             recipe = folder.name.removeprefix("recipe=")
             alert = early_failure_alert(self._job, progress, name=folder.parent.name, recipe=recipe)
             if alert is not None:

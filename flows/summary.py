@@ -40,7 +40,9 @@ def summary_markdown(report: RunReport, *, report_file: Path | None = None) -> s
     if report.stopped:
         lines.append(f"- stopped: {escaped(report.stopped, 500)}; run it again to go on")
     if report.removed:
-        lines.append(f"- {report.removed:,} records of earlier runs are not in the source any more; they stay as they are")
+        lines.append(
+            f"- {report.removed:,} records of earlier runs are not in the source any more; they stay as they are"
+        )
     if report.skipped_failures:
         lines.append(f"- {report.skipped_failures:,} failures of earlier runs are still open")
     if report.failures_by_reason:
@@ -106,7 +108,7 @@ def estimate_markdown(job: ExtractionJob, found: Forecast) -> str:
     lasting = (
         "as long as the batches take"
         if found.seconds is None
-        else f"{duration(found.seconds.low)} to {duration(found.seconds.high)}"
+        else f"{duration(found.seconds.low)} to {duration(found.seconds.high)} unless slowed down by 429s and waits"
     )
     lines = [
         f"## {found.texts:,} more texts: {money}",
