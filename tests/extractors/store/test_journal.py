@@ -179,7 +179,7 @@ def test_zero_and_unknown_costs_stay_apart() -> None:
 
 def test_a_journal_that_is_gone_since_it_was_listed_holds_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "kept.jsonl", after=4)
-    journal.append("a", result_entry(CallError(ErrorKind.TIMEOUT, "no", "m")))
+    journal.append("a", result_entry(CallError(ErrorKind.CONNECTION, "no", "m")))
     journal.close()
     replay = Replay([tmp_path / "gone.jsonl", tmp_path / "kept.jsonl"])
     assert (replay.after, len(replay)) == (4, 1)
