@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 Live = Callable[[Amount, Known], AbstractContextManager[Engine]]
 """Opens the live lane for what is left, below the ceilings less what the batches took, with the answers known."""
 Conduct = Callable[[Engine, Iterator[Chunk]], Iterable[ChunkDone]]
+_MOST_HELD = 300_000
+"""Answers that are held (as places in files, some 180 bytes each) before they are committed, one batch more at most."""
 _SLOWEST = 10
 """How many times the first interval the polls may come to be apart."""
 
@@ -258,6 +260,9 @@ class BatchLane:
                     self._pending.entries[number] = self._desk.cancel(entry, gone_live=True)
                 if entry.state is State.ENDED:
                     dirty |= self._collect(number)
+                    if len(self._answers) >= _MOST_HELD:
+                        # The others have ended as well by now, and are collected when these are committed.
+                        break
             self._show_progress()
             if dirty or self.stopped is not None:
                 return dirty
