@@ -76,7 +76,7 @@ def dumps_exact(value: Any) -> str:
     try:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:
-        return json.dumps(_thaw(value), separators=(",", ":"))
+        return _spelt(value)
 
 
 def _digits(text: str) -> orjson.Fragment:
@@ -91,15 +91,13 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _thaw(value: Any) -> Any:
-    """Fragments as plain numbers, for the encoder that knows lone surrogates but not fragments."""
+def _spelt(value: Any) -> str:
+    """JSON text by the standard library, which knows lone surrogates but not fragments: those keep their digits."""
     if isinstance(value, dict):
-        return {key: _thaw(inner) for key, inner in value.items()}
+        return "{" + ",".join(f"{json.dumps(key)}:{_spelt(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
-        return [_thaw(inner) for inner in value]
-    if isinstance(value, orjson.Fragment):
-        return json.loads(bytes(value.contents) if isinstance(value.contents, bytes) else value.contents)
-    return value
+        return "[" + ",".join(map(_spelt, value)) + "]"
+    return orjson.dumps(value).decode() if isinstance(value, orjson.Fragment) else json.dumps(value)
 
 
 def _is_object(text: str) -> bool:

@@ -121,3 +121,11 @@ def test_no_text_of_the_bad_json_set_raises_and_valid_objects_are_read() -> None
             assert answer.json is not None
             checked += 1
     assert checked > 10
+
+
+@pytest.mark.parametrize(
+    "number", ["1.50", "0.10000000000000000000001", "1e400", "12345678901234567890123", "9" * 5000]
+)
+def test_numbers_keep_their_digits_beside_a_lone_surrogate(number: str) -> None:
+    text = '{"name":"\\ud800","amounts":[' + number + "]}"
+    assert dumps_exact(loads_exact(text)) == text
