@@ -107,6 +107,15 @@ def _is_object(text: str) -> bool:
         orjson.loads(text)
     except orjson.JSONDecodeError:
         return _is_object_by_stdlib(text)
+    # Only an answer with many brackets can nest too deeply for what is done with it later.
+    return text.count("[") + text.count("{") < _MANY_BRACKETS or _can_be_written(text)
+
+
+def _can_be_written(text: str) -> bool:
+    try:
+        dumps_exact(loads_exact(text))
+    except RecursionError:
+        return False
     return True
 
 
@@ -121,6 +130,7 @@ def _is_object_by_stdlib(text: str) -> bool:
     return True
 
 
+_MANY_BRACKETS = 200
 EXACT = json.JSONDecoder(parse_float=_digits, parse_int=_integer, parse_constant=_no_constant)
 """The reader behind ``loads_exact``."""
 
@@ -155,4 +165,6 @@ def _json_error(text: str) -> str:
         return "its JSON is nested too deeply"
     except ValueError as error:
         return f"it was not valid JSON ({error})"
+    if not _can_be_written(text):
+        return "its JSON is nested too deeply"
     return f"it was a JSON {type(value).__name__}, not an object"

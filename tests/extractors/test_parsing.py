@@ -129,3 +129,12 @@ def test_no_text_of_the_bad_json_set_raises_and_valid_objects_are_read() -> None
 def test_numbers_keep_their_digits_beside_a_lone_surrogate(number: str) -> None:
     text = '{"name":"\\ud800","amounts":[' + number + "]}"
     assert dumps_exact(loads_exact(text)) == text
+
+
+@pytest.mark.parametrize("levels", [300, 500, 900, 1500])
+def test_an_answer_that_nests_too_deeply_is_refused_or_can_be_written(levels: int) -> None:
+    answer = read_answer('{"a":' + "[" * levels + "]" * levels + "}")
+    if answer.json is None:
+        assert answer.problem == "its JSON is nested too deeply"
+    else:
+        assert dumps_exact(loads_exact(answer.json)) == answer.json
