@@ -118,6 +118,7 @@ def rows_of(out: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_deployment_gives_the_same_output_as_the_direct_engine(room: Room, tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(25))
     with FakeQwen(thing_answer) as qwen:

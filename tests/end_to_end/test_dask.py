@@ -128,6 +128,7 @@ def test_two_workers_keep_one_rate(dask: distributed.LocalCluster, tmp_path: Pat
         assert (qwen.count, qwen.highest_rate() <= 11) == (60, True), qwen.rates()
 
 
+@pytest.mark.slow
 def test_two_workers_keep_one_prefect_limit(dask: distributed.LocalCluster, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
 
@@ -156,6 +157,7 @@ def test_two_workers_keep_one_ceiling(dask: distributed.LocalCluster, tmp_path: 
     assert asked == told["rows"] == 200 - told["undone"]
 
 
+@pytest.mark.slow
 def test_money_is_a_ceiling_too(dask: distributed.LocalCluster, tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(200))
     with FakeQwen(thing_answer) as qwen:
@@ -179,6 +181,7 @@ def test_the_output_may_be_on_an_object_store(dask: distributed.LocalCluster, s3
     assert files.listed(folder, "*") == []
 
 
+@pytest.mark.slow
 def test_without_an_address_a_cluster_is_started_here(api: None, tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(10))
     with FakeQwen(thing_answer) as qwen:

@@ -246,6 +246,7 @@ def test_a_suspended_deployment_goes_on_when_resumed_and_its_failures_pause_it(
             soon(lambda: True if client.read_deployment(deployment_id).paused else None)
 
 
+@pytest.mark.slow
 def test_a_run_started_on_the_command_line_is_asked_about_there(server: str, tmp_path: Path) -> None:
     from rich.console import Console
 

@@ -331,6 +331,7 @@ def test_a_link_to_a_record_survives_any_id(visit: Visit, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not NAUGHTY.is_file(), reason="the naughty strings are not beside this checkout")
+@pytest.mark.slow
 def test_the_list_of_naughty_strings_is_shown_as_it_is(visit: Visit, tmp_path: Path) -> None:
     naughty = [json.loads(line) for line in NAUGHTY.read_text().split("\n") if line]
     usable = {one["id"]: f"Order: {one['text']}" for one in naughty}

@@ -330,6 +330,7 @@ def test_a_file_that_cannot_be_written_is_named(out: Path, tmp_path: Path) -> No
         write_report(out, tmp_path / "nowhere" / "page.html")
 
 
+@pytest.mark.slow
 def test_every_bundled_example_has_its_page_with_all_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)  # the example jobs name their sources from there
     for told in run_examples(tmp_path / "out"):
