@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Test files run beside each other; many of them wait for servers.
+WORKERS ?= 2
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
@@ -37,7 +39,7 @@ browser:  ## Chromium for the tests of the HTML report (Debian's, when this is r
 	  || echo "no Chromium at /usr/bin/chromium: the tests of the report in a browser are skipped, and say so"
 
 test: lint weights browser  ## Everything a landing needs (15 minutes at most on 2 cores)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
 test-full: lint weights browser  ## The same, and the slow tests
 	$(BIN)/python -m pytest

@@ -164,7 +164,9 @@ def test_max_records_counts_the_sample(tmp_path: Path) -> None:
 def test_a_sample_that_a_ceiling_stops_is_the_end_of_the_run(tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(60))
     with FakeQwen(lambda body: Reply(thing_answer(body), tokens=(4000, 50, 0, 0))) as qwen:
-        report = staged(job_for(source, tmp_path / "out", qwen, sample=20, max_tokens=30_000, max_output_tokens=64))
+        report = staged(
+            job_for(source, tmp_path / "out", qwen, sample=20, max_tokens=30_000, max_output_tokens=64, concurrency=2)
+        )
         assert qwen.count < 20
     assert report.stopped is not None
     assert report.stopped.startswith("budget:")
