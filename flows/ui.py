@@ -129,8 +129,9 @@ def _process(command: list[str], env: Mapping[str, str], out: IO[str]) -> Iterat
     try:
         yield process
     finally:
+        # Not SIGINT: who is started in the background of a shell ignores it, and so do its children.
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:

@@ -296,3 +296,32 @@ def test_a_run_is_started_from_the_form_in_the_browser(room: Room, tmp_path: Pat
         room.until(lambda: (out / "runs").is_dir() and list((out / "runs").glob("*.json")))
         browser.close()
     assert rows_of(out) == rows_of(tmp_path / "direct") != {}
+
+
+@pytest.mark.slow
+def test_a_killed_workers_run_is_started_again_by_another_worker(room: Room, tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(60))
+    out = tmp_path / "out"
+    with FakeQwen(thing_answer, latency=0.3) as qwen:
+        parameters = {"job": job(source, out, qwen, limits={"concurrency": 2})}
+        room.start("extract/extract", parameters)
+        room.until(lambda: qwen.count >= 15)
+        [worker] = [
+            one
+            for one in psutil.Process().children(recursive=True)
+            if one.is_running() and "worker start" in " ".join(one.cmdline())
+        ]
+        for process in (*worker.children(recursive=True), worker):
+            process.send_signal(signal.SIGKILL)
+        qwen.latency = 0.0
+        fresh = subprocess.Popen(
+            [str(Path(sys.executable).with_name("prefect")), "worker", "start", "--pool", "quarry", "--type", "process"],
+            env=room.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+        )  # fmt: skip
+        try:
+            assert room.ended(room.start("extract/extract", parameters))["state"]["name"] == "Completed"
+        finally:
+            os.killpg(fresh.pid, signal.SIGKILL)
+            fresh.wait(60)
+        assert qwen.count <= 60 + 2
+    assert (outputs(out)[0].rows, outputs(out)[0].failures) == (60, 0)
