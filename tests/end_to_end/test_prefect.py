@@ -139,6 +139,8 @@ def test_the_evaluation_flow_scores_a_golden_set_and_fails_below_what_is_asked(s
 
 def test_the_flow_run_s_log_has_the_engine_s_lines_with_run_chunk_and_record(server: None, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+    from prefect.client.schemas.sorting import LogSort
 
     from flows.extract import extract
 
@@ -148,9 +150,9 @@ def test_the_flow_run_s_log_has_the_engine_s_lines_with_run_chunk_and_record(ser
     for handler in logging.getLogger("extractors").handlers:
         handler.flush()
     run_id = state.result(raise_on_failure=False)["run_id"]
+    only_this_run = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
     with get_client(sync_client=True) as client:
-        flow_run_id = state.state_details.flow_run_id
-        lines = [one.message for one in client.read_logs() if one.flow_run_id == flow_run_id]
+        lines = [one.message for one in client.read_logs(only_this_run, sort=LogSort.TIMESTAMP_ASC)]
     (failed,) = [line for line in lines if line.startswith("a record failed: not_json")]
     assert f"run_id={run_id}" in failed
     assert "chunk_id=" in failed
