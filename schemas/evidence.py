@@ -30,7 +30,9 @@ class Evidence:
 
     ``path`` is a JSON Pointer without its leading slash (``line_items/0/price``). ``start`` and
     ``end`` are code-point offsets into the record's text with ``text[start:end] == quote``; all
-    three are None when ``match`` is image or ungrounded, and ``score`` is 0 then.
+    three are None when ``match`` is image or ungrounded, and ``score`` is 0 then. In a document, ``page`` counts from
+    1 and ``box`` is (left, top, right, bottom) in points from the page's upper left corner, where the document tells
+    them; of a long record, ``chunk`` is the number of the chunk, from 1, in which the quote was shown.
     """
 
     path: str
@@ -39,3 +41,6 @@ class Evidence:
     start: int | None = None
     end: int | None = None
     score: float = 1.0
+    page: int | None = None
+    box: tuple[float, float, float, float] | None = None
+    chunk: int | None = None

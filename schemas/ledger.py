@@ -19,7 +19,8 @@ class CallRecord:
 
     ``status`` is "ok" or the call's ``ErrorKind``. ``raw`` is the reply's text, or the start of an
     error's body. ``attempt`` is the record's attempt (1 is the first extraction), ``try_number``
-    counts the transport's tries of that attempt from 1.
+    counts the transport's tries of that attempt from 1. A look-up that the model asked for has its function in
+    ``tool``, its arguments as JSON in ``arguments`` and its result in ``raw``.
     """
 
     record_id: str
@@ -43,6 +44,8 @@ class CallRecord:
     finish_reason: str | None
     raw: str | None
     error: str | None
+    tool: str | None = None
+    arguments: str | None = None
 
 
 def _not_null(name: str, kind: pa.DataType) -> pa.Field:
@@ -50,6 +53,9 @@ def _not_null(name: str, kind: pa.DataType) -> pa.Field:
 
 
 MONEY = pa.decimal128(20, 10)
+COLUMNS = 2
+"""The version of the columns below, raised when one is added: 2 has pages, boxes and chunks in the evidence, what is
+not complete in ``_meta``, and the look-ups among the calls."""
 EVIDENCE = pa.list_(
     pa.struct(
         [
@@ -59,6 +65,9 @@ EVIDENCE = pa.list_(
             pa.field("start", pa.int32()),
             pa.field("end", pa.int32()),
             pa.field("score", pa.float64()),
+            pa.field("page", pa.int32()),
+            pa.field("box", pa.list_(pa.float32())),
+            pa.field("chunk", pa.int32()),
         ]
     )
 )
@@ -74,6 +83,7 @@ META = pa.struct(
         pa.field("nulled", pa.list_(pa.string())),
         pa.field("repaired", pa.bool_()),
         pa.field("merged", pa.bool_()),
+        pa.field("incomplete", pa.list_(pa.string())),
     ]
 )
 ROWS_TAIL = (
@@ -137,6 +147,8 @@ CALLS = pa.schema(
         pa.field("finish_reason", pa.string()),
         pa.field("raw", pa.string()),
         pa.field("error", pa.string()),
+        pa.field("tool", pa.string()),
+        pa.field("arguments", pa.string()),
         _not_null("chunk", pa.string()),
         _not_null("run_id", pa.string()),
     ]

@@ -66,7 +66,8 @@ class Extracted:
     ``evidence`` has one entry for every grounded or ungrounded leaf; ``corrected`` lists the paths
     that a correction changed, ``nulled`` those set to null because no evidence was found,
     ``repaired`` says that the JSON text itself had to be mended (fences, thinking text). ``confidence`` has a number
-    from 0 to 1 for each value; ``routed`` are the paths that a final model was asked about.
+    from 0 to 1 for each value; ``routed`` are the paths that a final model was asked about; ``incomplete`` are the paths
+    of lists that have fewer items than the record is known to hold.
     """
 
     value: BaseModel
@@ -79,6 +80,7 @@ class Extracted:
     repaired: bool = False
     confidence: Mapping[str, float] = field(default_factory=dict)
     routed: Sequence[str] = ()
+    incomplete: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ from schemas.ledger import CALLS, FAILURES_FIXED
 logger = logging.getLogger(__name__)
 _FILE = "_quarry_file"
 _NESTED = ("list", "struct", "map", "array", "union")
+_GROWING = ("_evidence", "_meta")
+"""Our own nested columns: later versions add fields to them, which are null in what an earlier one wrote."""
 _Folders = Mapping[str, Sequence[Path]]
 
 
@@ -284,11 +286,11 @@ class _Views:
         """
         selects: list[str] = []
         for folder, commits in held:
-            alike: dict[tuple[str, ...], list[str]] = {}
+            alike: dict[tuple[int, tuple[str, ...]], list[str]] = {}
             for commit in commits:
                 if (part := commit.part(kind)) is not None:
-                    columns = () if kind == "calls" else commit.kept
-                    alike.setdefault(columns, []).append(str(folder / part.path))
+                    kept = () if kind == "calls" else commit.kept
+                    alike.setdefault((commit.columns, kept), []).append(str(folder / part.path))
             for paths in alike.values():
                 view = f"quarry.{_quoted(f'{name} {layout.short_id(folder)} {kind} {len(selects)}')}"
                 listed = ", ".join(_text(_literal(path)) for path in paths)
@@ -407,7 +409,9 @@ class _Views:
         unlike = {
             column
             for column, kinds in types.items()
-            if any(kind != kinds[0] for kind in kinds) and any(kind.id in _NESTED for kind in kinds)
+            if column not in _GROWING
+            and any(kind != kinds[0] for kind in kinds)
+            and any(kind.id in _NESTED for kind in kinds)
         }
         parts = []
         for one, names in zip(selects, columns, strict=True):

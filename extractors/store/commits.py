@@ -59,7 +59,8 @@ class Commit:
     """A chunk that counts. ``sequence`` orders outcomes: the later one of a record is the current one.
 
     ``committed_at`` is ISO 8601 in UTC; ``usage`` is what the chunk's own calls used (merged records none);
-    ``kept`` names the kept columns of its parts with their types, which are the same in parts with equal ``kept``.
+    ``kept`` names the kept columns of its parts with their types, ``columns`` the version of all the others
+    (``schemas.ledger.COLUMNS``): parts in which both are equal have the same columns.
     """
 
     chunk: str
@@ -73,6 +74,7 @@ class Commit:
     usage: Usage
     parts: tuple[Part, ...]
     kept: tuple[str, ...] = ()
+    columns: int = 1
 
     def part(self, kind: str) -> Part | None:
         """The part of a kind (rows, failures, calls), if the chunk has one."""
@@ -97,6 +99,7 @@ class Commit:
             "reasoning_tokens": usage.reasoning_tokens,
             "cost": None if usage.cost is None else format(usage.cost, "f"),
             "kept": self.kept,
+            "columns": self.columns,
             "parts": [
                 {"kind": p.kind, "path": p.path, "rows": p.rows, "bytes": p.bytes, "sha256": p.sha256}
                 for p in self.parts
@@ -135,6 +138,7 @@ def read_commit(path: Path) -> Commit:
             ),
             parts=tuple(Part(**part) for part in told["parts"]),
             kept=tuple(told["kept"]),
+            columns=told.get("columns", 1),
         )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a commit: {error}") from error

@@ -154,7 +154,17 @@ def read_row(table: pa.Table, codec: RowCodec) -> Extracted:
     return Extracted(
         value=value,
         evidence=[
-            Evidence(e["path"], Match(e["match"]), e["quote"], e["start"], e["end"], e["score"])
+            Evidence(
+                e["path"],
+                Match(e["match"]),
+                e["quote"],
+                e["start"],
+                e["end"],
+                e["score"],
+                e.get("page"),
+                None if e.get("box") is None else tuple(e["box"]),
+                e.get("chunk"),
+            )
             for e in row["_evidence"]
         ],
         model=meta["model"],
@@ -163,6 +173,7 @@ def read_row(table: pa.Table, codec: RowCodec) -> Extracted:
         corrected=tuple(meta["corrected"]),
         nulled=tuple(meta["nulled"]),
         repaired=meta["repaired"],
+        incomplete=tuple(meta.get("incomplete") or ()),
         confidence=dict(row["_confidence"] or ()),
     )
 
@@ -192,6 +203,9 @@ def _evidence(lists: Sequence[Sequence[Evidence]]) -> pa.Array:
             pa.array([one.start for one in flat], item.field("start").type),
             pa.array([one.end for one in flat], item.field("end").type),
             pa.array([one.score for one in flat], item.field("score").type),
+            pa.array([one.page for one in flat], item.field("page").type),
+            pa.array([one.box for one in flat], item.field("box").type),
+            pa.array([one.chunk for one in flat], item.field("chunk").type),
         ],
         fields=[item.field(i) for i in range(item.num_fields)],
     )
@@ -211,6 +225,7 @@ def _meta(items: Sequence[Item], found: Sequence[Extracted]) -> pa.Array:
         "nulled": [list(outcome.nulled) for outcome in found],
         "repaired": [outcome.repaired for outcome in found],
         "merged": [item.merged for item in items],
+        "incomplete": [list(outcome.incomplete) for outcome in found],
     }
     members = [META.field(i) for i in range(META.num_fields)]
     return pa.StructArray.from_arrays([_array(columns[one.name], one.type) for one in members], fields=members)

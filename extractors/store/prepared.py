@@ -23,7 +23,7 @@ from extractors.store.parts import (
 )
 from extractors.store.segments import journals_in
 from schemas.arrow import RowCodec
-from schemas.ledger import CallRecord
+from schemas.ledger import COLUMNS, CallRecord
 from schemas.outcomes import Extracted, Outcome
 from schemas.usage import Usage
 
@@ -75,6 +75,7 @@ def prepare(
         usage=sum((_paid(item) for item in ordered), Usage()),
         parts=(),
         kept=tuple(f"{field.name}: {field.type}" for field in schemas.kept),
+        columns=COLUMNS,
     )
     decided = [item.record for item in (*rows, *failures)]
     keys = Keys(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
@@ -201,6 +204,47 @@ def test_kept_columns_that_a_run_did_not_ask_for_are_null(tmp_path: Path) -> Non
         ("r0001", "s1", None), ("r0003", "x", 4), ("r0005", None, None),
     ]  # fmt: skip
     assert values(open_failures(tmp_path), "kept_sku", "kept_size") == [("s2", None), (None, 5)]
+
+
+def test_what_an_earlier_version_wrote_is_read_beside_what_this_one_writes(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store:
+        put(store, "a", [row(1)], [call(1)])
+    [folder] = (path.parent for path in tmp_path.rglob("commits"))
+    as_of_columns_1(folder)
+    with open_store(tmp_path) as store:
+        put(store, "b", [row(2)], [call(2)])
+    rows = current_rows(tmp_path).to_pylist()
+    assert [(one["record_id"], one["_meta"]["incomplete"], one["_evidence"][0]["page"]) for one in rows] == [
+        ("r0001", None, None), ("r0002", [], None),
+    ]  # fmt: skip
+    assert [one["quote"] for one in rows[0]["_evidence"]] == ["thing", None]
+    assert query(tmp_path, "select tool from thing_calls").column("tool").to_pylist() == [None, None]
+
+
+def earlier(field: pa.Field) -> pa.Field:
+    if field.name == "_meta":
+        return field.with_type(pa.struct([one for one in field.type if one.name != "incomplete"]))
+    if field.name == "_evidence":
+        inner = [one for one in field.type.value_type if one.name not in ("page", "box", "chunk")]
+        return field.with_type(pa.list_(pa.struct(inner)))
+    return field
+
+
+def as_of_columns_1(folder: Path) -> None:
+    """Rewrite a recipe's folder as the version before pages, look-ups and incomplete lists wrote it."""
+    for part in folder.glob("*/*.parquet"):
+        told = pq.read_table(part)
+        fields = [earlier(field) for field in told.schema if field.name not in ("tool", "arguments")]
+        names = [field.name for field in fields]
+        pq.write_table(pa.Table.from_pylist(told.select(names).to_pylist(), schema=pa.schema(fields)), part)
+    for commit in folder.glob("commits/*.json"):
+        told = orjson.loads(commit.read_bytes())
+        del told["columns"], told["sha256"]
+        for part in told["parts"]:
+            content = (folder / part["path"]).read_bytes()
+            part |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        body = orjson.dumps(told)[:-1]
+        commit.write_bytes(body + b',"sha256":"' + hashlib.sha256(body).hexdigest().encode() + b'"}')
 
 
 def test_failures_are_chosen_with_sql(tmp_path: Path) -> None:
