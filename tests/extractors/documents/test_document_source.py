@@ -84,7 +84,7 @@ def test_scanned_pages_are_shown_to_a_model_that_reads_pictures(tmp_path: Path) 
     seen: list[int] = []
 
     def answer(asked: Any) -> str:
-        seen.append(len(asked.images))
+        seen.append(asked.images)
         return json.dumps({"price": "12.50"})
 
     found = run(tmp_path / "scan.pdf", tmp_path / "out", answer, model="qwen3-vl-plus", scanned_pages="pictures")

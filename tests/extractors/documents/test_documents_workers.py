@@ -25,6 +25,11 @@ def texts(folder: Path, count: int) -> list[str]:
     return paths
 
 
+def readers() -> set[psutil.Process]:
+    """The reading processes of this one."""
+    return {one for one in psutil.Process().children() if "extractors.documents.worker" in one.cmdline()}
+
+
 def test_documents_come_back_in_their_order(tmp_path: Path) -> None:
     paths = texts(tmp_path, 20)
     (tmp_path / "07.md").write_bytes(b"\x00")
@@ -55,9 +60,10 @@ def test_a_reader_that_is_killed_costs_one_document(tmp_path: Path) -> None:
     paths = texts(tmp_path, 2)
     slow = tmp_path / "slow.html"
     slow.write_bytes(b"<html><body>" + b"<div>" * 300_000 + b"end")
+    before = readers()
     with DocumentWorkers(1) as workers:
         workers.convert(paths[0], LIMITS)
-        [reader] = [one for one in psutil.Process().children() if "extractors.documents.worker" in one.cmdline()]
+        [reader] = readers() - before
         waiting = workers._threads.submit(workers.convert, str(slow), LIMITS)
         time.sleep(0.2)
         os.kill(reader.pid, signal.SIGKILL)
@@ -77,10 +83,11 @@ def test_a_document_that_needs_too_much_memory_is_given_up(tmp_path: Path) -> No
 
 
 def test_closing_ends_the_processes(tmp_path: Path) -> None:
+    before = readers()
     with DocumentWorkers(2) as workers:
         list(workers.converted(texts(tmp_path, 4), LIMITS))
-    left = [one for one in psutil.Process().children() if "extractors.documents.worker" in one.cmdline()]
-    assert left == []
+        assert len(readers() - before) == 2
+    assert readers() == before
 
 
 @pytest.mark.parametrize("name", ["page.md", "s\udcff\udcfeite.md"])
