@@ -13,7 +13,7 @@ from extractors.longtext.chunks import Chunk
 
 _NEIGHBOUR = 0.2
 """Share of a neighbour's score."""
-_HEAD, _TAIL = 0.3, 0.1
+_HEAD, _TAIL = 0.2, 0.1
 """What the first and the last chunk get of a field's best score."""
 
 

@@ -16,8 +16,8 @@ from unicodedata import combining
 
 from extractors.tokens import estimate_tokens
 
-CHUNK_TOKENS = 256
-"""Tokens of a chunk at most, unless told otherwise: about a paragraph, so that what is chosen is mostly to the point."""
+CHUNK_TOKENS = 80
+"""Tokens of a chunk at most, unless told otherwise: some sentences, so that what is chosen is to the point."""
 
 _PAGE, _HEADING, _BLANK, _PARAGRAPH, _SENTENCE, _SPACE = 6, 5, 4, 3, 2, 1
 _FULLEST = 0.5

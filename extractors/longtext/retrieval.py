@@ -1,7 +1,7 @@
 """Which chunks of a long text matter for which field: queries from the schema, and rankers that score chunks.
 
-A field's query is its name, its description and its enum's values, those of the fields around it, and the job's
-instructions. A ``Ranker`` scores texts against queries; ``Bm25`` needs no model and is the default. Where the field's
+A field's query is its name, its description, its enum's values and the names of the fields around it; the job's
+instructions are a query of their own. A ``Ranker`` scores texts against queries; ``Bm25`` needs no model and is the default. Where the field's
 type or words promise a date, an amount or another value with a shape, its query has a mark for that shape, and so has
 every chunk in which such a value stands: BM25 then weighs shapes as it weighs words.
 """
@@ -18,6 +18,8 @@ _JOINED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
 _STEM = 6
 """Letters of a word that count: a stemmer for many languages at once (``govern``: governs, governed, governing)."""
+_B = 0.3
+"""How much the length of a chunk counts against it: they are all about as long."""
 _STOP = frozenset(
     "a an and are as at be but by e eg etc for from g he her his i if in into is it its not of on or our she such that "
     "the their then there these they this to was we were which will with you your "
@@ -77,14 +79,15 @@ class Ranker(Protocol):
 
 
 class Bm25:
-    """BM25 (Robertson & Zaragoza, *The Probabilistic Relevance Framework: BM25 and Beyond*, 2009) by ``bm25s``."""
+    """BM25 (Robertson & Zaragoza, *The Probabilistic Relevance Framework: BM25 and Beyond*, 2009) by ``bm25s``, over
+    words and shapes."""
 
     def scores(self, queries: Sequence[FieldQuery], passages: Sequence[str]) -> Sequence[Sequence[float]]:
         """One row of scores for each query."""
         import bm25s
 
-        index = bm25s.BM25()
-        tokenised = [[*words_of(passage), *_shape_marks(passage)] or [" "] for passage in passages]
+        index = bm25s.BM25(b=_B)
+        tokenised = [_terms(passage) for passage in passages]
         index.index(tokenised, show_progress=False)
         known = {word for words in tokenised for word in words}
         rows = []
@@ -95,6 +98,11 @@ class Bm25:
         return rows
 
 
+def _terms(passage: str) -> list[str]:
+    marks = [_mark(shape) for shape, pattern in _SHAPES.items() if pattern.search(passage)]
+    return [*words_of(passage), *marks] or [" "]
+
+
 def words_of(text: str) -> list[str]:
     """The words of a text as an index has them: folded, cut to a stem, without the most common ones; of Chinese, Japanese
     and Korean each pair of neighbours."""
@@ -103,7 +111,7 @@ def words_of(text: str) -> list[str]:
         word = match.group().casefold()
         if word.isascii():
             if word not in _STOP:
-                found.append(word if word[0].isdigit() else word[:_STEM])
+                found.append(word if word[0].isdigit() else _stem(word))
             continue
         rest = word
         for run in _CJK.findall(word):
@@ -113,29 +121,34 @@ def words_of(text: str) -> list[str]:
     return found
 
 
+def _stem(word: str) -> str:
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        word = word[:-1]
+    return word[:_STEM]
+
+
 def field_queries(schema: Mapping[str, Any], *, instructions: str = "") -> tuple[FieldQuery, ...]:
-    """A query for each field that has a value of its own, in the order of the schema."""
-    return tuple(_queries(schema, "", "", instructions))
+    """A query for each field that has a value of its own, in the order of the schema, and one for the instructions."""
+    found = tuple(_queries(schema, "", (), ""))
+    return (*found, FieldQuery("", instructions)) if words_of(instructions) else found
 
 
-def _queries(schema: Mapping[str, Any], path: str, around: str, instructions: str) -> Iterator[FieldQuery]:
+def _queries(schema: Mapping[str, Any], path: str, names: tuple[str, ...], note: str) -> Iterator[FieldQuery]:
     inner = _branch(schema)
     if inner.get("properties"):
         for name, each in inner["properties"].items():
             step = name.replace("~", "~0").replace("/", "~1")
-            below = f"{path}/{step}" if path else step
-            branch = _branch(each)
-            note = str(each.get("description") or branch.get("description") or "")
-            words = " ".join(part for part in (around, name, note) if part)
-            yield from _queries(each, below, words, instructions)
+            about = str(each.get("description") or _branch(each).get("description") or "")
+            yield from _queries(each, f"{path}/{step}" if path else step, (*names, name), about)
         return
     for key in ("items", "additionalProperties"):
         if isinstance(inner.get(key), Mapping):
-            yield from _queries(inner[key], f"{path}/*" if _nested(inner[key]) else path, around, instructions)
+            note = note or str(inner[key].get("description") or "")
+            yield from _queries(inner[key], f"{path}/*" if _nested(inner[key]) else path, names, note)
             return
     choices = " ".join(str(value) for value in inner.get("enum", ()) if isinstance(value, str))
-    text = " ".join(part for part in (around, choices, instructions) if part)
-    yield FieldQuery(path, text, tuple(_shapes_of(inner, around)))
+    words = " ".join(part for part in (*names, note, choices) if part)
+    yield FieldQuery(path, words, tuple(_shapes_of(inner, f"{' '.join(names)} {note}")))
 
 
 def _shapes_of(schema: Mapping[str, Any], words: str) -> Iterator[str]:
@@ -151,10 +164,6 @@ def _shapes_of(schema: Mapping[str, Any], words: str) -> Iterator[str]:
     if kinds & {"number", "integer"}:
         found = (found & {"money", "percent"}) | {"number"}
     yield from (shape for shape in _SHAPES if shape in found)
-
-
-def _shape_marks(passage: str) -> Iterator[str]:
-    return (_mark(shape) for shape, pattern in _SHAPES.items() if pattern.search(passage))
 
 
 def _mark(shape: str) -> str:
