@@ -148,7 +148,7 @@ class Extraction:
                 Reason.TOO_LONG,
                 f"the record is about {length} tokens long ({len(record.text)} characters); "
                 f"{recipe.policy.name} reads at most {recipe.policy.max_input_tokens}. "
-                "Leave --long-text whole out, split it, or use a model with a longer context",
+                "Leave out --long-text whole, split it, or use a model with a longer context",
             )
             return
         self._request = self._questions.first()
