@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from extractors.extraction import Extraction
-from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.evidence import Match
 from schemas.job import ExtractionJob
@@ -135,6 +135,18 @@ def test_an_empty_list_is_looked_for_and_taken() -> None:
 
     assert "products" in asked[1].shape.schema["properties"]
     assert isinstance(outcome, Extracted) and outcome.value.products == ["samples"]  # type: ignore[attr-defined]
+
+
+def test_a_model_that_takes_less_than_is_known_is_shown_less() -> None:
+    text = contract()[:2500]
+    extraction = Extraction(recipe(), Record("r1", text, content_fingerprint(text)))
+    whole = extraction.next_request()
+    assert whole is not None and "[chunk" not in said(whole)
+    extraction.receive(CallError(ErrorKind.TOO_LONG, "at most 700 tokens", "fake"))
+    less = extraction.next_request()
+
+    assert less is not None and (less.purpose, less.attempt) == (Purpose.EXTRACT, 2)
+    assert len(said(less)) < len(said(whole)) / 2 and "[chunk" in said(less)
 
 
 def test_a_correction_shows_the_same_chunks() -> None:
