@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -42,9 +43,9 @@ NOTHING = {"party": "Heron Mills", "governing_law": None, "term": None, "signed"
 WHOLE = {**NOTHING, "governing_law": "Nevada", "term": "three years"}
 
 
-def recipe(**options: Any) -> Recipe:
+def recipe(*, policy: ModelPolicy = POLICY, **options: Any) -> Recipe:
     job = ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", **options})
-    return compile_recipe(job, Contract, POLICY)
+    return compile_recipe(job, Contract, policy)
 
 
 def drive(
@@ -169,6 +170,20 @@ def test_a_value_without_evidence_is_looked_for_elsewhere_before_it_is_null() ->
     assert isinstance(outcome, Extracted)
     assert outcome.nulled == ("governing_law",)
     assert outcome.value.governing_law is None  # type: ignore[attr-defined]
+
+
+def test_the_final_model_sees_the_chunks_of_what_it_is_asked_about() -> None:
+    final = ModelPolicy("strong", Mode.PROMPTED, None, max_input_tokens=1_400, max_output_tokens=4000)
+    outcome, asked = drive(
+        [{**WHOLE, "governing_law": "Atlantis"}, {"governing_law": "Nevada"}],
+        max_attempts=1,
+        policy=replace(POLICY, final=final),
+    )
+
+    assert (asked[1].model, asked[1].purpose) == ("strong", Purpose.ROUTE)
+    assert set(asked[1].shape.schema["properties"]) == {"governing_law"}
+    assert "State of Nevada" in said(asked[1]) and "[chunk" in said(asked[1])
+    assert isinstance(outcome, Extracted) and outcome.value.governing_law == "Nevada"  # type: ignore[attr-defined]
 
 
 def test_the_same_record_asks_the_same_questions_again() -> None:
