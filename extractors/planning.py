@@ -59,9 +59,14 @@ class Context:
         """Nothing to say where every text is shown whole."""
         if not self.focused:
             return []
+        few = (
+            "1 long text is asked about its"
+            if self.focused == 1
+            else f"{self.focused:,} long texts are asked about their"
+        )
         return [
             f"context: {self.shown_tokens:,} of the texts' {self.record_tokens:,} tokens are shown at first "
-            f"({self.share:.0%}); {self.focused:,} long texts are asked about their chunks (further looks not counted)"
+            f"({self.share:.0%}); {few} chunks (further looks not counted)"
         ]
 
 
