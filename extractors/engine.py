@@ -133,6 +133,7 @@ class Engine:
         self._pictures = asyncio.Semaphore(pictures_at_once)
         self._decoder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="quarry-pictures")
         self._asking: set[asyncio.Task[Any]] = set()
+        self._working: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
 
     def __enter__(self) -> Engine:
@@ -145,12 +146,12 @@ class Engine:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._run(self._stack.aclose())
+        self._run(self._ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
         self._writer.shutdown()
         self._decoder.shutdown()
-        self._loop.close()
 
     def submit(self, chunk: Chunk) -> concurrent.futures.Future[ChunkDone]:
         """Hand over a chunk. The future's exception is set only for errors that end the run."""
@@ -169,7 +170,23 @@ class Engine:
 
     # Inside the loop ----------------------------------------------------------------------------
 
+    async def _ended(self) -> None:
+        if self._working:
+            # Who handed these chunks over has gone away (Ctrl-C, an error of its own), and other threads may wait for
+            # their futures: what is done is committed, what is in flight is let go.
+            self.abort()
+        while self._working:
+            await asyncio.wait(self._working)
+        await self._stack.aclose()
+
     async def _process(self, chunk: Chunk) -> ChunkDone:
+        task = asyncio.current_task()
+        assert task is not None
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await self._observed(chunk)
+
+    async def _observed(self, chunk: Chunk) -> ChunkDone:
         if self._observer is None:
             return await self._work(chunk)
         with self._observer.chunk(chunk.chunk_id, chunk.size) as sums:
