@@ -7,7 +7,9 @@ asked for again.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +122,9 @@ def _can_be_written(text: str) -> bool:
 
 
 def _is_object_by_stdlib(text: str) -> bool:
-    """orjson refuses lone-surrogate escapes, which are legal JSON text; the standard library reads them."""
-    if "\\u" not in text:
+    """orjson refuses lone-surrogate escapes and numbers beyond a 64-bit float, which are legal JSON text; the standard
+    library reads them."""
+    if "\\u" not in text and not _LARGE.search(text):
         return False
     try:
         loads_exact(text)
@@ -130,6 +133,54 @@ def _is_object_by_stdlib(text: str) -> bool:
     return True
 
 
+def beyond_floats(text: str) -> Iterator[tuple[str, str]]:
+    """The numbers of a JSON text that no 64-bit float holds (1e400): JSON Pointers without their leading slash, and
+    the digits. Pydantic reads them as infinity."""
+    if _LARGE.search(text):
+        yield from _beyond(json.loads(text, parse_float=_Digits, parse_int=_Digits), "")
+
+
+def repeats_a_key(text: str) -> bool:
+    """Whether an object of a JSON text has a key twice: whoever reads it takes the last one."""
+    # A quote before a colon is the end of a key, or stands in a string after a backslash.
+    if not _LARGE.search(text) and len(_KEY_END.findall(text)) == _keys(orjson.loads(text)):
+        return False
+    found = False
+
+    def noted(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        found = found or len({key for key, _ in pairs}) < len(pairs)
+
+    json.loads(text, object_pairs_hook=noted, parse_int=str)
+    return found
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(one) for one in value.values() if isinstance(one, dict | list))
+    if isinstance(value, list):
+        return sum(_keys(one) for one in value if isinstance(one, dict | list))
+    return 0
+
+
+class _Digits(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _beyond(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, _Digits):
+        if math.isinf(float(value)):
+            yield path, str(value)
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            step = str(key).replace("~", "~0").replace("/", "~1")
+            yield from _beyond(inner, f"{path}/{step}" if path else step)
+
+
+_KEY_END = re.compile(r'"\s*:')
+_LARGE = re.compile(r"\d[eE]\+?\d{3}|\d{309}")
 _MANY_BRACKETS = 200
 EXACT = json.JSONDecoder(parse_float=_digits, parse_int=_integer, parse_constant=_no_constant)
 """The reader behind ``loads_exact``."""
