@@ -434,10 +434,18 @@ def _open_store(job: ExtractionJob, recipe: Recipe, source: Source, *, retrying:
     )
 
 
+def after(job: ExtractionJob, reports: Iterable[RunReport]) -> ExtractionJob:
+    """The job with what these runs have left of its ceilings on money and tokens."""
+    taken = Amount()
+    for one in reports:
+        taken += Amount(one.cost or Decimal(0), one.input_tokens + one.output_tokens)
+    return _less(job, taken)
+
+
 def _less(job: ExtractionJob, taken: Amount) -> ExtractionJob:
     """The job with what is left of its ceilings."""
     cost = None if job.max_cost is None else max(Decimal(0), job.max_cost - taken.cost)
-    tokens = None if job.max_tokens is None else max(0, job.max_tokens - taken.tokens)
+    tokens = None if job.max_tokens is None else max(1, job.max_tokens - taken.tokens)
     return job.model_copy(update={"max_cost": cost, "max_tokens": tokens})
 
 

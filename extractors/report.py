@@ -64,6 +64,11 @@ class RunReport:
                 f"+ {self.skipped} skipped + {self.undone} undone"
             )
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody stopped it: what would come next is not begun."""
+        return self.stopped in ("interrupted", "aborted")
+
     def joined(self, first: RunReport) -> RunReport:
         """This run and the one just before it over the same plan, as one; latencies stay this run's."""
         reasons = dict(self.failures_by_reason)

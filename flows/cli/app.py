@@ -183,20 +183,27 @@ def retry(
 
     Example: `quarry retry out --where retryable`
     """
+    from extractors.pipeline import after
     from extractors.retrying import retry_jobs
 
     changes = {"base_url": base_url, "max_cost": max_cost, "max_tokens": max_tokens}
-    reports = []
+    reports: list[Any] = []
     for again in retry_jobs(_existing(out), where=where, changes={k: v for k, v in changes.items() if v is not None}):
-        report = _run_here(again.job, quiet=json, source=again.source, retry=again.selection, model=model)
+        # The ceilings are this command's, however many recipes it asks for.
+        job = after(again.job, reports)
+        report = _run_here(job, quiet=json, source=again.source, retry=again.selection, model=model)
         reports.append(report)
         if not json:
             console = terminal.talk()
             terminal.summary(console, report)
+        if report.interrupted:
+            break
     if json:
         terminal.say_json(reports[0].as_dict() if len(reports) == 1 else {"runs": [one.as_dict() for one in reports]})
     elif not reports:
         terminal.talk().print("no open failure matches: nothing to ask")
+    if reports and reports[-1].interrupted:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -364,7 +371,7 @@ def _finish(report: Any, job: ExtractionJob, *, json: bool, asker: Asker) -> Non
         terminal.summary(console, report)
         _compare(report)
         terminal.next_commands(console, report, resume="quarry " + shlex.join(sys.argv[1:]))
-    if report.stopped in ("interrupted", "aborted"):
+    if report.interrupted:
         raise typer.Exit(130)
     if report.failure_rate > job.max_failure_rate:
         terminal.talk().print(
