@@ -144,6 +144,12 @@ def run(
     endpoint = resolve_endpoint(job, settings)
     schema = schema or model_of(job)
     recipe = compile_recipe(job, schema, endpoint.policy)
+    if retry is not None and retry.recipe not in (None, recipe.id[:8]):
+        raise JobError(
+            f"these records failed under recipe {retry.recipe}, and its job makes recipe {recipe.id[:8]} now: the schema, a "
+            "prompt, the examples or a profile have changed since. Put it back, or run the job again; other recipes' "
+            f"failures are asked again with --where \"recipe <> '{retry.recipe}'\""
+        )
     answering = endpoint
     if model is not None:
         # The row belongs to the failed record's own recipe; only who answers, and how it is asked, differ.
