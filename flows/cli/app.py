@@ -212,7 +212,10 @@ def review(
     schema: Annotated[str | None, typer.Option(help="The schema's name, where the output has several.")] = None,
     recipe: Annotated[str | None, typer.Option(help="The recipe's id, where the schema has several.")] = None,
     golden: Annotated[
-        str | None, typer.Option(help="Where promoted records go: a golden set. [default: OUT/golden.jsonl]")
+        str | None,
+        typer.Option(
+            help="Where promoted records go: a golden set. [default: OUT/golden.jsonl; here, where OUT is on an object store]"
+        ),
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="The address to ask again at, where it is not the job's.")
@@ -226,6 +229,7 @@ def review(
 
     Example: `quarry review out`
     """
+    from extractors.store.files import is_remote
     from flows.cli.review import review_output
 
     place = _existing(out)
@@ -233,7 +237,8 @@ def review(
         place,
         name=schema,
         recipe=recipe,
-        golden=Path(golden) if golden else place / "golden.jsonl",
+        # A golden set grows line by line, which an object cannot.
+        golden=Path(golden) if golden else Path("golden.jsonl") if is_remote(place) else place / "golden.jsonl",
         base_url=base_url,
         port=port,
         show=open,
