@@ -7,14 +7,15 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from extractors.errors import OutputError, QuarryError
+from extractors.errors import InternalError, OutputError, QuarryError
 from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
@@ -77,9 +78,19 @@ def main() -> None:
         else:
             terminal.talk().print(f"[red]{error.kind} error:[/red] ", end="")
             terminal.talk().print(str(error), markup=False)
-        sys.exit(error.exit_code)
+        _end(error.kind, str(error), error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - whatever it is: 1 would say that too many records failed
+        traceback.print_exc()
+        _end("internal", f"{type(error).__name__}: {error}", InternalError.exit_code)
+
+
+def _end(kind: str, message: str, code: int) -> NoReturn:
+    """End with an error; ``--json`` prints an object in any case."""
+    if "--json" in sys.argv[1:]:
+        terminal.say_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+    sys.exit(code)
 
 
 @app.command("run")
