@@ -16,6 +16,7 @@ from contextlib import AsyncExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
@@ -109,10 +110,13 @@ class Engine:
         pictures_at_once: int = 64,
         final_dialect: str | None = None,
         observer: Observer | None = None,
+        ceilings: tuple[Decimal | None, int | None] = (None, None),
     ) -> None:
+        """``ceilings``: money and tokens that its chunks may take, wherever they are answered."""
         self.recipe = self._recipe = recipe
         self.run_id = run_id
         self.store = self._store = store
+        self.ceilings = ceilings
         self._connect = connect
         self._dialect = dialect
         self._final_dialect = final_dialect or dialect

@@ -148,6 +148,10 @@ def evaluate(
     Raises ``JobError`` for a set that cannot be used, and what a run raises.
     """
     check_place(job.out)
+    if job.approve_above is not None or job.sample is not None:
+        raise JobError(
+            "an evaluation takes no sample and waits for no approval: leave approve_above and sample out, max_cost holds"
+        )
     model = schema or model_of(job)
     root = compared_fields(model, rules)
     job, labels, records = prepared(golden, job, model)
