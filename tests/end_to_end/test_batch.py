@@ -147,6 +147,19 @@ def test_a_run_that_does_not_wait_is_collected_by_the_same_command(
     assert len(qwen.batches.kept) == 2
 
 
+def test_runs_that_go_on_from_each_other_share_one_ceiling(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    options = {"batch_wait": False, "max_tokens": 6_000, "max_output_tokens": 16}
+    with FakeQwen(thing_answer) as qwen:
+        reports = [run_batch(source, tmp_path / "out", qwen, **options)]
+        while (reports[-1].stopped or "").startswith("waiting:"):
+            reports.append(run_batch(source, tmp_path / "out", qwen, **options))
+        assert reports[-1].stopped is not None and reports[-1].stopped.startswith("budget:")
+        assert 3_000 < sum(one.input_tokens + one.output_tokens for one in reports) <= 6_000
+        again = run_batch(source, tmp_path / "out", qwen, **{**options, "batch_wait": True})
+    assert again.rows > 0, "a run that went on from none has a ceiling of its own"
+
+
 def test_batches_of_a_schema_that_has_changed_are_not_taken_for_a_new_run(
     qwen: FakeQwen, source: Path, tmp_path: Path
 ) -> None:
