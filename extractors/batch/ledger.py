@@ -96,7 +96,7 @@ class BatchEntry:
     """The lines that came back, by what they were."""
     series: str = ""
     """The first of the runs that went on from each other while batches were under way: they share one ceiling."""
-    spent: Amount = Amount()
+    spent: Amount = field(default_factory=Amount)
     """What it took, once it is collected."""
 
     def to_json(self) -> bytes:

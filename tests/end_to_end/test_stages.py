@@ -143,6 +143,17 @@ def test_a_plan_no_larger_than_a_sample_is_just_run(tmp_path: Path) -> None:
     assert (report.rows, len(list((tmp_path / "out/runs").glob("*.json")))) == (15, 1)
 
 
+def test_what_the_final_model_was_asked_in_the_sample_is_in_the_sum(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    with FakeQwen(thing_answer) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, sample=10, final="qwen-max", route_below=1.0)
+        report = run_in_stages(job, settings=Settings())
+    assert report.routing is not None
+    assert (report.rows, report.routing["records"]) == (40, 40)
+    [told] = query(tmp_path / "out", "select count(*) filter (purpose = 'route') as n from thing_calls").to_pylist()
+    assert report.routing["routed_records"] == told["n"]
+
+
 def test_identical_records_come_with_the_sampled_one(tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", [n // 3 for n in range(180)])
     with FakeQwen(thing_answer) as qwen:
