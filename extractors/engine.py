@@ -20,7 +20,14 @@ from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
 from extractors.documents.places import with_boxes
-from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
+from extractors.errors import (
+    BudgetReached,
+    KeyRejected,
+    ModelMissing,
+    OutputError,
+    QuarryError,
+    ServerUnreachable,
+)
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
@@ -307,6 +314,11 @@ class Engine:
                     call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect_of(request))
                 )
             raise
+        except OutputError as error:
+            # A full disk: no record's fault, and what cannot be kept must not be paid for.
+            self.fatal = self.fatal or error
+            self.stop(str(error))
+            raise Undone from None
         except Exception as error:
             # A bug or an odd record must cost that record only; its trace goes to the log.
             logger.exception("record %s: internal error", record.record_id)

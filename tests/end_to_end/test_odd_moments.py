@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from extractors.endpoint import Settings
 from extractors.engine import ChunkDone, Engine
+from extractors.errors import OutputError
 from extractors.pipeline import run
 from extractors.store import catalog
+from extractors.store.journal import Journal
 from extractors.store.plan import Chunk
 from tests.end_to_end.things import job_for, run_things, write_things
 from tests.fakes.answers import thing_answer
@@ -50,6 +53,31 @@ def test_who_waits_for_a_chunk_is_not_left_waiting_when_the_run_is_broken_off(tm
         assert qwen.count == 20 - kept - report.replayed
     assert kept > 0
     assert catalog.current_rows(tmp_path / "out").num_rows == 20
+
+
+def test_a_journal_that_cannot_be_written_ends_the_run_and_fails_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(20))
+    kept, append = 0, Journal.append
+
+    def full_after_seven(self: Journal, request: str, entry: Mapping[str, Any]) -> None:
+        nonlocal kept
+        if kept == 7:
+            raise OutputError("no space left on device")
+        kept += 1
+        append(self, request, entry)
+
+    with FakeQwen(thing_answer) as qwen:
+        monkeypatch.setattr(Journal, "append", full_after_seven)
+        with pytest.raises(OutputError, match="no space left"):
+            run_things(source, tmp_path / "out", qwen, concurrency=2)
+        lost = qwen.count - kept
+        monkeypatch.setattr(Journal, "append", append)
+        report = run_things(source, tmp_path / "out", qwen, concurrency=2)
+        assert lost <= 3, "the one, and those in flight"
+        assert qwen.count == 20 + lost
+    assert (report.failures, catalog.current_rows(tmp_path / "out").num_rows) == (0, 20)
 
 
 @pytest.mark.slow
