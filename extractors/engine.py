@@ -16,10 +16,18 @@ from contextlib import AsyncExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
 from extractors.documents.places import with_boxes
-from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
+from extractors.errors import (
+    BudgetReached,
+    KeyRejected,
+    ModelMissing,
+    OutputError,
+    QuarryError,
+    ServerUnreachable,
+)
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
@@ -110,10 +118,13 @@ class Engine:
         pictures_at_once: int = 64,
         final_dialect: str | None = None,
         observer: Observer | None = None,
+        ceilings: tuple[Decimal | None, int | None] = (None, None),
     ) -> None:
+        """``ceilings``: money and tokens that its chunks may take, wherever they are answered."""
         self.recipe = self._recipe = recipe
         self.run_id = run_id
         self.store = self._store = store
+        self.ceilings = ceilings
         self._connect = connect
         self._dialect = dialect
         self._final_dialect = final_dialect or dialect
@@ -134,6 +145,7 @@ class Engine:
         self._pictures = asyncio.Semaphore(pictures_at_once)
         self._decoder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="quarry-pictures")
         self._asking: set[asyncio.Task[Any]] = set()
+        self._working: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
 
     def __enter__(self) -> Engine:
@@ -146,12 +158,12 @@ class Engine:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._run(self._stack.aclose())
+        self._run(self._ended())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
         self._writer.shutdown()
         self._decoder.shutdown()
-        self._loop.close()
 
     def submit(self, chunk: Chunk) -> concurrent.futures.Future[ChunkDone]:
         """Hand over a chunk. The future's exception is set only for errors that end the run."""
@@ -170,7 +182,23 @@ class Engine:
 
     # Inside the loop ----------------------------------------------------------------------------
 
+    async def _ended(self) -> None:
+        if self._working:
+            # Who handed these chunks over has gone away (Ctrl-C, an error of its own), and other threads may wait for
+            # their futures: what is done is committed, what is in flight is let go.
+            self.abort()
+        while self._working:
+            await asyncio.wait(self._working)
+        await self._stack.aclose()
+
     async def _process(self, chunk: Chunk) -> ChunkDone:
+        task = asyncio.current_task()
+        assert task is not None
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await self._observed(chunk)
+
+    async def _observed(self, chunk: Chunk) -> ChunkDone:
         if self._observer is None:
             return await self._work(chunk)
         with self._observer.chunk(chunk.chunk_id, chunk.size) as sums:
@@ -286,6 +314,11 @@ class Engine:
                     call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect_of(request))
                 )
             raise
+        except OutputError as error:
+            # A full disk: no record's fault, and what cannot be kept must not be paid for.
+            self.fatal = self.fatal or error
+            self.stop(str(error))
+            raise Undone from None
         except Exception as error:
             # A bug or an odd record must cost that record only; its trace goes to the log.
             logger.exception("record %s: internal error", record.record_id)

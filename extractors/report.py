@@ -64,6 +64,11 @@ class RunReport:
                 f"+ {self.skipped} skipped + {self.undone} undone"
             )
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody stopped it: what would come next is not begun."""
+        return self.stopped in ("interrupted", "aborted")
+
     def joined(self, first: RunReport) -> RunReport:
         """This run and the one just before it over the same plan, as one; latencies stay this run's."""
         reasons = dict(self.failures_by_reason)
@@ -88,6 +93,7 @@ class RunReport:
             chunks=self.chunks + first.chunks,
             replayed=self.replayed + first.replayed,
             rate_limited=self.rate_limited + first.rate_limited,
+            routing=_both(self.routing, first.routing),
         )
 
     @property
@@ -141,6 +147,15 @@ class RunReport:
         saved = told.get("saved")
         money = {"cost": None if cost is None else Decimal(cost), "saved": None if saved is None else Decimal(saved)}
         return cls(**{**told, **money})
+
+
+def _both(routing: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What was routed in two runs: every figure is a sum, the final's name is the same."""
+    if routing is None or first is None:
+        return routing or first
+    return {
+        key: value if isinstance(value, str) else round(value + first.get(key, 0), 3) for key, value in routing.items()
+    }
 
 
 @dataclass(slots=True)

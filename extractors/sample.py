@@ -68,18 +68,15 @@ class Survey:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A sample that was taken. ``failed`` of its records failed; ``left`` texts of ``left_characters`` in all were to
-    ask after it."""
+    ask after it. ``spent`` is what it took, at the price of the live lane, in which it was asked; ``measured`` is told
+    at the price of the rest."""
 
     run_id: str
     measured: tuple[Measured, ...]
     failed: int
     left: int
     left_characters: int
-
-    @property
-    def usage(self) -> Usage:
-        """All that it took."""
-        return sum((one.first + one.further for one in self.measured), Usage())
+    spent: Usage
 
 
 def survey(
@@ -131,7 +128,8 @@ def read_sample(seen: Survey, told: Mapping[str, Any]) -> Sample | None:
     measured = tuple(_measured(one, lengths[one], calls[one], priced) for one in sorted(lengths) if one in calls)
     if not measured:
         return None
-    return Sample(run_id, measured, told["failures"], note["left"]["texts"], note["left"]["characters"])
+    spent = sum((_usage(call, None) for own in calls.values() for call in own), Usage())
+    return Sample(run_id, measured, told["failures"], note["left"]["texts"], note["left"]["characters"], spent)
 
 
 def forecast_of(seen: Survey, sample: Sample) -> Forecast:
