@@ -31,6 +31,7 @@ from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
 from extractors.second_look import is_choice
+from extractors.tools.evidence import Results
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
@@ -68,7 +69,7 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "results", "written_out")
 
     def __init__(self, recipe: Recipe, record: Record, *, pictured: bool, examples: Sequence[Example] = ()) -> None:
         self._recipe = recipe
@@ -76,6 +77,8 @@ class Judge:
         self._pictured = pictured
         self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
         self._haystack: Haystack | None = None
+        self.results: Results | None = None
+        """What was looked up for the record, where something was."""
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
 
@@ -116,8 +119,10 @@ class Judge:
         if self._haystack is None:
             self._haystack = Haystack(self._record.text)
         evidence = ground(value, self._haystack)
+        if self.results is not None:
+            evidence = self.results.added(value, evidence)
         if self._pictured and not self._record.text.strip():
-            return [replace(one, match=Match.IMAGE) for one in evidence]
+            return [one if one.match is Match.TOOL else replace(one, match=Match.IMAGE) for one in evidence]
         return evidence
 
     def _reply_invalid(self, text: str, error: ValidationError) -> Verdict | Answer:
