@@ -20,12 +20,11 @@ MOST_ROWS = 20
 """Rows of a result that the model is shown."""
 _COMMENT = re.compile(r"\s*(?:--[^\n]*(?:\n|$)|/\*.*?\*/)", re.DOTALL)
 _SETTINGS = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
+    "temp_directory": "",
     "memory_limit": "512MB",
     "threads": "1",
-    "temp_directory": "",
+    "autoload_known_extensions": "false",
+    "enable_external_access": "false",
 }
 
 

@@ -33,7 +33,7 @@ def tool_of(function: Callable[..., Any], *, name: str, source: str) -> Tool:
         spec = spec_of(name, told.summary, arguments)
     except (PydanticUserError, PydanticSchemaGenerationError, TypeError) as error:
         raise JobError(f"--tool {source}: a parameter's type cannot be said in JSON: {error}") from error
-    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__):
         return Tool(spec, arguments, run_async=functools.partial(_called, function), source=source)
     return Tool(spec, arguments, run=functools.partial(_called, function), source=source)
 

@@ -106,10 +106,9 @@ class ToolRunner:
             self._left += 1
         try:
             text = _as_json(tool.run(arguments))
-        except BaseException as error:  # a function may even call exit()
-            trouble = error if isinstance(error, Exception) else _Raised(f"{type(error).__name__}: {error}")
+        except BaseException as error:  # noqa: BLE001 -- a function may even call exit()
             if future.set_running_or_notify_cancel():
-                future.set_exception(trouble)
+                future.set_exception(_as_exception(error))
         else:
             if future.set_running_or_notify_cancel():
                 future.set_result(text)
@@ -140,7 +139,15 @@ def _arguments(tool: Tool, text: str) -> dict[str, Any]:
 
 async def _awaited(tool: Tool, arguments: dict[str, Any]) -> str:
     assert tool.run_async is not None
-    return _as_json(await tool.run_async(arguments))
+    try:
+        return _as_json(await tool.run_async(arguments))
+    except (SystemExit, KeyboardInterrupt) as error:
+        # It would end the loop for all.
+        raise _as_exception(error) from None
+
+
+def _as_exception(error: BaseException) -> Exception:
+    return error if isinstance(error, Exception) else _Raised(f"{type(error).__name__}: {error}")
 
 
 def _as_json(value: Any) -> str:
