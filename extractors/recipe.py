@@ -25,6 +25,7 @@ from extractors.qwen.requests import AnswerShape, Message, Mode
 from extractors.second_look import is_choice
 from extractors.tools.loading import load_tools
 from extractors.tools.toolbox import Toolbox
+from extractors.tools.words import NOW
 from extractors.tools.words import asking as asking_for
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
@@ -220,7 +221,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "prompt": texts.look,
         }
     if tools is not None and asking is not None:
-        document["tools"] = {**tools.as_dict(), "prompt": asking.content}
+        document["tools"] = {**tools.as_dict(), "prompt": f"{asking.content}\n{NOW}"}
     if calibration is not None:
         # It gives the numbers in the rows another meaning, and lies beside them as data.
         document["calibration"] = calibration.as_dict()

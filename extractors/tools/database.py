@@ -6,6 +6,7 @@ The query is the job's own; what a model writes is only ever the value of a para
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from schemas.oneline import parse_line
 
 MOST_ROWS = 20
 """Rows of a result that the model is shown."""
+_GRACE = 0.5
 _COMMENT = re.compile(r"\s*(?:--[^\n]*(?:\n|$)|/\*.*?\*/)", re.DOTALL)
 _SETTINGS = {
     "temp_directory": "",
@@ -48,15 +50,20 @@ class Database:
         except duckdb.Error as error:
             raise JobError(f"--tool {source}: {path} cannot be read: {_line(error)}") from error
 
-    def rows(self, sql: str, parameters: Mapping[str, Any]) -> Any:
-        """The rows as objects; of more than ``MOST_ROWS`` the first, saying so."""
+    def rows(self, sql: str, parameters: Mapping[str, Any], *, timeout: float) -> Any:
+        """The rows as objects; of more than ``MOST_ROWS`` the first, saying so. A query that takes longer than
+        ``timeout`` seconds, which by then nobody waits for, is ended."""
         cursor = self._base.cursor()
+        ending = threading.Timer(timeout + _GRACE, cursor.interrupt)
+        ending.daemon = True
+        ending.start()
         try:
             cursor.execute("use looked_up")
             found = cursor.execute(sql, dict(parameters))
             names = [column[0] for column in found.description or ()]
             rows = [dict(zip(names, row, strict=True)) for row in found.fetchmany(MOST_ROWS + 1)]
         finally:
+            ending.cancel()
             cursor.close()
         return rows if len(rows) <= MOST_ROWS else {"rows": rows[:MOST_ROWS], "more_rows": True}
 
@@ -71,7 +78,7 @@ class Database:
         return [row[0] for row in told]
 
 
-def tool_of_query(name: str, path: Path, sql: str, *, declared: str, source: str) -> Tool:
+def tool_of_query(name: str, path: Path, sql: str, *, declared: str, source: str, timeout: float) -> Tool:
     """The query as a look-up. ``declared`` are parameters with types, ``"name: str, year: int"``; others are texts. A
     comment before the query is its description. Raises ``JobError``."""
     import duckdb
@@ -95,7 +102,7 @@ def tool_of_query(name: str, path: Path, sql: str, *, declared: str, source: str
     arguments = arguments_model(name, fields)
     what = described or f"Looks up rows with {', '.join(columns)}."
     spec = spec_of(name, f"{what} At most {MOST_ROWS} rows.", arguments)
-    return Tool(spec, arguments, run=lambda values: database.rows(query, values), source=source)
+    return Tool(spec, arguments, run=lambda values: database.rows(query, values, timeout=timeout), source=source)
 
 
 def _described(sql: str) -> tuple[str, str]:

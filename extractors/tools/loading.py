@@ -31,7 +31,7 @@ def load_tools(specs: Sequence[str], *, timeout: float, most_steps: int) -> Tool
     """The job's look-ups; None where it has none. Raises ``JobError`` for one that cannot be loaded."""
     tools: dict[str, Tool] = {}
     for spec in specs:
-        tool = _load(spec.strip())
+        tool = _load(spec.strip(), timeout)
         if tool.spec.name in tools:
             raise JobError(
                 f"two look-ups are called {tool.spec.name}; name one of them: --tool other_name={tool.source}"
@@ -40,7 +40,7 @@ def load_tools(specs: Sequence[str], *, timeout: float, most_steps: int) -> Tool
     return Toolbox(tools, timeout, most_steps) if tools else None
 
 
-def _load(spec: str) -> Tool:
+def _load(spec: str, timeout: float) -> Tool:
     named = _NAMED.fullmatch(spec)
     rest = named["rest"].strip() if named else spec
     declared = (named["declared"] or "") if named else ""
@@ -50,7 +50,9 @@ def _load(spec: str) -> Tool:
         from extractors.tools.database import tool_of_query
 
         name = _checked(named["name"], spec)
-        return tool_of_query(name, Path(query["file"]), query["sql"], declared=declared, source=rest)
+        return tool_of_query(
+            name, Path(query["file"]), query["sql"].strip(), declared=declared, source=rest, timeout=timeout
+        )
     if declared:
         raise JobError(f"--tool {spec}: a function's parameters are those of its own hints; leave ({declared}) out")
     try:

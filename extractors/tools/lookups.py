@@ -14,7 +14,7 @@ from dataclasses import replace
 from extractors.qwen.requests import AnswerShape, ChatReply, ChatRequest, Message, Mode, Purpose, ToolCall
 from extractors.tools.requests import ToolRequest, ToolResult, Trouble
 from extractors.tools.toolbox import Toolbox
-from extractors.tools.words import Found
+from extractors.tools.words import Found, asked
 from extractors.tools.written import written_calls
 from schemas.outcomes import Reason
 
@@ -54,7 +54,7 @@ class LookUps:
         """Which it will be told of with the last reply's results."""
         self.found: list[Found] = []
         self.failure: tuple[Reason, str] | None = None
-        self._messages: tuple[Message, ...] = (system, first.messages[-1])
+        self._messages: tuple[Message, ...] = (system, asked(first.messages[-1]))
         self._last = replace(
             first,
             messages=self._messages,

@@ -111,7 +111,7 @@ def settings_for(job: ExtractionJob) -> Settings:
 
 def _as_options(message: str) -> str:
     for name, field in ExtractionJob.model_fields.items():
-        option = (field.alias or name).replace("_", "-")
+        option = _REPEATED.get(name, f"--{field.alias or name}").removeprefix("--").replace("_", "-")
         if message.startswith(f"{field.alias or name}: Field required"):
             return message.replace(f"{field.alias or name}: Field required", f"--{option} is required", 1)
         message = (
