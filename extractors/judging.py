@@ -24,6 +24,7 @@ from extractors.corrections import (
     with_value,
     without_nulls,
 )
+from extractors.documents.places import pages_of
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
@@ -69,7 +70,7 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "results", "written_out")
+    __slots__ = ("_haystack", "_in_examples", "_pages", "_pictured", "_recipe", "_record", "results", "written_out")
 
     def __init__(self, recipe: Recipe, record: Record, *, pictured: bool, examples: Sequence[Example] = ()) -> None:
         self._recipe = recipe
@@ -77,6 +78,7 @@ class Judge:
         self._pictured = pictured
         self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
         self._haystack: Haystack | None = None
+        self._pages = pages_of(record.text)
         self.results: Results | None = None
         """What was looked up for the record, where something was."""
         self.written_out: set[str] = set()
@@ -119,6 +121,8 @@ class Judge:
         if self._haystack is None:
             self._haystack = Haystack(self._record.text)
         evidence = ground(value, self._haystack)
+        if self._pages is not None:
+            evidence = self._pages.told(evidence)
         if self.results is not None:
             evidence = self.results.added(value, evidence)
         if self._pictured and not self._record.text.strip():

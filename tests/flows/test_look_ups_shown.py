@@ -25,7 +25,7 @@ def test_the_bar_tells_of_look_ups_where_there_are_any() -> None:
     shown = io.StringIO()
     progress = Progress(total=10, looking_up=2, looked_up=17)
     with Bar(Console(file=shown, force_terminal=True, width=200)) as bar:
-        bar.planned(PlanCounts(10, 10, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0), progress)
+        bar.planned(PlanCounts(10, 0, 0, 10, 10, 0, 0, 0, 0, 0, 0, 0), progress)
         time.sleep(0.3)
     assert "TOOL_CALL 2 running, 17 done" in shown.getvalue()
     assert Progress().look_ups == ""
