@@ -198,7 +198,8 @@ class Extraction:
                 self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
                 self._fail(_CALL_REASONS[reply.kind], reply.message)
                 return
-            self._trail.note(request, reply, raw=reply.text, error=None)
+            called = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
+            self._trail.note(request, reply, raw=called or reply.text, error=None)
             look_ups.answered(reply)
         self._request = look_ups.request
         if self._request is not None:

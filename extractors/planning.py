@@ -13,6 +13,7 @@ from extractors.batch.purse import batch_pricing
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.pipeline import model_of
 from extractors.prompting import fence
+from extractors.qwen.tool_calls import offered
 from extractors.recipe import Recipe, compile_recipe
 from extractors.sources import open_source
 from extractors.store.catalog import mean_output_tokens
@@ -26,6 +27,8 @@ from schemas.usage import Usage
 _SAMPLE = 200
 _OVERHEAD = 16
 """Tokens that the chat template adds to a request, about."""
+_CALLED = 30
+"""Output tokens of a reply that calls a function, about."""
 _PICTURE = 1_026
 """Tokens of a picture of a megapixel. Planning does not open pictures."""
 
@@ -107,6 +110,12 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     if job.lane != "live":
         pricing = batch_pricing(pricing, endpoint.profile.batch_price)
     one = pricing.cost(Usage(1, round(prefix + each), round(output)))
+    if recipe.tools is not None:
+        # Two rounds: one that asks for a look-up, and one that says that it was enough.
+        asks, says = round(each + _asking_tokens(recipe)), _CALLED if seen is None else 0  # what was seen has them
+        usage += Usage(2 * to_ask, 2 * asks * to_ask, 2 * says * to_ask)
+        looked = pricing.cost(Usage(1, asks, says))
+        one = None if one is None or looked is None else one + 2 * looked
     return Estimate(
         recipe=recipe.id[:8],
         model=endpoint.model,
@@ -117,8 +126,16 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         cost=None if one is None else one * to_ask,
         currency=endpoint.pricing.currency,
         final=None if endpoint.final is None else endpoint.final.model,
-        output_tokens_from="earlier calls of this recipe" if seen is not None else "the schema",
+        output_tokens_from=("earlier calls of this recipe" if seen is not None else "the schema")
+        + ("" if recipe.tools is None else ", and a look-up for each record"),
     )
+
+
+def _asking_tokens(recipe: Recipe) -> int:
+    """Tokens of a question that asks for look-ups, without the record's own."""
+    if recipe.tools is None or recipe.asking is None:
+        return 0
+    return estimate_tokens(recipe.asking.content) + estimate_tokens(str(offered(recipe.tools.specs))) + _OVERHEAD
 
 
 def _output_of(recipe: Recipe) -> float:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.pipeline import run
+from extractors.planning import estimate
 from extractors.report import RunReport
 from extractors.store.catalog import current_rows
 from schemas.job import ExtractionJob
@@ -387,3 +388,13 @@ def test_kill_9_between_look_ups_and_none_that_was_kept_is_made_twice(tmp_path: 
     rows = calls_of(tmp_path / "out", "tool is not null")
     assert sorted(row["record_id"] for row in rows) == names
     assert current_rows(tmp_path / "out").column("vendor_id").to_pylist().count(None) == 0
+
+
+def test_the_plan_counts_a_look_up_for_each_record(tmp_path: Path) -> None:
+    source = write_orders(tmp_path / "orders.jsonl", "Acme GmbH", "Globex")
+    told = {"source": str(source), "schema": "tests.end_to_end.test_look_ups:Order", "out": str(tmp_path / "out")}
+    plain = ExtractionJob.model_validate({**told, "model": "qwen-plus", "base_url": "http://127.0.0.1:9/v1"})
+    looking = plain.model_copy(update={"tools": (f"{HERE}:find_vendor",)})
+    without, with_tool = (estimate(job, settings=Settings()) for job in (plain, looking))
+    assert with_tool.input_tokens > 2 * without.input_tokens
+    assert "a look-up for each record" in "\n".join(with_tool.lines())

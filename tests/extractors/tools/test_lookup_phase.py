@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from pydantic import BaseModel, Field
 
+from extractors.budget import worst_case
 from extractors.extraction import Extraction
+from extractors.qwen.prices import Pricing
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose, ToolCall
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from extractors.store.journal import entry_result, result_entry
@@ -159,3 +162,14 @@ def test_calls_in_words_are_found_in_fences_tags_and_bare_and_only_of_functions_
         ("find", "{}"),
     ]
     assert written_calls('{"name": "drop", "arguments": {}} {"name": "find", "arguments": 3} {"name": ', ["find"]) == ()
+
+
+def test_the_worst_case_that_a_ceiling_reserves_counts_the_tools_and_what_was_called() -> None:
+    extraction = begun()
+    first = asked(extraction)
+    bare = worst_case(replace(first, tools=()), Pricing())
+    assert worst_case(first, Pricing()).tokens - bare.tokens > len(json.dumps(dict(first.tools[0].parameters))) / 4
+    extraction.receive(reply("", ("find_vendor", json.dumps({"name": "x" * 500}))))
+    extraction.receive(ToolResult("null"))
+    second = asked(extraction)
+    assert worst_case(second, Pricing()).tokens - worst_case(first, Pricing()).tokens > 500
