@@ -10,13 +10,10 @@ from pydantic import BaseModel
 
 from extractors.qwen.requests import ToolSpec
 
-Interrupt = Callable[[], None]
-
-
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One look-up. Either ``run`` (in a thread) or ``run_async`` is called with the arguments as ``arguments``
-    validated them; ``run`` may be asked to end by ``interrupt``, where there is one."""
+    validated them."""
 
     spec: ToolSpec
     arguments: type[BaseModel]

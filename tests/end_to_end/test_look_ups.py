@@ -329,6 +329,7 @@ def test_look_ups_are_part_of_the_recipe_where_there_are_any(tmp_path: Path) -> 
     with FakeQwen(answer) as qwen:
         with_tool = run_orders(source, tmp_path / "out", qwen.base_url)
         other = run_orders(source, tmp_path / "out", qwen.base_url, f"{HERE}:find_slowly")
+        assert calls_of(tmp_path / "out", "tool = 'find_slowly'")[0]["status"] == "ok", "async functions work too"
         again = run_orders(source, tmp_path / "out", qwen.base_url, tool_timeout=3)
     assert with_tool.recipe != other.recipe and again.recipe == with_tool.recipe and again.skipped == 1
 
