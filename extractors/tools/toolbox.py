@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from extractors.qwen.requests import ToolSpec
 
+
 @dataclass(frozen=True, slots=True)
 class Tool:
     """One look-up. Either ``run`` (in a thread) or ``run_async`` is called with the arguments as ``arguments``
