@@ -40,6 +40,8 @@ from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Commit
 from extractors.telemetry.ids import RECORD
 from extractors.telemetry.observer import Observer
+from extractors.tools.requests import ToolRequest, ToolResult, entry_tool, tool_entry, tool_record
+from extractors.tools.running import ToolRunner
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted, Failed, Outcome, Reason
 from schemas.usage import Usage
@@ -147,6 +149,7 @@ class Engine:
         self._asking: set[asyncio.Task[Any]] = set()
         self._working: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._tools = None if recipe.tools is None else ToolRunner(recipe.tools)
 
     def __enter__(self) -> Engine:
         self._thread.start()
@@ -159,6 +162,8 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self._run(self._ended())
+        if self._tools is not None:
+            self._tools.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -219,6 +224,8 @@ class Engine:
             journal.close()
         if not undone:
             journal.discard()
+        # Look-ups are rows of the calls, and no calls of a model.
+        asked = work.calls if self._tools is None else [call for call in work.calls if call.tool is None]
         reasons: dict[str, int] = {}
         for item in work.items:
             if isinstance(item.outcome, Failed):
@@ -228,12 +235,12 @@ class Engine:
             commit,
             undone,
             reasons,
-            tuple(call.latency for call in work.calls if call.status == "ok"),
-            len(work.calls),
+            tuple(call.latency for call in asked if call.status == "ok"),
+            len(asked),
             work.replayed,
-            dict(Counter(call.status for call in work.calls)),
-            sum(call.try_number > 1 for call in work.calls),
-            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
+            dict(Counter(call.status for call in asked)),
+            sum(call.try_number > 1 for call in asked),
+            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, asked),
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
@@ -286,10 +293,17 @@ class Engine:
     ) -> tuple[Outcome, list[CallRecord]]:
         record = group.records[0]
         calls: list[CallRecord] = []
+        request: ChatRequest | None = None
         try:
             await self._turn()
             extraction = Extraction(self._recipe, record, pictures)
-            while (request := extraction.next_request()) is not None:
+            while (asked := extraction.next_request()) is not None:
+                if isinstance(asked, ToolRequest):
+                    found, row = await self._look_up(asked, record.record_id, journal, work)
+                    calls.append(row)
+                    extraction.receive(found)
+                    continue
+                request = asked
                 digest = request.digest()
                 entry = self._replay.get(digest)
                 if entry is not None:
@@ -329,6 +343,37 @@ class Engine:
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         return outcome, calls
+
+    async def _look_up(
+        self, request: ToolRequest, record_id: str, journal: ChunkJournal, work: _ChunkWork
+    ) -> tuple[ToolResult, CallRecord]:
+        """What came of a look-up, and its row. It is in the journal before it is used, so that a run that was killed
+        finds it there and does not make it again. Raises ``Undone`` when the run is ending."""
+        digest = request.digest()
+        entry = self._replay.get(digest)
+        if entry is not None:
+            work.replayed += 1
+            result = entry_tool(entry)
+            return result, tool_record(record_id, digest, request, result)
+        if self.stopped is not None or self._tools is None:
+            raise Undone
+        task = asyncio.current_task()
+        if task is not None:
+            self._asking.add(task)
+        self.progress.looking_up += 1
+        try:
+            result = await self._tools.run(request)
+        except asyncio.CancelledError:
+            if self.stopped is None:
+                raise
+            raise Undone from None
+        finally:
+            self.progress.looking_up -= 1
+            if task is not None:
+                self._asking.discard(task)
+        journal.append(digest, tool_entry(result))
+        self.progress.looked_up += 1
+        return result, tool_record(record_id, digest, request, result)
 
     def _dialect_of(self, request: ChatRequest) -> str:
         return self._dialect if request.model == self._recipe.policy.name else self._final_dialect
@@ -419,7 +464,11 @@ class _ChunkWork:
 
 def internal_failure(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
     usage = sum(
-        (Usage(1, call.input_tokens, call.output_tokens, cost=call.cost) for call in calls if call.status == "ok"),
+        (
+            Usage(1, call.input_tokens, call.output_tokens, cost=call.cost)
+            for call in calls
+            if call.status == "ok" and call.tool is None
+        ),
         Usage(),
     )
     return Failed(Reason.INTERNAL, f"{type(error).__name__}: {error}"[:500], model=recipe.policy.name, usage=usage)

@@ -34,6 +34,7 @@ from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
 from extractors.second_look import is_choice
+from extractors.tools.evidence import Results
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
@@ -71,7 +72,17 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_long", "_pages", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = (
+        "_haystack",
+        "_in_examples",
+        "_long",
+        "_pages",
+        "_pictured",
+        "_recipe",
+        "_record",
+        "results",
+        "written_out",
+    )
 
     def __init__(
         self,
@@ -89,6 +100,8 @@ class Judge:
         self._haystack: Haystack | None = None
         self._long = None if focus is None else LongGrounding(record.text, focus)
         self._pages = pages_of(record.text)
+        self.results: Results | None = None
+        """What was looked up for the record, where something was."""
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
 
@@ -143,8 +156,10 @@ class Judge:
             evidence = ground(value, self._haystack)
         if self._pages is not None:
             evidence = self._pages.told(evidence)
+        if self.results is not None:
+            evidence = self.results.added(value, evidence)
         if self._pictured and not self._record.text.strip():
-            return [replace(one, match=Match.IMAGE) for one in evidence]
+            return [one if one.match is Match.TOOL else replace(one, match=Match.IMAGE) for one in evidence]
         return evidence
 
     def _reply_invalid(self, text: str, error: ValidationError) -> Verdict | Answer:

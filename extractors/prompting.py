@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from extractors.qwen.requests import Image, Message
+from extractors.tools.words import RULE as LOOK_UPS
 from schemas.outcomes import FieldProblem
 from schemas.verbatim import is_verbatim
 
@@ -77,6 +78,7 @@ class Prompter:
         pictures: bool = False,
         omit_nulls: bool = False,
         compact: bool = False,
+        look_ups: bool = False,
     ) -> None:
         self.texts = texts
         extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
@@ -84,6 +86,8 @@ class Prompter:
             extra.insert(0, texts.image)
         if compact:
             extra.insert(0, texts.compact)
+        if look_ups:
+            extra.insert(0, LOOK_UPS)
         rules = texts.extract.split("\n")
         if omit_nulls:
             kept = [line for line in rules if not line.startswith(_NULL_RULE)]

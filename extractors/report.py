@@ -162,7 +162,8 @@ def _both(routing: Mapping[str, Any] | None, first: Mapping[str, Any] | None) ->
 class Progress:
     """Live counters of a run; the engine writes them, a bar reads them.
 
-    ``total`` is the number of records to do in this run (skipped ones left out), ``folder`` the recipe's."""
+    ``total`` is the number of records to do in this run (skipped ones left out), ``folder`` the recipe's;
+    ``looking_up`` are look-ups under way, ``looked_up`` those that are done."""
 
     total: int = 0
     folder: str = ""
@@ -173,6 +174,15 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: Decimal | None = Decimal(0)
+    looking_up: int = 0
+    looked_up: int = 0
+
+    @property
+    def look_ups(self) -> str:
+        """The look-ups in words, ``TOOL_CALL 2 running, 17 done``; "" where none was made."""
+        if not (self.looking_up or self.looked_up):
+            return ""
+        return f"TOOL_CALL {self.looking_up:,} running, {self.looked_up:,} done"
 
     @property
     def done(self) -> int:

@@ -31,6 +31,7 @@ from extractors.store.commits import load_commits
 from extractors.store.layout import recipe_folder
 from extractors.store.plan import Plan, ToAsk
 from extractors.store.store import read_keys_of
+from extractors.tools.requests import TOOL
 from schemas.job import ExtractionJob
 from schemas.usage import Usage
 
@@ -118,11 +119,13 @@ def read_sample(seen: Survey, told: Mapping[str, Any]) -> Sample | None:
     pricing = seen.endpoint.pricing
     priced = None if seen.job.lane == "live" else batch_pricing(pricing, seen.endpoint.profile.batch_price)
     columns = ["fingerprint", "started_at", "latency", "status", "input_tokens", "cached_tokens", "output_tokens",
-               "reasoning_tokens", "cost"]  # fmt: skip
+               "reasoning_tokens", "cost", "purpose"]  # fmt: skip
     calls: dict[str, list[dict[str, Any]]] = {}
     for commit in load_commits(folder, verify="size"):
         if commit.run_id == run_id and (part := commit.part("calls")) is not None:
             for call in files.read_table(folder / part.path, columns=columns).to_pylist():
+                if call["purpose"] == TOOL:
+                    continue
                 calls.setdefault(call["fingerprint"], []).append(call)
     lengths = note["characters"]
     measured = tuple(_measured(one, lengths[one], calls[one], priced) for one in sorted(lengths) if one in calls)
