@@ -21,11 +21,12 @@ from typing import Any, Protocol, TypeVar
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
+from extractors.packing import Packable, after_pack, pack_request, packable, packs, shares, whole_calls, with_packs
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
 from extractors.routing_report import Routed
-from extractors.store.journal import entry_result, result_entry
+from extractors.store.journal import PACKED, entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Commit
@@ -67,6 +68,7 @@ class ChunkJournal(Protocol):
     """``Journal``, as far as the engine knows it."""
 
     def append(self, request: str, entry: Mapping[str, Any]) -> None: ...
+    def append_all(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None: ...
     def close(self) -> None: ...
     def discard(self) -> None: ...
 
@@ -183,7 +185,10 @@ class Engine:
         journal = self._store.journal(chunk.chunk_id)
         work = _ChunkWork()
         try:
-            await asyncio.gather(*(self._answer(group, journal, work) for group in chunk.groups))
+            if self._recipe.records_per_call > 1:
+                await self._answer_packed(chunk.groups, journal, work)
+            else:
+                await asyncio.gather(*(self._answer(group, journal, work) for group in chunk.groups))
             undone = sum(len(group.records) for group in chunk.groups) - len(work.items)
             commit = await self._commit(chunk, work, undone)
         finally:
@@ -194,16 +199,17 @@ class Engine:
         for item in work.items:
             if isinstance(item.outcome, Failed):
                 reasons[item.outcome.reason.value] = reasons.get(item.outcome.reason.value, 0) + 1
+        calls = work.calls if self._recipe.records_per_call == 1 else whole_calls(work.calls)
         return ChunkDone(
             chunk.chunk_id,
             commit,
             undone,
             reasons,
-            tuple(call.latency for call in work.calls if call.status == "ok"),
-            len(work.calls),
+            tuple(call.latency for call in calls if call.status == "ok"),
+            len(calls),
             work.replayed,
-            dict(Counter(call.status for call in work.calls)),
-            sum(call.try_number > 1 for call in work.calls),
+            dict(Counter(call.status for call in calls)),
+            sum(call.try_number > 1 for call in calls),
             routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
         )
 
@@ -218,6 +224,61 @@ class Engine:
                 self._store.commit, name, work.items, work.calls, run_id=self._run_id, at=datetime.now(UTC)
             ),
         )
+
+    async def _answer_packed(self, groups: Sequence[Group], journal: ChunkJournal, work: _ChunkWork) -> None:
+        """Bring all groups to their outcome, the short ones after they were asked together."""
+        new = [group for group in groups if group.donor is None]
+        found = [[new[place] for place in pack] for pack in packs([group.records[0] for group in new], self._recipe)]
+        together = {id(group) for pack in found for group in pack}
+        await asyncio.gather(
+            *(self._answer_pack(pack, journal, work) for pack in found),
+            *(self._answer(group, journal, work) for group in groups if id(group) not in together),
+        )
+
+    async def _answer_pack(self, pack: Sequence[Group], journal: ChunkJournal, work: _ChunkWork) -> None:
+        """Ask about several records in one call, then bring each to its outcome. The packs of a chunk are the same after
+        a crash; those of their records that were answered before are left out."""
+        RECORD.set(pack[0].records[0].record_id)
+        await self._turn()
+        asked = [
+            one
+            for one in (packable(self._recipe, group.records[0]) for group in pack)
+            if self._replay.get(one.digest) is None and self._replay.get(f"{one.digest}{PACKED}") is None
+        ]
+        if len(asked) > 1:
+            await self._ask_pack(asked, journal, work)
+        await asyncio.gather(*(self._answer(group, journal, work) for group in pack))
+
+    async def _ask_pack(self, asked: Sequence[Packable], journal: ChunkJournal, work: _ChunkWork) -> None:
+        """One call about several records. Each one's share of what comes back is kept under its own question."""
+        records = [one.record for one in asked]
+        request = pack_request(self._recipe, records)
+        try:
+            result = await self._ask(request)
+        except Undone as undone:
+            if undone.tries:
+                last = replace(undone.tries[-1], earlier=undone.tries[:-1])
+                first = asked[0].record
+                work.calls.extend(
+                    call_records(first.record_id, first.fingerprint, asked[0].digest, request, last, self._dialect)
+                )
+            return
+        found = list(zip(asked, shares(self._recipe, records, request, result), strict=True))
+        journal.append_all(
+            [
+                (one.digest if isinstance(share, ChatReply) else f"{one.digest}{PACKED}", result_entry(share))
+                for one, share in found
+            ]
+        )
+        self._count(result)
+        work.shares.update((one.digest, share) for one, share in found)
+
+    def _alone(self, digest: str, result: ChatReply | CallError, work: _ChunkWork) -> ChatReply | CallError:
+        """A record's own answer, with its share of a pack that did not answer it, if there was one."""
+        share = work.shares.pop(digest, None)
+        if share is None and (entry := self._replay.get(f"{digest}{PACKED}")) is not None:
+            share = entry_result(entry)
+        return after_pack(result, share) if isinstance(share, CallError) else result
 
     async def _answer(self, group: Group, journal: ChunkJournal, work: _ChunkWork) -> None:
         """Bring one fingerprint's records to their outcome, or leave them undone."""
@@ -263,11 +324,16 @@ class Engine:
             while (request := extraction.next_request()) is not None:
                 digest = request.digest()
                 entry = self._replay.get(digest)
+                result: ChatReply | CallError
                 if entry is not None:
                     result = entry_result(entry)
                     work.replayed += 1
+                elif isinstance(share := work.shares.get(digest), ChatReply):
+                    result = share
                 else:
                     result = await self._ask(request)
+                    if self._recipe.records_per_call > 1:
+                        result = self._alone(digest, result, work)
                     journal.append(digest, result_entry(result))
                     self._count(result)
                     await self._turn()
@@ -276,7 +342,7 @@ class Engine:
                         record.record_id, record.fingerprint, digest, request, result, self._dialect_of(request)
                     )
                 )
-                extraction.receive(result)
+                extraction.receive(result if self._recipe.records_per_call == 1 else with_packs(result))
         except Undone as undone:
             if undone.tries and request is not None:
                 # They were made, and no answer will ever hold them.
@@ -379,6 +445,8 @@ class _ChunkWork:
     items: list[Item] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)
     replayed: int = 0
+    shares: dict[str, ChatReply | CallError] = field(default_factory=dict)
+    """What packs brought, by the digest of the question that each record would have been asked alone."""
 
 
 def internal_failure(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
@@ -428,6 +496,7 @@ def call_records(
                 finish_reason=finish_reason,
                 raw=raw,
                 error=error,
+                pack=one.pack,
             )
         )
     return rows

@@ -204,6 +204,13 @@ class ExtractionJob(BaseModel):
         description="Tell the model to write its JSON without white space (a grammar sees to that by itself); part of "
         "the recipe.",
     )
+    records_per_call: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description="Short records that are asked in one call at most, each still with a row of its own; part of the "
+        "recipe.",
+    )
     confidence: Literal["auto", "evidence", "never"] = Field(
         default="auto",
         description="Where `_confidence` comes from: auto takes the model's token probabilities where it tells them, "
@@ -272,6 +279,17 @@ class ExtractionJob(BaseModel):
             raise ValueError("a `draft` needs a `final` model beside it, or `high_accuracy`")
         if (self.final is not None or self.high_accuracy) and self.lane != "live":
             raise ValueError("a final model answers in the live lane only: leave `lane` out, or `final`")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_are_clear(self) -> ExtractionJob:
+        if self.records_per_call > 1 and self.lane != "live":
+            raise ValueError("several `records_per_call` are asked in the live lane only: leave `lane` out, or that")
+        if self.records_per_call > 1 and self.examples is not None and self.examples_choice != "fixed":
+            raise ValueError(
+                "several `records_per_call` share their examples, and `similar` ones are chosen for one record: give "
+                "`examples_choice` fixed"
+            )
         return self
 
     @classmethod
