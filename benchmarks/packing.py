@@ -41,6 +41,8 @@ SETS = ("snips", "mit_restaurant")
 PACKS = (1, 2, 4, 8)
 COUNTED = 96
 """Records of a schema in the arithmetic."""
+_OF = 400
+"""Records of a set that are looked at; examples come from those after them."""
 
 
 def options_of(variant: str, *, examples: bool) -> dict[str, str]:
@@ -52,7 +54,7 @@ def options_of(variant: str, *, examples: bool) -> dict[str, str]:
 
 def chosen(name: str, *, schemas: int, limit: int) -> list[Task]:
     """The first records of a set's schemas with the most of them. Raises ``FileNotFoundError``."""
-    every = sorted(tasks(name), key=lambda task: -len(task.rows))[:schemas]
+    every = sorted(tasks(name, limit=_OF), key=lambda task: -len(task.rows))[:schemas]
     return [replace(task, rows=task.rows[:limit]) for task in every]
 
 

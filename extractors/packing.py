@@ -78,6 +78,17 @@ def packs(records: Sequence[Record], recipe: Recipe) -> list[tuple[int, ...]]:
     return sorted(pack for pack in found if len(pack) > 1)
 
 
+def records_together(recipe: Recipe, texts: Sequence[str]) -> float:
+    """About how many records a call is about, as a sample of their texts has it: those of a pack share its prompt."""
+    lengths = [estimate_tokens(text) for text in texts] if recipe.records_per_call > 1 else []
+    short = [length for length in lengths if length <= SHORT]
+    if not short:
+        return 1.0
+    room = min(MOST, recipe.policy.max_input_tokens // 2)
+    pack = max(1.0, min(recipe.records_per_call, room * len(short) / max(1, sum(short))))
+    return len(lengths) / (len(short) / pack + len(lengths) - len(short))
+
+
 def packable(recipe: Recipe, record: Record) -> Packable:
     """The record with the digest of its own first question. Raises ``ValueError`` for one that is asked nothing."""
     request = Extraction(recipe, record).next_request()

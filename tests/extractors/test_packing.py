@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from extractors.errors import SchemaError
-from extractors.packing import after_pack, pack_request, packable, packs, shares, with_packs
+from extractors.packing import after_pack, pack_request, packable, packs, records_together, shares, with_packs
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs, Mode
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.job import ExtractionJob
@@ -96,6 +96,13 @@ def test_a_record_goes_with_those_that_are_shown_the_same_examples(tmp_path: Pat
     using = recipe(4, examples=str(golden), examples_choice="fixed", examples_shown=1)
     records = [record("Blue kettle"), record("Grey cup 1 for 1"), record("Red pan")]
     assert packs(records, using) == [(0, 2)], "the second is an example itself and is shown another one"
+
+
+def test_a_plan_knows_that_the_prompt_is_shared() -> None:
+    assert records_together(recipe(4), ["short"] * 10) == 4
+    assert records_together(recipe(4), ["short"] * 5 + ["long " * 1000] * 5) == 1.6
+    assert records_together(recipe(32), ["word " * 250] * 5) == pytest.approx(2000 / 300, abs=1.5)
+    assert records_together(recipe(1), ["short"]) == records_together(recipe(4), []) == 1
 
 
 # The question ----------------------------------------------------------------------------------------
