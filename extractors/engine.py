@@ -21,7 +21,17 @@ from typing import Any, Protocol, TypeVar
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
-from extractors.packing import Packable, after_pack, pack_request, packable, packs, shares, whole_calls, with_packs
+from extractors.packing import (
+    Packable,
+    after_pack,
+    pack_request,
+    packable,
+    packs,
+    shares,
+    unread,
+    whole_calls,
+    with_packs,
+)
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
@@ -240,19 +250,25 @@ class Engine:
         a crash; those of their records that were answered before are left out."""
         RECORD.set(pack[0].records[0].record_id)
         await self._turn()
-        asked = [
-            one
-            for one in (packable(self._recipe, group.records[0]) for group in pack)
-            if self._replay.get(one.digest) is None and self._replay.get(f"{one.digest}{PACKED}") is None
-        ]
-        if len(asked) > 1:
-            await self._ask_pack(asked, journal, work)
+        try:
+            asked = [
+                one
+                for one in (packable(self._recipe, group.records[0]) for group in pack)
+                if self._replay.get(one.digest) is None and self._replay.get(f"{one.digest}{PACKED}") is None
+            ]
+            request = pack_request(self._recipe, [one.record for one in asked]) if len(asked) > 1 else None
+        except Exception:
+            # An odd record must not cost the others of its pack: each is asked alone, and fails alone.
+            logger.exception("no pack can be made of %d records", len(pack))
+            request = None
+        if request is not None:
+            await self._ask_pack(asked, request, journal, work)
         await asyncio.gather(*(self._answer(group, journal, work) for group in pack))
 
-    async def _ask_pack(self, asked: Sequence[Packable], journal: ChunkJournal, work: _ChunkWork) -> None:
+    async def _ask_pack(
+        self, asked: Sequence[Packable], request: ChatRequest, journal: ChunkJournal, work: _ChunkWork
+    ) -> None:
         """One call about several records. Each one's share of what comes back is kept under its own question."""
-        records = [one.record for one in asked]
-        request = pack_request(self._recipe, records)
         try:
             result = await self._ask(request)
         except Undone as undone:
@@ -263,7 +279,13 @@ class Engine:
                     call_records(first.record_id, first.fingerprint, asked[0].digest, request, last, self._dialect)
                 )
             return
-        found = list(zip(asked, shares(self._recipe, records, request, result), strict=True))
+        records = [one.record for one in asked]
+        try:
+            each = shares(self._recipe, records, request, result)
+        except Exception:
+            logger.exception("the reply about %d records cannot be read: they are asked alone", len(records))
+            each = shares(self._recipe, records, request, unread(result))
+        found = list(zip(asked, each, strict=True))
         journal.append_all(
             [
                 (one.digest if isinstance(share, ChatReply) else f"{one.digest}{PACKED}", result_entry(share))

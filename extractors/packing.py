@@ -61,7 +61,7 @@ def packs(records: Sequence[Record], recipe: Recipe) -> list[tuple[int, ...]]:
         if record.images or record.problem is not None or not record.text.strip():
             continue
         tokens = estimate_tokens(record.text)
-        if tokens > SHORT:
+        if tokens > min(SHORT, room):
             continue
         # A record is never shown an example that is nearly itself: it goes with those that are shown the same ones.
         shown = recipe.examples.of(record) if recipe.examples is not None else ()
@@ -162,6 +162,22 @@ def shares(
                 )
             )
     return found
+
+
+def unread(result: ChatReply | CallError) -> CallError:
+    """A reply out of which no shares can be made, as an error that cost the same."""
+    return CallError(
+        ErrorKind.UNANSWERED,
+        "the reply about several records could not be read: they are asked alone",
+        result.model,
+        http_status=200,
+        body=result.text[:2000] if isinstance(result, ChatReply) else result.body,
+        latency=result.latency,
+        usage=result.usage,
+        started_at=result.started_at,
+        earlier=result.earlier,
+        mode=result.mode,
+    )
 
 
 def after_pack(result: ChatReply | CallError, share: CallError) -> ChatReply | CallError:
