@@ -6,7 +6,7 @@ Two tables. The arithmetic asks nothing: the tokens, counted by the model's own 
 answers of many records for each k, the system message shared by k records and each answer under its number. The
 measurement runs Quarry as it is by default, with nothing changed but the switch, over the first records of ``--schemas``
 schemas of each set, one call at a time. ``--examples`` shows every record the same three labelled ones. The other switches
-that save tokens (``omit_nulls``, ``compact``) are variants beside them: ``--variants 1,4,omit_nulls,compact``.
+that save tokens are variants beside them: ``--variants 1,omit_nulls,prompted,prompted+compact``.
 
 Results are appended to ``OUT/results.jsonl``, a line for each variant and record; what is there is not asked again.
 ``--report`` only prints. The sets lie in ``QUARRY_DATA``; one that is not there is skipped and named.
@@ -46,9 +46,10 @@ _OF = 400
 
 
 def options_of(variant: str, *, examples: bool) -> dict[str, str]:
-    """The job's options that a variant means: a number is ``records_per_call``, a word a switch."""
+    """The job's options that a variant means: a number is ``records_per_call``, a word a mode or a switch."""
     found = {"chunk_size": "64"}
-    found |= {"records_per_call": variant} if variant.isdigit() else {variant: "true"}
+    for part in variant.split("+"):
+        found |= {"records_per_call": part} if part.isdigit() else {"mode": part} if part in list(Mode) else {part: "true"}
     return found | ({"examples": "{shots}", "examples_choice": "fixed"} if examples else {})
 
 
