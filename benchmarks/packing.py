@@ -41,6 +41,7 @@ SETS = ("snips", "mit_restaurant")
 PACKS = (1, 2, 4, 8)
 COUNTED = 96
 """Records of a schema in the arithmetic."""
+EXAMPLES = "3 examples, "
 _OF = 400
 """Records of a set that are looked at; examples come from those after them."""
 
@@ -49,7 +50,9 @@ def options_of(variant: str, *, examples: bool) -> dict[str, str]:
     """The job's options that a variant means: a number is ``records_per_call``, a word a mode or a switch."""
     found = {"chunk_size": "64"}
     for part in variant.split("+"):
-        found |= {"records_per_call": part} if part.isdigit() else {"mode": part} if part in list(Mode) else {part: "true"}
+        found |= (
+            {"records_per_call": part} if part.isdigit() else {"mode": part} if part in list(Mode) else {part: "true"}
+        )
     return found | ({"examples": "{shots}", "examples_choice": "fixed"} if examples else {})
 
 
@@ -66,7 +69,7 @@ def measure(bench: Bench, names: Sequence[str], variants: Sequence[str], sizes: 
         for name in names:
             for variant in variants:
                 label = bench.label + variant
-                mine = replace(bench, label=label, options=options_of(variant, examples="examples" in bench.label))
+                mine = replace(bench, label=label, options=options_of(variant, examples=bench.label == EXAMPLES))
                 for task in chosen(name, **sizes):
                     # All of them, or packs would not be what they are; what is answered is not asked again.
                     if all((label, name, bench.model, row.record_id) in done for row in task.rows):
@@ -78,29 +81,34 @@ def measure(bench: Bench, names: Sequence[str], variants: Sequence[str], sizes: 
 
 
 def report(results: Sequence[Result], names: Sequence[str]) -> None:
-    """F1 with its interval, valid answers, tokens, calls and seconds a record, of the records that all variants have."""
+    """F1 with its interval, valid answers, tokens, calls and seconds a record, of the records that all variants have.
+    Those with examples are a table of their own."""
     for model in sorted({one.model for one in results}):
         mine = {one.key: one for one in results if one.model == model}
         for name in names:
-            labels = list(dict.fromkeys(key[0] for key in mine if key[1] == name))
-            if not labels:
-                continue
-            common = set.intersection(*({key[3] for key in mine if key[:2] == (label, name)} for label in labels))
-            print(f"\n{model}, {name}, {len(common)} records")
-            every = tasks(name)
-            for label in labels:
-                found = {record: mine[label, name, model, record] for record in common}
-                values = {key: one.value for key, one in found.items()}
-                cells = [cell for task in every for cell in score_task(task, values).values()]
-                given = [
-                    np.mean([getattr(one, what) or 0 for one in found.values()])
-                    for what in ("input_tokens", "output_tokens", "calls", "seconds")
-                ]
-                valid = np.mean([one.value is not None for one in found.values()])
-                print(
-                    f"  {label:>20}: F1 {f1(cells)}, valid {valid:.2f}, {given[0]:5.0f} in {given[1]:5.0f} out, "
-                    f"{given[2]:4.2f} calls, {given[3]:5.1f} s"
-                )
+            for shown in ("", EXAMPLES):
+                labels = [label for label in dict.fromkeys(key[0] for key in mine if key[1] == name)
+                          if label.startswith(EXAMPLES) == bool(shown)]  # fmt: skip
+                found = [{key[3] for key in mine if key[:2] == (label, name)} for label in sorted(labels)]
+                common = set.intersection(*found) if found else set()
+                if common:
+                    print(f"\n{model}, {name}, {shown or 'no examples, '}{len(common)} records")
+                for label in sorted(labels) if common else ():
+                    _line(label, {record: mine[label, name, model, record] for record in common}, tasks(name))
+
+
+def _line(label: str, found: Mapping[str, Result], every: Sequence[Task]) -> None:
+    values = {key: one.value for key, one in found.items()}
+    cells = [cell for task in every for cell in score_task(task, values).values()]
+    given = [
+        np.mean([getattr(one, what) or 0 for one in found.values()])
+        for what in ("input_tokens", "output_tokens", "calls", "seconds")
+    ]
+    valid = np.mean([one.value is not None for one in found.values()])
+    print(
+        f"  {label.removeprefix(EXAMPLES):>18}: F1 {f1(cells)}, valid {valid:.2f}, {given[0]:5.0f} in {given[1]:5.0f} out, "
+        f"{given[2]:4.2f} calls, {given[3]:5.1f} s"
+    )
 
 
 def arithmetic(url: str, model: str, names: Sequence[str], *, schemas: int) -> None:
@@ -169,7 +177,7 @@ def main() -> int:
                 model=model,
                 out=arguments.out,
                 options={},
-                label="3 examples, " if arguments.examples else "",
+                label=EXAMPLES if arguments.examples else "",
                 verbatim=False,
                 langextract=None,
             )

@@ -21,22 +21,13 @@ from typing import Any, Protocol, TypeVar
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
-from extractors.packing import (
-    Packable,
-    after_pack,
-    pack_request,
-    packable,
-    packs,
-    shares,
-    unread,
-    whole_calls,
-    with_packs,
-)
+from extractors.packer import Packer, Question, share_key
+from extractors.packing import whole_calls, with_packs
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
 from extractors.routing_report import Routed
-from extractors.store.journal import PACKED, entry_result, result_entry
+from extractors.store.journal import entry_result, result_entry
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Commit
@@ -146,6 +137,7 @@ class Engine:
         self._decoder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="quarry-pictures")
         self._asking: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._packer = Packer(recipe, replay)
 
     def __enter__(self) -> Engine:
         self._thread.start()
@@ -237,70 +229,37 @@ class Engine:
 
     async def _answer_packed(self, groups: Sequence[Group], journal: ChunkJournal, work: _ChunkWork) -> None:
         """Bring all groups to their outcome, the short ones after they were asked together."""
-        new = [group for group in groups if group.donor is None]
-        found = [[new[place] for place in pack] for pack in packs([group.records[0] for group in new], self._recipe)]
-        together = {id(group) for pack in found for group in pack}
+        found, alone = self._packer.packs(groups)
         await asyncio.gather(
             *(self._answer_pack(pack, journal, work) for pack in found),
-            *(self._answer(group, journal, work) for group in groups if id(group) not in together),
+            *(self._answer(group, journal, work) for group in alone),
         )
 
     async def _answer_pack(self, pack: Sequence[Group], journal: ChunkJournal, work: _ChunkWork) -> None:
-        """Ask about several records in one call, then bring each to its outcome. The packs of a chunk are the same after
-        a crash; those of their records that were answered before are left out."""
+        """Ask about several records in one call, then bring each to its outcome."""
         RECORD.set(pack[0].records[0].record_id)
         await self._turn()
-        try:
-            asked = [
-                one
-                for one in (packable(self._recipe, group.records[0]) for group in pack)
-                if self._replay.get(one.digest) is None and self._replay.get(f"{one.digest}{PACKED}") is None
-            ]
-            request = pack_request(self._recipe, [one.record for one in asked]) if len(asked) > 1 else None
-        except Exception:
-            # An odd record must not cost the others of its pack: each is asked alone, and fails alone.
-            logger.exception("no pack can be made of %d records", len(pack))
-            request = None
-        if request is not None:
-            await self._ask_pack(asked, request, journal, work)
+        question = self._packer.question(pack)
+        if question is not None:
+            await self._ask_pack(question, journal, work)
         await asyncio.gather(*(self._answer(group, journal, work) for group in pack))
 
-    async def _ask_pack(
-        self, asked: Sequence[Packable], request: ChatRequest, journal: ChunkJournal, work: _ChunkWork
-    ) -> None:
-        """One call about several records. Each one's share of what comes back is kept under its own question."""
+    async def _ask_pack(self, question: Question, journal: ChunkJournal, work: _ChunkWork) -> None:
+        """One call about several records. Each one's share of what comes back is kept before any is used."""
+        one, request = question.asked[0], question.request
         try:
             result = await self._ask(request)
         except Undone as undone:
             if undone.tries:
                 last = replace(undone.tries[-1], earlier=undone.tries[:-1])
-                first = asked[0].record
                 work.calls.extend(
-                    call_records(first.record_id, first.fingerprint, asked[0].digest, request, last, self._dialect)
+                    call_records(one.record.record_id, one.record.fingerprint, one.digest, request, last, self._dialect)
                 )
             return
-        records = [one.record for one in asked]
-        try:
-            each = shares(self._recipe, records, request, result)
-        except Exception:
-            logger.exception("the reply about %d records cannot be read: they are asked alone", len(records))
-            each = shares(self._recipe, records, request, unread(result))
-        found = list(zip(asked, each, strict=True))
-        journal.append_all(
-            [
-                (one.digest if isinstance(share, ChatReply) else f"{one.digest}{PACKED}", result_entry(share))
-                for one, share in found
-            ]
-        )
+        found = self._packer.shares(question, result)
+        journal.append_all([(share_key(digest, share), result_entry(share)) for digest, share in found.items()])
         self._count(result)
-        work.shares.update((one.digest, share) for one, share in found)
-
-    def _alone(self, digest: str, result: ChatReply | CallError, work: _ChunkWork) -> ChatReply | CallError:
-        """A record's own answer, with its share of a pack that did not answer it, if there was one."""
-        share = work.shares.pop(digest, None)
-        if share is None and (entry := self._replay.get(f"{digest}{PACKED}")) is not None:
-            share = entry_result(entry)
-        return after_pack(result, share) if isinstance(share, CallError) else result
+        work.shares.update(found)
 
     async def _answer(self, group: Group, journal: ChunkJournal, work: _ChunkWork) -> None:
         """Bring one fingerprint's records to their outcome, or leave them undone."""
@@ -355,7 +314,7 @@ class Engine:
                 else:
                     result = await self._ask(request)
                     if self._recipe.records_per_call > 1:
-                        result = self._alone(digest, result, work)
+                        result = self._packer.alone(digest, result, work.shares)
                     journal.append(digest, result_entry(result))
                     self._count(result)
                     await self._turn()

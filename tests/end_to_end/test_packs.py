@@ -175,6 +175,14 @@ def test_an_error_of_ours_costs_the_pack_and_nothing_else(tmp_path: Path, monkey
     assert sums(tmp_path / "out")["input"] == report.input_tokens
 
 
+def test_who_packs_in_vain_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    with FakeQwen(without(*range(0, 40, 2))) as qwen:
+        run_things(source, tmp_path / "out", qwen, records_per_call=4)
+    [told] = [one.getMessage() for one in caplog.records if "in packs" in one.getMessage()]
+    assert "12 of the first 24" in told and "costs more" in told
+
+
 def test_a_ceiling_holds_the_worst_case_of_all_records_of_a_pack(tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(40))
     with FakeQwen(thing_pack) as qwen:
