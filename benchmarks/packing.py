@@ -82,18 +82,18 @@ def measure(bench: Bench, names: Sequence[str], variants: Sequence[str], sizes: 
 
 def report(results: Sequence[Result], names: Sequence[str]) -> None:
     """F1 with its interval, valid answers, tokens, calls and seconds a record, of the records that all variants have.
-    Those with examples are a table of their own."""
+    Those with examples, and the switches that are no packs, are tables of their own."""
     for model in sorted({one.model for one in results}):
         mine = {one.key: one for one in results if one.model == model}
         for name in names:
-            for shown in ("", EXAMPLES):
-                labels = [label for label in dict.fromkeys(key[0] for key in mine if key[1] == name)
-                          if label.startswith(EXAMPLES) == bool(shown)]  # fmt: skip
-                found = [{key[3] for key in mine if key[:2] == (label, name)} for label in sorted(labels)]
-                common = set.intersection(*found) if found else set()
-                if common:
-                    print(f"\n{model}, {name}, {shown or 'no examples, '}{len(common)} records")
-                for label in sorted(labels) if common else ():
+            kinds: dict[tuple[bool, bool], list[str]] = {}
+            for label in sorted({key[0] for key in mine if key[1] == name}):
+                kind = (label.startswith(EXAMPLES), label.removeprefix(EXAMPLES).isdigit())
+                kinds.setdefault(kind, []).append(label)
+            for (shown, _), labels in kinds.items():
+                common = set.intersection(*({key[3] for key in mine if key[:2] == (label, name)} for label in labels))
+                print(f"\n{model}, {name}, {EXAMPLES if shown else ''}{len(common)} records")
+                for label in labels if common else ():
                     _line(label, {record: mine[label, name, model, record] for record in common}, tasks(name))
 
 
