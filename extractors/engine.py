@@ -30,6 +30,8 @@ from extractors.errors import (
 )
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
+from extractors.packer import Packer, Question, share_key
+from extractors.packing import whole_calls, with_packs
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
@@ -78,6 +80,7 @@ class ChunkJournal(Protocol):
     """``Journal``, as far as the engine knows it."""
 
     def append(self, request: str, entry: Mapping[str, Any]) -> None: ...
+    def append_all(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None: ...
     def close(self) -> None: ...
     def discard(self) -> None: ...
 
@@ -150,6 +153,7 @@ class Engine:
         self._working: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
         self._tools = None if recipe.tools is None else ToolRunner(recipe.tools)
+        self._packer = Packer(recipe, replay)
 
     def __enter__(self) -> Engine:
         self._thread.start()
@@ -217,7 +221,10 @@ class Engine:
         journal = self._store.journal(chunk.chunk_id)
         work = _ChunkWork()
         try:
-            await asyncio.gather(*(self._answer(group, journal, work) for group in chunk.groups))
+            if self._recipe.records_per_call > 1:
+                await self._answer_packed(chunk.groups, journal, work)
+            else:
+                await asyncio.gather(*(self._answer(group, journal, work) for group in chunk.groups))
             undone = sum(len(group.records) for group in chunk.groups) - len(work.items)
             commit = await self._commit(chunk, work, undone)
         finally:
@@ -226,6 +233,8 @@ class Engine:
             journal.discard()
         # Look-ups are rows of the calls, and no calls of a model.
         asked = work.calls if self._tools is None else [call for call in work.calls if call.tool is None]
+        if self._recipe.records_per_call > 1:
+            asked = whole_calls(asked)
         reasons: dict[str, int] = {}
         for item in work.items:
             if isinstance(item.outcome, Failed):
@@ -240,7 +249,7 @@ class Engine:
             work.replayed,
             dict(Counter(call.status for call in asked)),
             sum(call.try_number > 1 for call in asked),
-            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, asked),
+            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
@@ -254,6 +263,40 @@ class Engine:
                 self._store.commit, name, work.items, work.calls, run_id=self._run_id, at=datetime.now(UTC)
             ),
         )
+
+    async def _answer_packed(self, groups: Sequence[Group], journal: ChunkJournal, work: _ChunkWork) -> None:
+        """Bring all groups to their outcome, the short ones after they were asked together."""
+        found, alone = self._packer.packs(groups)
+        await asyncio.gather(
+            *(self._answer_pack(pack, journal, work) for pack in found),
+            *(self._answer(group, journal, work) for group in alone),
+        )
+
+    async def _answer_pack(self, pack: Sequence[Group], journal: ChunkJournal, work: _ChunkWork) -> None:
+        """Ask about several records in one call, then bring each to its outcome."""
+        RECORD.set(pack[0].records[0].record_id)
+        await self._turn()
+        question = self._packer.question(pack)
+        if question is not None:
+            await self._ask_pack(question, journal, work)
+        await asyncio.gather(*(self._answer(group, journal, work) for group in pack))
+
+    async def _ask_pack(self, question: Question, journal: ChunkJournal, work: _ChunkWork) -> None:
+        """One call about several records. Each one's share of what comes back is kept before any is used."""
+        one, request = question.asked[0], question.request
+        try:
+            result = await self._ask(request)
+        except Undone as undone:
+            if undone.tries:
+                last = replace(undone.tries[-1], earlier=undone.tries[:-1])
+                work.calls.extend(
+                    call_records(one.record.record_id, one.record.fingerprint, one.digest, request, last, self._dialect)
+                )
+            return
+        found = self._packer.shares(question, result)
+        journal.append_all([(share_key(digest, share), result_entry(share)) for digest, share in found.items()])
+        self._count(result)
+        work.shares.update(found)
 
     async def _answer(self, group: Group, journal: ChunkJournal, work: _ChunkWork) -> None:
         """Bring one fingerprint's records to their outcome, or leave them undone."""
@@ -306,11 +349,16 @@ class Engine:
                 request = asked
                 digest = request.digest()
                 entry = self._replay.get(digest)
+                result: ChatReply | CallError
                 if entry is not None:
                     result = entry_result(entry)
                     work.replayed += 1
+                elif isinstance(share := work.shares.get(digest), ChatReply):
+                    result = share
                 else:
                     result = await self._ask(request)
+                    if self._recipe.records_per_call > 1:
+                        result = self._packer.alone(digest, result, work.shares)
                     journal.append(digest, result_entry(result))
                     self._count(result)
                     await self._turn()
@@ -319,7 +367,7 @@ class Engine:
                         record.record_id, record.fingerprint, digest, request, result, self._dialect_of(request)
                     )
                 )
-                extraction.receive(result)
+                extraction.receive(result if self._recipe.records_per_call == 1 else with_packs(result))
         except Undone as undone:
             if undone.tries and request is not None:
                 # They were made, and no answer will ever hold them.
@@ -460,6 +508,8 @@ class _ChunkWork:
     items: list[Item] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)
     replayed: int = 0
+    shares: dict[str, ChatReply | CallError] = field(default_factory=dict)
+    """What packs brought, by the digest of the question that each record would have been asked alone."""
 
 
 def internal_failure(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
@@ -513,6 +563,7 @@ def call_records(
                 finish_reason=finish_reason,
                 raw=raw,
                 error=error,
+                pack=one.pack,
             )
         )
     return rows

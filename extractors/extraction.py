@@ -58,6 +58,7 @@ _CALL_REASONS = {
     ErrorKind.KEY: Reason.REJECTED,
     ErrorKind.MODEL: Reason.REJECTED,
     ErrorKind.CANCELLED: Reason.INTERNAL,
+    ErrorKind.UNANSWERED: Reason.UNAVAILABLE,
 }
 _FOR_THE_FINAL = (Reason.NOT_JSON, Reason.TRUNCATED, Reason.INVALID, Reason.UNGROUNDED)
 """Failures of a draft that a stronger model may not meet."""

@@ -13,6 +13,7 @@ from typing import Any
 from extractors.batch.purse import batch_pricing
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.longtext.budget import budget_of
+from extractors.packing import records_together
 from extractors.pipeline import model_of
 from extractors.prompting import fence
 from extractors.qwen.tool_calls import offered
@@ -145,9 +146,10 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     to_ask = counts.distinct
     context = _context(recipe, texts, to_ask)
     each = context.shown_tokens / to_ask if to_ask else 0.0
-    prefix = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
+    prefix: float = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
     prefix += recipe.examples.tokens if recipe.examples is not None else 0
     prefix += _PICTURE if recipe.policy.images is not None else 0
+    prefix /= records_together(recipe, texts)
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     output = seen if seen is not None else _output_of(recipe)
     usage = Usage(to_ask, round(to_ask * (prefix + each)), round(to_ask * output))

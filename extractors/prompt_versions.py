@@ -17,7 +17,12 @@ from extractors.prompting import PromptTexts, load_texts
 
 _FIELDS = {"continue": "rest"}
 """A text's name where it is not the one of its field."""
-_SLOTS = {"extract": ("{{fields}}",), "correct": ("{{keys}}", "{{problems}}"), "reask": ("{{problem}}",)}
+_SLOTS = {
+    "extract": ("{{fields}}",),
+    "correct": ("{{keys}}", "{{problems}}"),
+    "reask": ("{{problem}}",),
+    "pack": ("{{keys}}",),
+}
 """What a text must have a place for."""
 
 

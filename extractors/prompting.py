@@ -44,14 +44,15 @@ class PromptTexts:
     image: str
     omit: str
     compact: str
+    pack: str
 
 
 def load_texts(version: str = VERSION) -> PromptTexts:
     """Read a prompt version's files. Raises ``FileNotFoundError`` for an unknown version."""
     folder = files("extractors") / "prompts"
-    extract, correct, reask, rest, look, image, omit, compact = (
+    extract, correct, reask, rest, look, image, omit, compact, pack = (
         (folder / f"{name}.{version}.txt").read_text(encoding="utf-8").strip()
-        for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "compact")
+        for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "compact", "pack")
     )
     return PromptTexts(
         version,
@@ -63,6 +64,7 @@ def load_texts(version: str = VERSION) -> PromptTexts:
         image=image,
         omit=omit,
         compact=compact,
+        pack=pack,
     )
 
 
@@ -104,6 +106,15 @@ class Prompter:
     def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:
         """The first question about a record. ``code`` seeds the fence; see ``fence``."""
         return (self.system, Message("user", shown(text, code=code, images=images), images))
+
+    def pack(self, texts: Sequence[str], *, code: str) -> Message:
+        """One question about several records, numbered from 1."""
+        fenced = [
+            f"Record {number}:\n{fence(text, code=f'{code}/{number}')}" for number, text in enumerate(texts, start=1)
+        ]
+        tail = self.texts.pack.replace("{{count}}", str(len(texts)))
+        tail = tail.replace("{{keys}}", _keys([str(number) for number in range(1, len(texts) + 1)]))
+        return Message("user", "\n\n".join([*fenced, tail]))
 
     def correct(
         self, text: str, problems: Sequence[FieldProblem], *, code: str, images: tuple[Image, ...] = ()

@@ -34,6 +34,8 @@ from schemas.verbatim import has_verbatim
 
 ALL = "*"
 """In ``require_evidence``: every field but choices among fixed values."""
+_PACK = "pack"
+"""What keys of shapes begin with that are no corrections."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
 
@@ -96,6 +98,8 @@ class Recipe:
     final_shape: AnswerShape | None
     """``shape`` as the final model is asked for it; None where there is no final model."""
     route_below: float
+    records_per_call: int
+    """Short records that are asked together at most; see ``extractors.packing``."""
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
@@ -109,6 +113,22 @@ class Recipe:
         return compile_shape(
             f"{self.name}_rest", rest_schema(base.schema, start), base.mode, keywords=self.policy.keywords
         )
+
+    def pack_shape(self, count: int) -> AnswerShape:
+        """The shape of the answer about ``count`` records: an object with an answer under each number from 1."""
+        key = (_PACK, str(count))
+        shape = self._corrections.get(key)
+        if shape is None:
+            numbers = {str(number): self.shape.schema for number in range(1, count + 1)}
+            wanted = {"type": "object", "properties": numbers, "required": list(numbers)}
+            shape = self._corrections[key] = compile_shape(
+                f"{self.name}_pack",
+                wanted,
+                self.shape.mode,
+                keywords=self.policy.keywords,
+                omit_nulls=self.shape.omit_nulls,
+            )
+        return shape
 
     @property
     def _final_keywords(self) -> tuple[str, ...]:
@@ -214,6 +234,13 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
     if job.long_text != "auto" or job.context_tokens is not None:
         document["long_text"] = {"how": job.long_text, "context_tokens": job.context_tokens}
+    if job.records_per_call > 1:
+        if policy.mode is Mode.GRAMMAR and has_verbatim(schema):
+            raise SchemaError(
+                f"records_per_call is {job.records_per_call}, but {model.__name__} has verbatim fields, which the embedded "
+                "model is held to by a grammar made of each record's own text: leave records_per_call out"
+            )
+        document["records_per_call"] = {"most": job.records_per_call, "prompt": texts.pack}
     if job.omit_nulls:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True
@@ -275,6 +302,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             schema=shape.schema,
         ),
         route_below=job.route_below,
+        records_per_call=job.records_per_call,
         document=document,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -186,6 +186,9 @@ class _Kept:
 
     def append(self, request: str, entry: Mapping[str, Any]) -> None:
         self._journal.append(request, entry)
+
+    def append_all(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        self._journal.append_all(entries)
 
     def close(self) -> None:
         self._journal.close()

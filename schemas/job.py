@@ -234,6 +234,13 @@ class ExtractionJob(BaseModel):
         description="Tell the model to write its JSON without white space (a grammar sees to that by itself); part of "
         "the recipe.",
     )
+    records_per_call: int = Field(
+        default=1,
+        ge=1,
+        le=32,
+        description="Short records that are asked in one call at most, each still with a row of its own; part of the "
+        "recipe.",
+    )
     confidence: Literal["auto", "evidence", "never"] = Field(
         default="auto",
         description="Where `_confidence` comes from: auto takes the model's token probabilities where it tells them, "
@@ -295,6 +302,12 @@ class ExtractionJob(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _packs_are_plain(self) -> ExtractionJob:
+        if self.records_per_call > 1 and self.tools:
+            raise ValueError("a call about several records makes no look-ups: leave out `records_per_call`, or `tools`")
+        return self
+
+    @model_validator(mode="after")
     def _models_are_clear(self) -> ExtractionJob:
         if self.draft is not None and self.model is not None:
             raise ValueError("`draft` and `model` both name the model that answers first: give one of them")
@@ -304,6 +317,17 @@ class ExtractionJob(BaseModel):
             raise ValueError("a final model answers in the live lane only: leave `lane` out, or `final`")
         if self.tools and self.lane != "live":
             raise ValueError("look-ups are made in the live lane only, between calls: leave `lane` out, or `tools`")
+        return self
+
+    @model_validator(mode="after")
+    def _packs_are_clear(self) -> ExtractionJob:
+        if self.records_per_call > 1 and self.lane != "live":
+            raise ValueError("several `records_per_call` are asked in the live lane only: leave `lane` out, or that")
+        if self.records_per_call > 1 and self.examples is not None and self.examples_choice != "fixed":
+            raise ValueError(
+                "several `records_per_call` share their examples, and `similar` ones are chosen for one record: give "
+                "`examples_choice` fixed"
+            )
         return self
 
     @classmethod

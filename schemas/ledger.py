@@ -21,6 +21,10 @@ class CallRecord:
     error's body. ``attempt`` is the record's attempt (1 is the first extraction), ``try_number``
     counts the transport's tries of that attempt from 1. A look-up that the model asked for has its function in
     ``tool``, its arguments as JSON in ``arguments`` and its result in ``raw``.
+
+    A call about several records is a row for each of them, with the same ``pack``: ``request`` is what the record would
+    have been asked alone, tokens, money and latency are its share (they add up to the call's), and ``raw`` its part of
+    the reply.
     """
 
     record_id: str
@@ -46,6 +50,7 @@ class CallRecord:
     error: str | None
     tool: str | None = None
     arguments: str | None = None
+    pack: str | None = None
 
 
 def _not_null(name: str, kind: pa.DataType) -> pa.Field:
@@ -53,9 +58,9 @@ def _not_null(name: str, kind: pa.DataType) -> pa.Field:
 
 
 MONEY = pa.decimal128(20, 10)
-COLUMNS = 2
+COLUMNS = 3
 """The version of the columns below, raised when one is added: 2 has pages, boxes, chunks and look-ups in the evidence, what is
-not complete in ``_meta``, and the look-ups among the calls."""
+not complete in ``_meta``, and the look-ups among the calls; 3 has the calls' packs."""
 EVIDENCE = pa.list_(
     pa.struct(
         [
@@ -150,6 +155,7 @@ CALLS = pa.schema(
         pa.field("error", pa.string()),
         pa.field("tool", pa.string()),
         pa.field("arguments", pa.string()),
+        pa.field("pack", pa.string()),
         _not_null("chunk", pa.string()),
         _not_null("run_id", pa.string()),
     ]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import ROUND_DOWN, Decimal
+
+_LEAST = Decimal("0.0000000001")
+"""The smallest amount of money that the tables hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,29 @@ class Usage:
             cached_tokens=self.cached_tokens + other.cached_tokens,
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost=cost,
+        )
+
+    def shared(self, ways: int) -> tuple[Usage, ...]:
+        """The usage of one call shared out among ``ways`` records: what does not divide goes to the first ones, and the
+        shares add up to it exactly. Money is shared in ten-billionths, the rest of it to the first."""
+        each = None if self.cost is None else (self.cost / ways).quantize(_LEAST, ROUND_DOWN)
+
+        def share(count: int, place: int) -> int:
+            return count // ways + (place < count % ways)
+
+        def money(place: int) -> Decimal | None:
+            return each if self.cost is None or each is None or place else self.cost - each * (ways - 1)
+
+        return tuple(
+            Usage(
+                calls=share(self.calls, place),
+                input_tokens=share(self.input_tokens, place),
+                output_tokens=share(self.output_tokens, place),
+                cached_tokens=share(self.cached_tokens, place),
+                reasoning_tokens=share(self.reasoning_tokens, place),
+                cost=money(place),
+            )
+            for place in range(ways)
         )
 
     @property

@@ -187,6 +187,8 @@ class ChatReply:
     logprobs: Logprobs | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     """What the model wants to be called, where the request offered ``tools``."""
+    pack: str | None = None
+    """The digest of a call about several records of whose reply this is one record's share."""
 
 
 class ErrorKind(StrEnum):
@@ -212,6 +214,8 @@ class ErrorKind(StrEnum):
     MODEL = "model"
     """The model does not exist there: the whole run must stop."""
     CANCELLED = "cancelled"
+    UNANSWERED = "unanswered"
+    """A reply about several records that left this one out, or mixed it up with another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +239,8 @@ class CallError:
     """How structure was truly asked for, where that is not the request's own mode."""
     begun: bool = False
     """The answer had begun before it failed, so that it may be charged."""
+    pack: str | None = None
+    """The digest of a call about several records of whose failure this is one record's share."""
 
     @property
     def retryable(self) -> bool:

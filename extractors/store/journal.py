@@ -26,6 +26,10 @@ _SYNC_SECONDS = 1.0
 RETRY = "retry-"
 """What the journals of a retry begin with: a run over the source must not take their answers for left over."""
 
+PACKED = "-packed"
+"""After a request's digest: the share of a record that was asked among several and not answered, so that it is asked
+alone. Its own answer, once there is one, holds the share among its ``earlier`` ones."""
+
 
 def _not_copied(line: bytes) -> None:
     """Nothing."""
@@ -48,23 +52,28 @@ class Journal:
     def append(self, request: str, entry: Mapping[str, Any]) -> None:
         """Keep a call's result under its request's digest. Raises ``OutputError``; then the entry is not kept,
         and those before it are."""
+        self.append_all([(request, entry)])
+
+    def append_all(self, entries: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
+        """Keep several requests' results, in one write: a process that is killed leaves all of them or none."""
         try:
             if self._log is None:
                 self._log = files.Log(self._path, end=b"\n")
                 self._synced = time.monotonic()
                 if not self._log.size:
                     self._keep(opening_line(self._after))
-            self._keep(_line({"request": request, **entry}))
+            self._keep(*(_line({"request": request, **entry}) for request, entry in entries))
             if (now := time.monotonic()) - self._synced >= _SYNC_SECONDS:
                 self._log.sync()
                 self._synced = now
         except OSError as error:
             raise files.explained(error, self._path) from error
 
-    def _keep(self, line: bytes) -> None:
+    def _keep(self, *lines: bytes) -> None:
         assert self._log is not None
-        self._log.append(line)
-        self._copied(line)
+        self._log.append(b"".join(lines))
+        for line in lines:
+            self._copied(line)
 
     def close(self) -> None:
         """Close the file; the entries stay."""
@@ -164,6 +173,8 @@ def result_entry(result: ChatReply | CallError) -> dict[str, Any]:
         "earlier": [result_entry(one) for one in result.earlier],
         "mode": result.mode,
     }
+    if result.pack is not None:
+        entry["pack"] = result.pack
     if isinstance(result, ChatReply):
         entry |= {
             "text": result.text,
@@ -206,6 +217,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
             mode=mode,
             logprobs=None if tokens is None else Logprobs(tuple(tokens[0]), tuple(tokens[1])),
             tool_calls=tuple(ToolCall(*call) for call in entry.get("tool_calls", ())),
+            pack=entry.get("pack"),
         )
     return CallError(
         kind=ErrorKind(entry["kind"]),
@@ -220,6 +232,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
         started_at=entry["started_at"],
         earlier=earlier,
         mode=mode,
+        pack=entry.get("pack"),
     )
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from extractors.store import files
 from extractors.store.commits import Commit, Keys
-from extractors.store.journal import Replay
+from extractors.store.journal import PACKED, Replay
 from extractors.store.parts import (
     Item,
     PartSchemas,
@@ -26,6 +26,9 @@ from schemas.arrow import RowCodec
 from schemas.ledger import COLUMNS, CallRecord
 from schemas.outcomes import Extracted, Outcome
 from schemas.usage import Usage
+
+_WITH_PACKS = 3
+"""The version of the columns (``schemas.ledger.COLUMNS``) since which calls have packs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ def replay_of(folder: Path, commits: Callable[[], Sequence[Commit]]) -> Replay:
         for commit in commits():
             if commit.sequence > replay.after and (part := commit.part("calls")) is not None:
                 replay.forget(requests_of(folder / part.path))
+                if commit.columns >= _WITH_PACKS:
+                    replay.forget(_packed(folder / part.path))
     return replay
 
 
@@ -123,6 +128,13 @@ def requests_of(part: Path) -> list[str]:
     """The digests of the requests in a part of calls."""
     found: list[str] = files.read_table(part, columns=["request"]).column("request").to_pylist()
     return found
+
+
+def _packed(part: Path) -> list[str]:
+    """The journal's names of the shares in a part of calls. A call about one record that was given up has the same
+    request and no pack, and uses up no share."""
+    table = files.read_table(part, columns=["request", "pack"])
+    return [f"{row['request']}{PACKED}" for row in table.to_pylist() if row["pack"] is not None]
 
 
 def _paid(item: Item) -> Usage:

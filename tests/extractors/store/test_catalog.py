@@ -234,7 +234,7 @@ def as_of_columns_1(folder: Path) -> None:
     """Rewrite a recipe's folder as the version before pages, look-ups and incomplete lists wrote it."""
     for part in folder.glob("*/*.parquet"):
         told = pq.read_table(part)
-        fields = [earlier(field) for field in told.schema if field.name not in ("tool", "arguments")]
+        fields = [earlier(field) for field in told.schema if field.name not in ("tool", "arguments", "pack")]
         names = [field.name for field in fields]
         pq.write_table(pa.Table.from_pylist(told.select(names).to_pylist(), schema=pa.schema(fields)), part)
     for commit in folder.glob("commits/*.json"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from extractors.errors import OutputError
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Mode
+from extractors.store import files
 from extractors.store.journal import RETRY, Journal, Replay, entry_result, result_entry
 from schemas.usage import Usage
 
@@ -35,6 +36,7 @@ SINGLE = st.builds(
     usage=USAGES,
     started_at=FLOATS,
     mode=st.none() | st.sampled_from(Mode),
+    pack=st.none() | TEXTS,
 )
 EARLIER = st.lists(SINGLE, max_size=2).map(tuple)
 ERRORS = st.builds(lambda one, earlier: CallError(**{**_fields(one), "earlier": earlier}), SINGLE, EARLIER)
@@ -49,6 +51,7 @@ REPLIES = st.builds(
     started_at=FLOATS,
     earlier=EARLIER,
     mode=st.none() | st.sampled_from(Mode),
+    pack=st.none() | TEXTS,
 )
 
 
@@ -72,6 +75,17 @@ def test_every_result_comes_back_exactly(tmp_path_factory: pytest.TempPathFactor
     assert found == results
     for one, other in zip(found, results, strict=True):
         assert str(one.usage.cost) == str(other.usage.cost)  # type: ignore[attr-defined]
+
+
+def test_the_entries_of_a_pack_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[bytes] = []
+    append = files.Log.append
+    monkeypatch.setattr(files.Log, "append", lambda log, data: (writes.append(data), append(log, data))[1])
+    journal = Journal(tmp_path / "c.jsonl", after=7)
+    journal.append_all([(f"q{number}", result_entry(reply(str(number)))) for number in range(4)])
+    journal.close()
+    assert [data.count(b"\n") for data in writes] == [1, 4], "the opening line, and all of the pack"
+    assert len(Replay([tmp_path / "c.jsonl"])) == 4
 
 
 def filled(path: Path, count: int = 3) -> bytes:
