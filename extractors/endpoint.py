@@ -154,9 +154,10 @@ def _resolve(job: ExtractionJob, settings: Settings, model: str | None) -> Endpo
             "OpenAI-compatible API; or use the embedded model with --model local-1.5b"
         )
     profile = load_profiles(settings.profiles).find(name, base_url=address)
-    if profile.bucket == "embedding":
+    if profile.bucket in ("embedding", "rerank"):
+        does = "makes embeddings" if profile.bucket == "embedding" else "orders texts"
         raise JobError(
-            f"{name} makes embeddings and extracts nothing: choose a model of another bucket (quarry model list)"
+            f"{name} {does} and extracts nothing: choose a model of another bucket (quarry model list)"
         )
     budget = _thinking_budget(job, profile, name)
     dialect = pick_dialect(job.dialect, profile)

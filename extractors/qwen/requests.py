@@ -31,6 +31,10 @@ class Purpose(StrEnum):
     """What a valid answer left empty is asked a second time."""
     ROUTE = "route"
     """The final model is asked about what the draft is not sure of, or could not put right."""
+    EMBED = "embed"
+    """Texts are made vectors of, to find the parts of a long text that matter."""
+    RERANK = "rerank"
+    """Parts of a long text are put in order by a model that reads them beside a query."""
 
 
 class Mode(StrEnum):
