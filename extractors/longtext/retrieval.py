@@ -21,11 +21,16 @@ _STEM = 6
 _B = 0.3
 """How much the length of a chunk counts against it: they are all about as long."""
 _STOP = frozenset(
-    "a an and are as at be but by e eg etc for from g he her his i if in into is it its not of on or our she such that "
-    "the their then there these they this to was we were which will with you your "
-    # Words about answers, not about texts.
-    "copied example exact format given iso list null number object otherwise string text value verbatim yyyy mm dd".split()
-)
+    {
+        "a", "an", "and", "are", "as", "at", "be", "but", "by", "e", "eg", "etc", "for", "from", "g", "he",
+        "her", "his", "i", "if", "in", "into", "is", "it", "its", "not", "of", "on", "or", "our", "she",
+        "such", "that", "the", "their", "then", "there", "these", "they", "this", "to", "was", "we", "were",
+        "which", "will", "with", "you", "your",
+        # Words about answers, not about texts.
+        "copied", "example", "exact", "format", "given", "iso", "list", "null", "number", "object",
+        "otherwise", "string", "text", "value", "verbatim", "yyyy", "mm", "dd",
+    }
+)  # fmt: skip
 _SHAPES = {
     "date": re.compile(
         r"\b(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|"
@@ -84,7 +89,7 @@ class Bm25:
 
     def scores(self, queries: Sequence[FieldQuery], passages: Sequence[str]) -> Sequence[Sequence[float]]:
         """One row of scores for each query."""
-        import bm25s
+        import bm25s  # type: ignore[import-untyped]
 
         index = bm25s.BM25(b=_B)
         tokenised = [_terms(passage) for passage in passages]
