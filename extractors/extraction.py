@@ -42,7 +42,7 @@ from schemas.evidence import Evidence
 from schemas.outcomes import Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
 
-_CALL_REASONS = {
+CALL_REASONS = {
     ErrorKind.RATE_LIMITED: Reason.UNAVAILABLE,
     ErrorKind.OVERLOADED: Reason.UNAVAILABLE,
     ErrorKind.CONNECTION: Reason.UNAVAILABLE,
@@ -167,7 +167,7 @@ class Extraction:
         self._trail.usage += reply.usage
         if isinstance(reply, CallError):
             self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
-            self._end_early(_CALL_REASONS[reply.kind], reply.message)
+            self._end_early(CALL_REASONS[reply.kind], reply.message)
         elif reply.finish_reason in ("content_filter", "refusal"):
             self._trail.note(request, reply, raw=reply.text, error="refused by the provider's filter")
             self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")

@@ -203,6 +203,12 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
     if job.long_text != "auto" or job.context_tokens is not None:
         document["long_text"] = {"how": job.long_text, "context_tokens": job.context_tokens}
+    if job.embedding_model is not None or job.rerank_model is not None:
+        document["retrieval"] = {
+            "embedding_model": job.embedding_model,
+            "embedding_dimensions": job.embedding_dimensions,
+            "rerank_model": job.rerank_model,
+        }
     if job.omit_nulls:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True

@@ -139,7 +139,9 @@ class Profiles:
         hosted = [
             row.name
             for row in self.rows
-            if row.prices and row.bucket not in ("embedding", "rerank") and any(row.name == one.rstrip("*") for one in row.match)
+            if row.prices
+            and row.bucket not in ("embedding", "rerank")
+            and any(row.name == one.rstrip("*") for one in row.match)
         ]
         return [*embedded, *sorted(hosted)]
 

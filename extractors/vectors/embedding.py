@@ -4,32 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
 from extractors.errors import OutputError
-from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.qwen.requests import CallError, ErrorKind
+from extractors.vectors.asking import Ask, HelperFailed
 from extractors.vectors.models import HelperModel
 from extractors.vectors.stored import StoredVectors, TextVector, text_hash
 from extractors.vectors.wire import Embedded, embedding_request
 
 logger = logging.getLogger(__name__)
 
-Ask = Callable[[ChatRequest], Awaitable[ChatReply | CallError]]
-"""One call through the policies, noted by who makes it."""
 _PARTED = (ErrorKind.BAD_REQUEST, ErrorKind.TOO_LONG, ErrorKind.REFUSED)
 """Errors that may be about one text of several, or about how many they are."""
 _SHORTEST = 64
 """Characters down to which a text is cut that is too long for the service all the same."""
-
-
-class NotEmbedded(Exception):
-    """A call for vectors failed for good. ``error`` says how."""
-
-    def __init__(self, error: CallError) -> None:
-        super().__init__(error.message)
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +46,7 @@ class Embedder:
         self._told = False
 
     async def vectors(self, texts: Sequence[str], ask: Ask) -> dict[str, bytes]:
-        """The vector of each text that has one: float32, little-endian. Raises ``NotEmbedded``, and what ``ask`` raises;
+        """The vector of each text that has one: float32, little-endian. Raises ``HelperFailed``, and what ``ask`` raises;
         what was embedded before that is kept."""
         wanted = {text: text_hash(text) for text in texts if text.strip()}
         mine, others = self._begin(wanted)
@@ -122,9 +113,7 @@ class Embedder:
                 future.set_result(None)
 
     async def _embed(self, texts: list[_Text], ask: Ask) -> None:
-        request = embedding_request(
-            self.model.name, [one.sent for one in texts], dimensions=self.model.sent_dimensions
-        )
+        request = embedding_request(self.model.name, [one.sent for one in texts], dimensions=self.model.sent_dimensions)
         result = await ask(request)
         if isinstance(result, CallError):
             await self._after(result, texts, ask)
@@ -140,7 +129,7 @@ class Embedder:
     async def _after(self, error: CallError, texts: list[_Text], ask: Ask) -> None:
         """What is left to do after an error: halves of the texts, or half of the one."""
         if error.kind not in _PARTED:
-            raise NotEmbedded(error)
+            raise HelperFailed(error)
         if len(texts) > 1:
             middle = len(texts) // 2
             await self._embed(texts[:middle], ask)
@@ -153,4 +142,4 @@ class Embedder:
         elif error.kind is ErrorKind.TOO_LONG and len(only.sent) > _SHORTEST:
             await self._embed([_Text(only.key, only.text, only.sent[: len(only.sent) // 2])], ask)
         else:
-            raise NotEmbedded(error)
+            raise HelperFailed(error)

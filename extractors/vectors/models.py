@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pydantic import SecretStr
 from extractors.errors import JobError
 from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
+from extractors.qwen.requests import Purpose
 from extractors.tokens import estimate_tokens, most_tokens
 
 _UNSURE = 1.2
@@ -33,6 +33,11 @@ class HelperModel:
     dimensions: int = 0
 
     @property
+    def purpose(self) -> Purpose:
+        """What it is asked for."""
+        return Purpose.EMBED if self.dimensions else Purpose.RERANK
+
+    @property
     def sent_dimensions(self) -> int | None:
         """The length that a request asks for; None where none may be asked for."""
         return self.dimensions if self.profile.sized else None
@@ -40,11 +45,6 @@ class HelperModel:
     def fitted(self, text: str) -> str:
         """The text, cut where it is longer than the model takes."""
         return cut_to(text, self.profile.max_input)
-
-    def batches(self, texts: Sequence[str]) -> list[list[str]]:
-        """The texts in groups of as many as one call takes."""
-        most = self.profile.most_texts
-        return [list(texts[at : at + most]) for at in range(0, len(texts), most)]
 
 
 @dataclass(frozen=True, slots=True)

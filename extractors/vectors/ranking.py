@@ -29,7 +29,8 @@ class EmbeddingRanker:
             data = b"".join(self._vectors.get(text, empty) for text in texts)
             rows = np.frombuffer(data, dtype="<f4").reshape(len(texts), size // 4).astype(np.float64)
             lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-            return np.divide(rows, lengths, out=np.zeros_like(rows), where=lengths > 0)
+            rows /= np.where(lengths > 0, lengths, 1.0)
+            return rows
 
         if not queries or not passages:
             return [[] for _ in queries]
@@ -78,18 +79,14 @@ class Reranked:
 
 
 class Known:
-    """Scores that were told before, by the query's text and the passage's; 0 for what was not."""
+    """Scores that were told before, by query and passage; 0 for what was not."""
 
-    def __init__(
-        self, queries: Sequence[FieldQuery], passages: Sequence[str], rows: Sequence[Sequence[float]]
-    ) -> None:
-        self._rows = {
-            query.text: dict(zip(passages, row, strict=True)) for query, row in zip(queries, rows, strict=True)
-        }
+    def __init__(self, queries: Sequence[FieldQuery], passages: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+        self._rows = {query: dict(zip(passages, row, strict=True)) for query, row in zip(queries, rows, strict=True)}
 
     def scores(self, queries: Sequence[FieldQuery], passages: Sequence[str]) -> Sequence[Sequence[float]]:
         """One row of scores for each query."""
-        known = [self._rows.get(query.text, {}) for query in queries]
+        known = [self._rows.get(query, {}) for query in queries]
         return [[row.get(passage, 0.0) for passage in passages] for row in known]
 
 

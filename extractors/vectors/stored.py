@@ -73,7 +73,9 @@ class StoredVectors:
                 pa.field("dimensions", pa.int32(), nullable=False),
                 pa.field("characters", pa.int64(), nullable=False),
                 pa.field("embedded", pa.int64(), nullable=False),
-                pa.field("vector", pa.list_(pa.field("item", pa.float32(), nullable=False), dimensions), nullable=False),
+                pa.field(
+                    "vector", pa.list_(pa.field("item", pa.float32(), nullable=False), dimensions), nullable=False
+                ),
             ]
         )
         files.make_folder(self.folder)
