@@ -59,7 +59,12 @@ class Embeddings:
         scored = [(len(wanted & set(_words(text))) / max(1, len(wanted)), at) for at, text in enumerate(texts)]
         rows = [{"index": at, "relevance_score": score} for score, at in sorted(scored, reverse=True)]
         tokens = _tokens(query) * len(texts) + sum(map(_tokens, texts))
-        told = {"object": "list", "results": rows[: body.get("top_n") or len(rows)], "model": body["model"], "id": "fake"}
+        told = {
+            "object": "list",
+            "results": rows[: body.get("top_n") or len(rows)],
+            "model": body["model"],
+            "id": "fake",
+        }
         return http(200, orjson.dumps(self._spoilt({**told, "usage": {"total_tokens": tokens}})))
 
     def reply(self, raw: bytes, *, native: bool) -> bytes:
@@ -109,7 +114,11 @@ class Embeddings:
         longest = max(map(_tokens, texts))
         if longest > _MOST_TOKENS.get(model, self.most_tokens):
             most = _MOST_TOKENS.get(model, self.most_tokens)
-            return 400, *invalid, f"<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, {most}]"
+            return (
+                400,
+                *invalid,
+                f"<400> InternalError.Algo.InvalidParameter: Range of input length should be [1, {most}]",
+            )
         if size is not None and model not in _FIXED and size not in _SIZES[model]:
             return 400, *invalid, f"dimension {size} is not supported: {sorted(_SIZES[model])}"
         return None

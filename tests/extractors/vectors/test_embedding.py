@@ -52,7 +52,7 @@ def embed(qwen: FakeQwen, out: Path, texts: list[str], **options: Any) -> dict[s
     return asyncio.run(work())
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(texts=st.lists(st.text(max_size=12), max_size=40), most_texts=st.integers(1, 25))
 def test_any_texts_in_calls_of_any_size_get_their_own_vectors_and_each_is_embedded_once(
     shared: FakeQwen, texts: list[str], most_texts: int
@@ -116,7 +116,9 @@ def test_a_text_that_the_provider_refuses_has_no_vector_and_the_others_have_thei
     qwen: FakeQwen, tmp_path: Path
 ) -> None:
     def moderation(body: dict[str, Any]) -> Fault | None:
-        return Fault.status(400, "data_inspection_failed", "Input data may contain x.") if "bad" in body["input"] else None
+        return (
+            Fault.status(400, "data_inspection_failed", "Input data may contain x.") if "bad" in body["input"] else None
+        )
 
     qwen.embeddings.trouble = moderation
     assert set(embed(qwen, tmp_path, ["good", "bad", "better"])) == {"good", "better"}
