@@ -8,6 +8,7 @@ every chunk in which such a value stands: BM25 then weighs shapes as it weighs w
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -91,6 +92,8 @@ class Bm25:
         """One row of scores for each query."""
         import bm25s  # type: ignore[import-untyped]
 
+        # It sets its own loggers to DEBUG, and a line for each record says nothing.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         index = bm25s.BM25(b=_B)
         tokenised = [_terms(passage) for passage in passages]
         index.index(tokenised, show_progress=False)
