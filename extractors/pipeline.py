@@ -194,7 +194,7 @@ def run(
 
             rankers: Callable[[concurrent.futures.Executor], Rankers] | None = None
             if answering.helpers.models:
-                rankers = partial(Rankers, recipe, answering.helpers, store.out)
+                rankers = partial(Rankers, recipe, answering.helpers, store.out, concurrency=answering.concurrency)
 
             def open_engine(taken: Amount, known: Known) -> Engine:
                 return Engine(

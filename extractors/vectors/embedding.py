@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
-from extractors.errors import OutputError
 from extractors.qwen.requests import CallError, ErrorKind
 from extractors.vectors.asking import Ask, HelperFailed
 from extractors.vectors.models import HelperModel
@@ -37,10 +36,15 @@ class Embedder:
     ``stored``. Empty texts have no vector, and neither has one that the provider refuses.
     """
 
-    def __init__(self, model: HelperModel, stored: StoredVectors, *, writer: Executor) -> None:
+    def __init__(self, model: HelperModel, stored: StoredVectors, *, writer: Executor, concurrency: int = 64) -> None:
+        """``concurrency`` is how many calls at once may be made or wait to be kept: what a kill can lose."""
         self.model = model
         self._stored = stored
         self._writer = writer
+        self._open = asyncio.Semaphore(concurrency)
+        self._keeping = asyncio.Lock()
+        self._unkept: list[TextVector] = []
+        self._trouble: Exception | None = None
         self._coming: dict[str, asyncio.Future[None]] = {}
         self._refused: set[str] = set()
         self._told = False
@@ -114,17 +118,31 @@ class Embedder:
 
     async def _embed(self, texts: list[_Text], ask: Ask) -> None:
         request = embedding_request(self.model.name, [one.sent for one in texts], dimensions=self.model.sent_dimensions)
-        result = await ask(request)
+        async with self._open:
+            result = await ask(request)
+            if isinstance(result, Embedded):
+                await self._keep(
+                    TextVector(one.key, len(one.text), len(one.sent), vector)
+                    for one, vector in zip(texts, result.vectors, strict=True)
+                )
         if isinstance(result, CallError):
             await self._after(result, texts, ask)
-            return
-        if not isinstance(result, Embedded):
-            raise OutputError("the reply to a call for vectors is none; this is a bug of Quarry's")
-        kept = [
-            TextVector(one.key, len(one.text), len(one.sent), vector)
-            for one, vector in zip(texts, result.vectors, strict=True)
-        ]
-        await asyncio.get_running_loop().run_in_executor(self._writer, self._stored.keep, kept)
+
+    async def _keep(self, vectors: Iterable[TextVector]) -> None:
+        """Have vectors on the disk. What comes while a part is being written goes into the next one together."""
+        self._unkept.extend(vectors)
+        async with self._keeping:
+            if self._trouble is not None:
+                raise self._trouble
+            if not self._unkept:
+                return
+            part, self._unkept = self._unkept, []
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._writer, self._stored.keep, part)
+            except Exception as error:
+                # Those that wait behind believe theirs to be written.
+                self._trouble = error
+                raise
 
     async def _after(self, error: CallError, texts: list[_Text], ask: Ask) -> None:
         """What is left to do after an error: halves of the texts, or half of the one."""

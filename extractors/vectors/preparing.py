@@ -31,14 +31,14 @@ _UNSURE = 1.2
 class Rankers:
     """Makes the rankers of one run's records. ``writer`` is the thread that reads and writes the output."""
 
-    def __init__(self, recipe: Recipe, helpers: Helpers, out: Path, writer: Executor) -> None:
+    def __init__(self, recipe: Recipe, helpers: Helpers, out: Path, writer: Executor, *, concurrency: int = 64) -> None:
         """Reads which vectors are kept. Raises ``OutputError``."""
         self._recipe = recipe
         self._rerank = helpers.rerank
         self._embedder: Embedder | None = None
         if (model := helpers.embedding) is not None:
             stored = StoredVectors(out, model=model.name, dimensions=model.dimensions)
-            self._embedder = Embedder(model, stored, writer=writer)
+            self._embedder = Embedder(model, stored, writer=writer, concurrency=concurrency)
 
     async def ranker(self, text: str, ask: Ask) -> Ranker | None:
         """What ranks the text's chunks; None where it is asked whole. Raises ``HelperFailed``, and what ``ask`` raises."""

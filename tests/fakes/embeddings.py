@@ -46,6 +46,8 @@ class Embeddings:
     """How often each text was embedded."""
     trouble: Callable[[Body], Fault | None] | None = None
     spoil: Callable[[Body], Body] | None = None
+    means: Callable[[str], str] = str
+    """The words that a text is embedded by: where the synonyms of a test are made one."""
 
     def rerank(self, raw: bytes) -> bytes:
         """The whole HTTP reply to one re-ranking."""
@@ -81,7 +83,7 @@ class Embeddings:
             return http(bad[0], orjson.dumps(_error(*bad[1:], native=native)))
         sizes = _SIZES[model]
         wide = sizes[0] if size is None or model in _FIXED else size
-        vectors = [vector(text, wide) for text in texts]
+        vectors = [vector(self.means(text), wide) for text in texts]
         self.texts.update(texts)
         tokens = sum(map(_tokens, texts))
         told = _native(vectors, tokens) if native else _compat(model, vectors, tokens)
