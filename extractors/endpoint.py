@@ -205,6 +205,11 @@ def _helpers(job: ExtractionJob, settings: Settings, pricing: Pricing) -> Helper
         rerank = rerank_model(name, address=at, api_key=key, profiles=profiles)
     found = Helpers(embedding, rerank)
     for one in found.models:
+        if job.max_cost is not None and not one.pricing.known:
+            raise JobError(
+                f"--max-cost cannot be held: the price of {one.name} is unknown. Add its `prices` in a profiles file "
+                "(QUARRY_PROFILES), or use --max-tokens"
+            )
         if job.max_cost is not None and one.pricing.known and one.pricing.currency != pricing.currency:
             raise JobError(
                 f"--max-cost cannot be held over two currencies: {one.name} is paid in {one.pricing.currency}, the model "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -53,6 +53,14 @@ class Embedder:
         """The vector of each text that has one: float32, little-endian. Raises ``HelperFailed``, and what ``ask`` raises;
         what was embedded before that is kept."""
         wanted = {text: text_hash(text) for text in texts if text.strip()}
+        found = await self._found(wanted, ask)
+        if any(key not in found and key not in self._refused for key in wanted.values()):
+            # A part was damaged after it was written.
+            found = await self._found(wanted, ask)
+        return {text: found[key] for text, key in wanted.items() if key in found}
+
+    async def _found(self, wanted: Mapping[str, str], ask: Ask) -> dict[str, bytes]:
+        """The vectors by the hash of their text, once those that are missing were asked for."""
         mine, others = self._begin(wanted)
         if mine:
             made = await asyncio.gather(
@@ -64,10 +72,9 @@ class Embedder:
         for future in others:
             await asyncio.shield(future)
         loop = asyncio.get_running_loop()
-        found = await loop.run_in_executor(self._writer, self._stored.load, list(wanted.values()))
-        return {text: found[key] for text, key in wanted.items() if key in found}
+        return await loop.run_in_executor(self._writer, self._stored.load, list(wanted.values()))
 
-    def _begin(self, wanted: dict[str, str]) -> tuple[list[_Text], list[asyncio.Future[None]]]:
+    def _begin(self, wanted: Mapping[str, str]) -> tuple[list[_Text], list[asyncio.Future[None]]]:
         """The texts that nobody embedded or is embedding, and what must be waited for."""
         loop = asyncio.get_running_loop()
         mine: dict[str, _Text] = {}

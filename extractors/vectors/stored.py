@@ -96,14 +96,18 @@ class StoredVectors:
         self.fold(most=_MOST_SMALL)
 
     def load(self, hashes: Iterable[str]) -> dict[str, bytes]:
-        """The vectors of those texts that are there. Raises ``OSError``."""
+        """The vectors of those texts that are there. A part that turns out to be damaged is set aside."""
         found: dict[str, bytes] = {}
         wanted: dict[Path, list[str]] = {}
         for one in hashes:
             if (path := self._place.get(one)) is not None:
                 wanted.setdefault(path, []).append(one)
         for path, inside in wanted.items():
-            vectors = self._vectors(path)
+            try:
+                vectors = self._vectors(path)
+            except (OSError, pa.ArrowException) as error:
+                self._lose(path, error)
+                continue
             found.update((one, vectors[one]) for one in inside)
         return found
 
@@ -115,7 +119,11 @@ class StoredVectors:
         rows: dict[str, TextVector] = {}
         behind: list[Path] = []
         for path in small:
-            table = files.read_table(path)
+            try:
+                table = files.read_table(path)
+            except (OSError, pa.ArrowException) as error:
+                self._lose(path, error)
+                continue
             rows.update((one.text_hash, one) for one in _rows(table) if self._place.get(one.text_hash) == path)
             behind.append(path)
             if len(rows) >= self._rows_a_part:
@@ -169,11 +177,16 @@ class StoredVectors:
             if any(one != self._dimensions for one in table.column("dimensions").unique().to_pylist()):
                 raise pa.ArrowInvalid("its vectors have another length")
         except (OSError, pa.ArrowException, KeyError) as error:
-            logger.warning("%s cannot be read (%s); its texts are embedded again", path, error)
-            files.set_aside(path, self.folder / "quarantine")
+            self._lose(path, error)
             return
         self._counts[path] = len(hashes)
         self._place.update((one, path) for one in hashes)
+
+    def _lose(self, path: Path, error: Exception) -> None:
+        logger.warning("%s cannot be read (%s); its texts are embedded again", path, error)
+        files.set_aside(path, self.folder / "quarantine")
+        self._counts.pop(path, None)
+        self._place = {one: place for one, place in self._place.items() if place != path}
 
     def _vectors(self, path: Path) -> dict[str, bytes]:
         found = self._open.get(path)

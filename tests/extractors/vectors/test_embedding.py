@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from extractors.endpoint import Settings
+from extractors.endpoint import Settings, resolve_endpoint
 from extractors.errors import BudgetReached, JobError
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind
 from extractors.vectors.asking import HelperFailed
 from extractors.vectors.models import cut_to
 from extractors.vectors.wire import Embedded, embedding_request, rerank_request
+from schemas.job import ExtractionJob
 from tests.extractors.vectors.helping import SIZE, helped
 from tests.fakes.embeddings import vector
 from tests.fakes.qwen import FakeQwen, Fault, Rules
@@ -218,18 +219,29 @@ def test_reranking_is_bounded_by_the_query_beside_every_text(qwen: FakeQwen, tmp
     assert isinstance(asyncio.run(work(57_000)), ChatReply)
 
 
-def test_a_ceiling_on_money_is_refused_where_the_price_is_not_known(qwen: FakeQwen, tmp_path: Path) -> None:
-    from extractors.budget import Budget, Budgeted
-    from extractors.qwen.prices import Pricing
+def test_a_ceiling_on_money_is_refused_where_a_price_is_not_known() -> None:
+    job = ExtractionJob.model_validate(
+        {
+            "source": "x.jsonl", "schema": "name", "out": "out", "model": "qwen-plus", "region": "intl",
+            "rerank_model": "qwen3-rerank", "max_cost": 1,
+        }
+    )  # fmt: skip
+    with pytest.raises(JobError, match="the price of qwen3-rerank is unknown"):
+        resolve_endpoint(job, Settings())
+    bounded = job.model_copy(update={"max_cost": None, "max_tokens": 100})
+    assert [one.name for one in resolve_endpoint(bounded, Settings()).helpers.models] == ["qwen3-rerank"]
 
-    with pytest.raises(JobError, match="price of this model is unknown"):
-        Budgeted(lambda request: None, Budget(Decimal(1)), pricing=Pricing())  # type: ignore[arg-type, return-value]
-    from extractors.vectors.models import rerank_model
 
-    model = rerank_model(
-        "qwen3-rerank", address="https://dashscope-intl.aliyuncs.com", api_key=SecretStr(""), profiles=None
-    )
-    assert not model.pricing.known
+def test_a_part_that_was_damaged_while_the_run_goes_on_is_embedded_again(qwen: FakeQwen, tmp_path: Path) -> None:
+    async def work() -> dict[str, bytes]:
+        async with helped(qwen, tmp_path) as one:
+            for path in one.stored.folder.glob("part-*.parquet"):
+                path.write_bytes(b"PAR1")
+            return await one.embedder.vectors(["a", "b"], one.call)
+
+    embed(qwen, tmp_path, ["a", "b"])
+    assert asyncio.run(work()) == {"a": as_sent("a"), "b": as_sent("b")}
+    assert set(qwen.embeddings.texts.values()) == {2}
 
 
 def test_a_refused_key_is_not_in_the_error(tmp_path: Path) -> None:

@@ -107,6 +107,22 @@ def test_a_part_that_was_cut_short_is_set_aside(tmp_path: Path) -> None:
     assert [one.name for one in (store.folder / "quarantine").iterdir()] == [path.name]
 
 
+def test_a_part_that_is_damaged_inside_is_set_aside_when_it_is_needed(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    store.keep([entry("a", of(1, 0, 0, 0))])
+    [path] = store.folder.glob("part-*.parquet")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(5)
+    data = bytearray(path.read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + column.total_compressed_size] = b"\xff" * column.total_compressed_size
+    path.write_bytes(data)
+    again = opened(tmp_path)
+    assert text_hash("a") in again
+    assert again.load([text_hash("a")]) == {}
+    assert text_hash("a") not in again
+    assert list(again.folder.glob("part-*.parquet")) == []
+
+
 def test_lengths_and_models_have_folders_of_their_own(tmp_path: Path) -> None:
     opened(tmp_path).keep([entry("a", of(1, 0, 0, 0))])
     assert text_hash("a") not in opened(tmp_path, dimensions=8)
