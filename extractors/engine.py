@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from extractors.documents.places import with_boxes
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import CALL_REASONS, Extraction
 from extractors.images import Pictures, load_pictures
@@ -311,6 +312,8 @@ class Engine:
             logger.exception("record %s: internal error", record.record_id)
             return internal_failure(error, self._recipe, calls), calls
         outcome = extraction.outcome
+        if outcome is not None and record.document is not None:
+            outcome = await self._loop.run_in_executor(self._decoder, with_boxes, outcome, record)
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         if helped is not None and helped.usage.calls:

@@ -103,6 +103,15 @@ def test_a_value_that_was_not_shown_is_found_in_the_whole_record_without_a_chunk
     assert (party.match, party.quote, party.chunk) == (Match.EXACT, "drawer Zebra nine", None)
 
 
+def test_evidence_in_a_long_document_has_its_page_too() -> None:
+    text = contract().replace("Governing law.", "\fGoverning law.")
+    outcome, _ = drive([WHOLE], text=text, max_attempts=1)
+
+    assert isinstance(outcome, Extracted)
+    law = next(one for one in outcome.evidence if one.path == "governing_law")
+    assert (law.page, law.chunk is not None) == (2, True)
+
+
 def test_what_stays_empty_gets_another_look_in_other_chunks() -> None:
     outcome, asked = drive([{**WHOLE, "term": None}, {"term": "three years"}, {}], max_attempts=3)
 
