@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from extractors.longtext.retrieval import FieldQuery, Ranker
+from extractors.longtext.retrieval import Bm25, FieldQuery, Ranker
 
 K = 60
 """The constant of reciprocal rank fusion, as its paper has it."""
@@ -79,15 +79,17 @@ class Reranked:
 
 
 class Known:
-    """Scores that were told before, by query and passage; 0 for what was not."""
+    """Scores that were told before, by query and passage. Where one of them is new, words say all of it."""
 
     def __init__(self, queries: Sequence[FieldQuery], passages: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+        self._passages = frozenset(passages)
         self._rows = {query: dict(zip(passages, row, strict=True)) for query, row in zip(queries, rows, strict=True)}
 
     def scores(self, queries: Sequence[FieldQuery], passages: Sequence[str]) -> Sequence[Sequence[float]]:
         """One row of scores for each query."""
-        known = [self._rows.get(query, {}) for query in queries]
-        return [[row.get(passage, 0.0) for passage in passages] for row in known]
+        if not self._passages.issuperset(passages) or any(query not in self._rows for query in queries):
+            return Bm25().scores(queries, passages)
+        return [[self._rows[query][passage] for passage in passages] for query in queries]
 
 
 def fused(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -17,6 +17,7 @@ import pytest
 
 from extractors.endpoint import Settings
 from extractors.pipeline import run
+from extractors.planning import estimate
 from extractors.retrying import retry_jobs
 from extractors.store.catalog import query
 from tests.end_to_end.test_long_texts import FILLER, HERE, answer, contract, table
@@ -141,6 +142,21 @@ def test_what_cannot_be_embedded_is_in_the_ledger_and_a_retry_asks_it_again(
     qwen.embeddings.trouble = None
     [again] = retry_jobs(out)
     assert run(again.job, settings=Settings(), source=again.source, retry=again.selection).rows == RECORDS
+
+
+def test_the_plan_says_about_what_the_vectors_cost_and_asks_nothing(
+    qwen: FakeQwen, source: Path, tmp_path: Path
+) -> None:
+    found = estimate(job_for(source, tmp_path / "plan", qwen, **HELPED), settings=Settings())
+    assert found.embedding is not None and found.embedding.cost is not None
+    assert qwen.embeddings.count == 0
+    run_things(source, tmp_path / "out", qwen, **HELPED)
+    [embed] = query(
+        tmp_path / "out",
+        "select sum(input_tokens) as tokens, sum(cost) as cost from contract_calls where purpose = 'embed'",
+    ).to_pylist()
+    assert found.embedding.tokens == pytest.approx(embed["tokens"], rel=0.25)
+    assert float(found.embedding.cost) == pytest.approx(float(embed["cost"]), rel=0.25)
 
 
 def test_kills_lose_the_calls_in_flight_and_no_more(source: Path, tmp_path: Path) -> None:

@@ -55,4 +55,11 @@ def test_what_a_reading_model_said_goes_first_and_the_rest_keep_their_order() ->
 def test_scores_that_were_told_are_those_of_their_field() -> None:
     other = FieldQuery("fee", QUERY.text)
     known = Known([QUERY, other], ["a", "b"], [[1.0, 2.0], [3.0, 4.0]])
-    assert known.scores([other, QUERY], ["b", "a", "c"]) == [[4.0, 3.0, 0.0], [2.0, 1.0, 0.0]]
+    assert known.scores([other, QUERY], ["b", "a"]) == [[4.0, 3.0], [2.0, 1.0]]
+
+
+def test_of_what_was_not_told_words_say_all() -> None:
+    known = Known([QUERY], ["a"], [[1.0]])
+    passages = ["it costs ten", "a", "b"]
+    assert known.scores([QUERY], passages) == Bm25().scores([QUERY], passages)
+    assert known.scores([QUERY], passages)[0][0] > 0
