@@ -92,6 +92,10 @@ class Judge:
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
 
+    def focus(self, focus: Focus) -> None:
+        """From here on parts of the record are shown, and evidence is first searched in them."""
+        self._long = LongGrounding(self._record.text, focus)
+
     def reply(self, text: str, finish_reason: str) -> Verdict | Answer:
         """A whole answer as it came; an ``Answer`` without JSON where none could be read."""
         try:

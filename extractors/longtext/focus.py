@@ -24,6 +24,8 @@ _HEAD = 240
 _LOOK = 0.5
 """Tokens of a look, as a share of what is shown first: most of what stays empty is not in the record."""
 _LEAST_LOOK = 240
+_LEAST = 128
+"""Tokens of a focus that was narrowed, at least."""
 _LABEL = 10
 """Tokens of the line over a run of chunks, and of the break before it, about."""
 _BM25 = Bm25()
@@ -42,7 +44,7 @@ class Shown:
 class Focus:
     """The chunks of one record that is longer than a call may show. ``budget`` is in tokens."""
 
-    __slots__ = ("_budget", "_chunks", "_queries", "_rows", "_seen", "_starts", "_text", "looks")
+    __slots__ = ("_chunks", "_queries", "_rows", "_seen", "_starts", "_text", "budget", "looks")
 
     def __init__(
         self,
@@ -57,7 +59,7 @@ class Focus:
         self._text = text
         self._chunks = cut(text, tokens=tokens)
         self._starts = [chunk.start for chunk in self._chunks]
-        self._budget = budget
+        self.budget = budget
         self._queries: tuple[FieldQuery, ...] = field_queries(schema, instructions=instructions)
         self._rows = ranker.scores(self._queries, [chunk.of(text) for chunk in self._chunks])
         self._seen: set[int] = set()
@@ -77,7 +79,7 @@ class Focus:
         return self._chosen(
             self._rows_of(paths),
             without=self._seen,
-            most=min(self._budget, max(_LEAST_LOOK, int(self._budget * _LOOK))),
+            most=min(self.budget, max(_LEAST_LOOK, int(self.budget * _LOOK))),
         )
 
     def about(self, paths: Sequence[str], places: Iterable[int]) -> Shown:
@@ -99,7 +101,7 @@ class Focus:
         chunks = chosen(
             self._chunks,
             rows,
-            most_tokens=most or self._budget,
+            most_tokens=most or self.budget,
             without=frozenset(without),
             always=always,
             label=_LABEL,
@@ -139,8 +141,17 @@ class Focus:
 def focus_of(recipe: Recipe, text: str, *, ranker: Ranker | None = None) -> Focus | None:
     """The focus on a text, None where it is asked whole."""
     budget = budget_of(recipe, text)
-    if budget is None:
-        return None
+    return None if budget is None else _focused(recipe, text, budget, ranker)
+
+
+def narrowed(recipe: Recipe, text: str, before: Focus | None, *, ranker: Ranker | None = None) -> Focus | None:
+    """A focus on a third of what the model did not take: the whole text, or what was shown ``before``. None where too
+    little would be left, or the text is only ever asked whole."""
+    budget = (estimate_tokens(text) if before is None else before.budget) // 3
+    return None if recipe.long_text == "whole" or budget < _LEAST else _focused(recipe, text, budget, ranker)
+
+
+def _focused(recipe: Recipe, text: str, budget: int, ranker: Ranker | None) -> Focus:
     return Focus(
         recipe.schema,
         text,
