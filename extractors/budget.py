@@ -18,6 +18,7 @@ import asyncio
 import logging
 import unicodedata
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -164,11 +165,19 @@ class Budgeted:
     a small ceiling is not blocked by calls that have not begun. A call that waits here for room does hold a
     slot, but it waits only for calls that are through the limiter already, so it cannot wait for ever.
 
-    ``least_output``: see ``worst_case``.
+    ``least_output``: see ``worst_case``; ``bound`` takes its place, where a call is counted in another way.
     Raises ``JobError`` at once for a ceiling on money where the price is unknown.
     """
 
-    def __init__(self, call: Call, budget: Budget, *, pricing: Pricing, least_output: int = 0) -> None:
+    def __init__(
+        self,
+        call: Call,
+        budget: Budget,
+        *,
+        pricing: Pricing,
+        least_output: int = 0,
+        bound: Callable[[ChatRequest], Amount] | None = None,
+    ) -> None:
         if budget.max_cost is not None and not pricing.known:
             raise JobError(
                 "--max-cost cannot be held: the price of this model is unknown. Add its `prices` in a profiles file "
@@ -178,10 +187,14 @@ class Budgeted:
         self._budget = budget
         self._pricing = pricing
         self._least_output = least_output
+        self._bound = bound
 
     async def __call__(self, request: ChatRequest) -> ChatReply | CallError:
         """Reserve, ask, settle."""
-        worst = worst_case(request, self._pricing, least_output=self._least_output)
+        if self._bound is not None:
+            worst = self._bound(request)
+        else:
+            worst = worst_case(request, self._pricing, least_output=self._least_output)
         await self._budget.reserve(worst)
         real = worst
         try:

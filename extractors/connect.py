@@ -33,9 +33,11 @@ from extractors.endpoint import Endpoint
 from extractors.fallback import ModeFallback
 from extractors.limits import Limited, Permit
 from extractors.qwen.profiles import is_loopback
-from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind, Purpose
 from extractors.qwen.transport import HttpTransport
 from extractors.retry import Retrying
+from extractors.vectors.models import HelperModel
+from extractors.vectors.wire import EMBEDDINGS, RERANKS, Checked, embedding_bound, rerank_bound
 from extractors.warmup import WarmUp, worth_waiting_for
 from schemas.job import ExtractionJob
 
@@ -70,19 +72,48 @@ async def connect(
     call = await _connect_one(
         job, endpoint, address, stack, stopping, budget, on_limits=on_limits, permit=permit, traced=traced
     )
+    helpers = {
+        helper.purpose: await _connect_helper(job, helper, stack, stopping, budget, permit, endpoint.concurrency)
+        for helper in endpoint.helpers.models
+    }
+    call = await _with_final(
+        job, endpoint, call, final_address, stack, stopping, budget, permit=permit, traced=final_traced
+    )
+    if not helpers:
+        return call
+
+    async def helped(request: ChatRequest) -> ChatReply | CallError:
+        return await helpers.get(request.purpose, call)(request)
+
+    return helped
+
+
+async def _with_final(
+    job: ExtractionJob,
+    endpoint: Endpoint,
+    call: Call,
+    address: str,
+    stack: AsyncExitStack,
+    stopping: asyncio.Event,
+    budget: Budget | None,
+    *,
+    permit: Permit | None,
+    traced: Callable[[Call], Call] | None,
+) -> Call:
+    """``call``, with the final model's beside it where there is one."""
     final = endpoint.final
     if final is None or final.model == endpoint.model:
         return call
     other = await _connect_one(
         job,
         final,
-        final_address,
+        address,
         stack,
         stopping,
         budget,
         on_limits=lambda stats: None,
         permit=permit,
-        traced=final_traced,
+        traced=traced,
     )
 
     async def asked(request: ChatRequest) -> ChatReply | CallError:
@@ -144,6 +175,50 @@ async def _connect_one(
         call = WarmUp(call, profile=endpoint.profile, sleep=sleep)
     call = KeyAdvice(call, address, endpoint.api_key)
     return call if traced is None else traced(call)
+
+
+async def _connect_helper(
+    job: ExtractionJob,
+    helper: HelperModel,
+    stack: AsyncExitStack,
+    stopping: asyncio.Event,
+    budget: Budget | None,
+    permit: Permit | None,
+    concurrency: int,
+) -> Call:
+    """The policies around a model that embeds or re-ranks: those of any other that say something about it."""
+    ranks = helper.purpose is Purpose.RERANK
+    transport = await stack.enter_async_context(
+        HttpTransport(
+            helper.address,
+            api_key=helper.api_key,
+            pricing=helper.pricing,
+            profile=helper.profile,
+            dialect=RERANKS if ranks else EMBEDDINGS,
+            stream="never",
+            timeout=job.timeout,
+            connections=concurrency,
+        )
+    )
+    call: Call = Checked(transport, dimensions=helper.dimensions or None)
+    if budget is not None:
+        bound = partial(rerank_bound if ranks else embedding_bound, helper.pricing)
+        call = Budgeted(call, budget, pricing=helper.pricing, bound=bound)
+    sleep = partial(_sleep, stopping)
+    limited = Limited(
+        Gate(call, stopping),
+        concurrency=concurrency,
+        rpm=job.rpm,
+        tpm=job.tpm,
+        ramp=0.0 if is_loopback(helper.address) or job.rpm else RAMP_SECONDS,
+        account=ACCOUNTS.at(helper.address, helper.api_key, helper.name, now=time.monotonic()),
+        permit=permit,
+        sleep=sleep,
+        stopped=stopping.is_set,
+    )
+    stack.callback(limited.close)
+    retrying = Retrying(limited, attempts=job.transport_attempts, total_seconds=job.transport_seconds, sleep=sleep)
+    return KeyAdvice(retrying, helper.address, helper.api_key)
 
 
 class Gate:

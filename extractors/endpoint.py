@@ -24,6 +24,7 @@ from extractors.qwen.requests import Mode
 from extractors.qwen.vocabulary import GgufTokens
 from extractors.recipe import ModelPolicy
 from extractors.sources import has_pictures
+from extractors.vectors.models import Helpers, embedding_model, rerank_model
 from schemas.job import ExtractionJob
 
 DEFAULT_MODEL = "local-1.5b"
@@ -108,6 +109,8 @@ class Endpoint:
     """What the model was seen to refuse."""
     final: Endpoint | None = None
     """A stronger model, at an address of its own, for what this one is not sure of."""
+    helpers: Helpers = field(default_factory=Helpers)
+    """Models that help to find what matters in long records."""
 
     def serve(self, *, progress: Callable[[str, int, int], None] | None = None) -> AbstractContextManager[str]:
         """The base URL for as long as it is needed; starts and stops the embedded server where there is one."""
@@ -125,6 +128,8 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
     profile rules out.
     """
     endpoint = _resolve(job, settings, model)
+    if job.embedding_model is not None or job.rerank_model is not None:
+        endpoint = replace(endpoint, helpers=_helpers(job, settings, endpoint.pricing))
     if model is not None or (job.final is None and not job.high_accuracy):
         return endpoint
     usual = DEFAULT_MODEL if endpoint.embedded is not None else FINAL_MODEL
@@ -155,10 +160,9 @@ def _resolve(job: ExtractionJob, settings: Settings, model: str | None) -> Endpo
             "OpenAI-compatible API; or use the embedded model with --model local-1.5b"
         )
     profile = load_profiles(settings.profiles).find(name, base_url=address)
-    if profile.bucket == "embedding":
-        raise JobError(
-            f"{name} makes embeddings and extracts nothing: choose a model of another bucket (quarry model list)"
-        )
+    if profile.bucket in ("embedding", "rerank"):
+        does = "makes embeddings" if profile.bucket == "embedding" else "orders texts"
+        raise JobError(f"{name} {does} and extracts nothing: choose a model of another bucket (quarry model list)")
     budget = _thinking_budget(job, profile, name)
     dialect = pick_dialect(job.dialect, profile)
     modes = _modes(job, profile, dialect, thinking=budget is not None)
@@ -186,6 +190,32 @@ def _resolve(job: ExtractionJob, settings: Settings, model: str | None) -> Endpo
         modes=modes,
         learned=Learned(settings.learned),
     )
+
+
+def _helpers(job: ExtractionJob, settings: Settings, pricing: Pricing) -> Helpers:
+    """The models that the job names for long records. Raises ``JobError`` for one that cannot be used."""
+    own = QwenCredentials(base_url=job.base_url, region=job.region, workspace=job.workspace)
+    at = _address(own, settings.credentials) or settings.dashscope_url
+    key, profiles = settings.api_key, settings.profiles
+    embedding = rerank = None
+    if (name := job.embedding_model) is not None:
+        size = job.embedding_dimensions
+        embedding = embedding_model(name, dimensions=size, address=at, api_key=key, profiles=profiles)
+    if (name := job.rerank_model) is not None:
+        rerank = rerank_model(name, address=at, api_key=key, profiles=profiles)
+    found = Helpers(embedding, rerank)
+    for one in found.models:
+        if job.max_cost is not None and not one.pricing.known:
+            raise JobError(
+                f"--max-cost cannot be held: the price of {one.name} is unknown. Add its `prices` in a profiles file "
+                "(QUARRY_PROFILES), or use --max-tokens"
+            )
+        if job.max_cost is not None and one.pricing.known and one.pricing.currency != pricing.currency:
+            raise JobError(
+                f"--max-cost cannot be held over two currencies: {one.name} is paid in {one.pricing.currency}, the model "
+                f"that answers in {pricing.currency}; use --max-tokens"
+            )
+    return found
 
 
 def _image_limits(job: ExtractionJob, profile: Profile, name: str, settings: Settings) -> ImageLimits | None:

@@ -28,11 +28,12 @@ from extractors.errors import (
     QuarryError,
     ServerUnreachable,
 )
-from extractors.extraction import Extraction
+from extractors.extraction import CALL_REASONS, Extraction
 from extractors.images import Pictures, load_pictures
+from extractors.longtext.retrieval import Ranker
 from extractors.packer import Packer, Question, share_key
 from extractors.packing import whole_calls, with_packs
-from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind, Purpose
 from extractors.recipe import Recipe
 from extractors.report import Progress
 from extractors.routing_report import Routed
@@ -44,8 +45,11 @@ from extractors.telemetry.ids import RECORD
 from extractors.telemetry.observer import Observer
 from extractors.tools.requests import ToolRequest, ToolResult, entry_tool, tool_entry, tool_record
 from extractors.tools.running import ToolRunner
+from extractors.vectors.asking import HelperCalls, HelperFailed
+from extractors.vectors.preparing import Rankers
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted, Failed, Outcome, Reason
+from schemas.records import Record
 from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
@@ -124,6 +128,7 @@ class Engine:
         final_dialect: str | None = None,
         observer: Observer | None = None,
         ceilings: tuple[Decimal | None, int | None] = (None, None),
+        rankers: Callable[[concurrent.futures.Executor], Rankers] | None = None,
     ) -> None:
         """``ceilings``: money and tokens that its chunks may take, wherever they are answered."""
         self.recipe = self._recipe = recipe
@@ -146,6 +151,8 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="quarry-engine", daemon=True)
         self._writer = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="quarry-store")
+        # What ranks the chunks of long records beside their words; it reads and writes the output in the writer's thread.
+        self._rankers = None if rankers is None else rankers(self._writer)
         # A picture is in memory from before its record is asked until that has its outcome.
         self._pictures = asyncio.Semaphore(pictures_at_once)
         self._decoder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="quarry-pictures")
@@ -336,10 +343,23 @@ class Engine:
     ) -> tuple[Outcome, list[CallRecord]]:
         record = group.records[0]
         calls: list[CallRecord] = []
+        helped: HelperCalls | None = None
+        ranker: Ranker | None = None
         request: ChatRequest | None = None
         try:
             await self._turn()
-            extraction = Extraction(self._recipe, record, pictures)
+            if self._rankers is not None and record.problem is None:
+                helped = self._helping(record, journal, work)
+                try:
+                    ranker = await self._rankers.ranker(record.text, helped)
+                except HelperFailed as failed:
+                    why = f"its chunks could not be ranked: {failed.error.message}"
+                    reason = CALL_REASONS[failed.error.kind]
+                    return Failed(reason, why, model=self._recipe.policy.name, usage=helped.usage), helped.calls
+                finally:
+                    work.replayed += helped.replayed
+                    calls.extend(helped.calls)
+            extraction = Extraction(self._recipe, record, pictures, ranker=ranker)
             while (asked := extraction.next_request()) is not None:
                 if isinstance(asked, ToolRequest):
                     found, row = await self._look_up(asked, record.record_id, journal, work)
@@ -390,6 +410,8 @@ class Engine:
             outcome = await self._loop.run_in_executor(self._decoder, with_boxes, outcome, record)
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
+        if helped is not None and helped.usage.calls:
+            outcome = replace(outcome, usage=outcome.usage + helped.usage)
         return outcome, calls
 
     async def _look_up(
@@ -422,6 +444,26 @@ class Engine:
         journal.append(digest, tool_entry(result))
         self.progress.looked_up += 1
         return result, tool_record(record_id, digest, request, result)
+
+    def _helping(self, record: Record, journal: ChunkJournal, work: _ChunkWork) -> HelperCalls:
+        """The calls that help to rank a record's chunks."""
+
+        def told(name: str, request: ChatRequest, result: ChatReply | CallError) -> list[CallRecord]:
+            dialect = "reranks" if request.purpose is Purpose.RERANK else "embeddings"
+            return call_records(record.record_id, record.fingerprint, name, request, result, dialect)
+
+        async def ask(request: ChatRequest) -> ChatReply | CallError:
+            try:
+                result = await self._ask(request)
+            except Undone as undone:
+                if undone.tries:
+                    last = replace(undone.tries[-1], earlier=undone.tries[:-1])
+                    work.calls.extend(told(request.digest(), request, last))
+                raise
+            self._count(result)
+            return result
+
+        return HelperCalls(record.fingerprint, ask=ask, replay=self._replay.get, journal=journal.append, tell=told)
 
     def _dialect_of(self, request: ChatRequest) -> str:
         return self._dialect if request.model == self._recipe.policy.name else self._final_dialect

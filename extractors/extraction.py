@@ -45,7 +45,7 @@ from schemas.evidence import Evidence
 from schemas.outcomes import Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
 
-_CALL_REASONS = {
+CALL_REASONS = {
     ErrorKind.RATE_LIMITED: Reason.UNAVAILABLE,
     ErrorKind.OVERLOADED: Reason.UNAVAILABLE,
     ErrorKind.CONNECTION: Reason.UNAVAILABLE,
@@ -187,7 +187,7 @@ class Extraction:
             self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
             if reply.kind is ErrorKind.TOO_LONG and self._show_less(request):
                 return
-            self._end_early(_CALL_REASONS[reply.kind], reply.message)
+            self._end_early(CALL_REASONS[reply.kind], reply.message)
         elif reply.finish_reason in ("content_filter", "refusal"):
             self._trail.note(request, reply, raw=reply.text, error="refused by the provider's filter")
             self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")
@@ -218,7 +218,7 @@ class Extraction:
             self._trail.usage += reply.usage
             if isinstance(reply, CallError):
                 self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
-                self._fail(_CALL_REASONS[reply.kind], reply.message)
+                self._fail(CALL_REASONS[reply.kind], reply.message)
                 return
             called = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
             self._trail.note(request, reply, raw=called or reply.text, error=None)

@@ -43,6 +43,7 @@ from extractors.store.objects import use_endpoint
 from extractors.store.plan import Chunk, Plan, PlanCounts, RetrySelection
 from extractors.store.store import Store
 from extractors.telemetry.observer import Observer
+from extractors.vectors.preparing import Rankers
 from schemas.arrow import SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.loading import load_schema
@@ -203,6 +204,10 @@ def run(
                 tally.watch_limits(stats)
                 observer.limited_by(stats)
 
+            rankers: Callable[[concurrent.futures.Executor], Rankers] | None = None
+            if answering.helpers.models:
+                rankers = partial(Rankers, recipe, answering.helpers, store.out, concurrency=answering.concurrency)
+
             def open_engine(taken: Amount, known: Known) -> Engine:
                 left = _less(job, taken)
                 return Engine(
@@ -228,6 +233,7 @@ def run(
                     alive=liveness(address),
                     pictures_at_once=min(answering.concurrency, 64),
                     observer=observer,
+                    rankers=rankers,
                 )
 
             def conducted(engine: Engine, chunks: Iterator[Chunk]) -> Iterable[ChunkDone]:

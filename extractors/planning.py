@@ -24,6 +24,7 @@ from extractors.store.objects import use_endpoint
 from extractors.store.plan import Plan, PlanCounts
 from extractors.store.store import read_keys_of
 from extractors.tokens import estimate_tokens
+from extractors.vectors.models import HelperModel
 from schemas.job import ExtractionJob
 from schemas.usage import Usage
 
@@ -44,6 +45,8 @@ class Context:
     record_tokens: int
     shown_tokens: int
     focused: int
+    focused_tokens: int = 0
+    """Tokens of the focused texts as they are."""
 
     @property
     def share(self) -> float:
@@ -75,6 +78,35 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """What the chunks of the long texts cost to embed, where none of their vectors is kept yet."""
+
+    model: str
+    tokens: int
+    cost: Decimal | None
+    currency: str
+
+    @classmethod
+    def of(cls, model: HelperModel, context: Context) -> Embedding:
+        """As many tokens as the texts have; the queries hardly count."""
+        cost = model.pricing.cost(Usage(1, context.focused_tokens))
+        return cls(model.name, context.focused_tokens, cost, model.pricing.currency)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values; cost as a string."""
+        cost = None if self.cost is None else format(self.cost, "f")
+        return {"model": self.model, "tokens": self.tokens, "cost": cost, "currency": self.currency}
+
+    def line(self) -> str:
+        """For people."""
+        price = "price unknown" if self.cost is None else f"about {self.cost:.4f} {self.currency} besides"
+        return (
+            f"embeddings: about {self.tokens:,} tokens of long texts for {self.model}, less what is kept already and with "
+            f"re-ranking not counted, {price}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """Counts, which are exact, and tokens and cost, which are not: they come from a sample of texts and
     from the output tokens of earlier calls of the recipe, or from the schema where there were none."""
@@ -92,6 +124,7 @@ class Estimate:
     """How much of the records' texts is sent."""
     final: str | None = None
     """The model that is asked about doubtful fields. How many there will be is not known."""
+    embedding: Embedding | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; cost as a string."""
@@ -113,6 +146,7 @@ class Estimate:
             "output_tokens_from": self.output_tokens_from,
             "final": self.final,
             "context": self.context.as_dict(),
+            "embedding": None if self.embedding is None else self.embedding.as_dict(),
         }
 
     def lines(self) -> list[str]:
@@ -127,6 +161,7 @@ class Estimate:
             f"(output from {self.output_tokens_from}; corrections{' and the final model' if self.final else ''} "
             f"not counted), {price}",
             *self.context.lines(),
+            *(() if self.embedding is None else (self.embedding.line(),)),
             f"recipe {self.recipe}",
         ] + ([f"{counts.duplicate_ids:,} records share their id with an earlier one"] if counts.duplicate_ids else [])
 
@@ -163,7 +198,9 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         usage += Usage(2 * to_ask, 2 * asks * to_ask, 2 * says * to_ask)
         looked = pricing.cost(Usage(1, asks, says))
         one = None if one is None or looked is None else one + 2 * looked
+    helper = endpoint.helpers.embedding
     return Estimate(
+        embedding=None if helper is None else Embedding.of(helper, context),
         recipe=recipe.id[:8],
         model=endpoint.model,
         counts=counts,
@@ -181,14 +218,15 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
 
 def _context(recipe: Recipe, texts: Sequence[str], to_ask: int) -> Context:
     """What ``to_ask`` texts of which these are a sample send."""
-    whole, shown, focused = 0, 0, 0
+    whole, shown, focused, long = 0, 0, 0, 0
     for text in texts:
         tokens, budget = estimate_tokens(text), budget_of(recipe, text)
         whole += tokens
         shown += tokens if budget is None else min(tokens, budget)
         focused += budget is not None
+        long += 0 if budget is None else tokens
     scale = to_ask / len(texts) if texts else 0.0
-    return Context(round(whole * scale), round(shown * scale), round(focused * scale))
+    return Context(round(whole * scale), round(shown * scale), round(focused * scale), round(long * scale))
 
 
 def _asking_tokens(recipe: Recipe) -> int:

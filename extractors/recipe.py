@@ -241,6 +241,12 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
                 "model is held to by a grammar made of each record's own text: leave records_per_call out"
             )
         document["records_per_call"] = {"most": job.records_per_call, "prompt": texts.pack}
+    if job.embedding_model is not None or job.rerank_model is not None:
+        document["retrieval"] = {
+            "embedding_model": job.embedding_model,
+            "embedding_dimensions": job.embedding_dimensions,
+            "rerank_model": job.rerank_model,
+        }
     if job.omit_nulls:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True

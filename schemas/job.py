@@ -225,6 +225,19 @@ class ExtractionJob(BaseModel):
         description="Tokens of a record's text that one call shows at most; part of the recipe where it is given. "
         "Default: what the model takes, but of a longer record no more than 32,768.",
     )
+    embedding_model: str | None = Field(
+        default=None,
+        description="A model whose vectors help to find the chunks of a long record that matter, such as text-embedding-v4; "
+        "part of the recipe. Default: they are found by their words alone.",
+    )
+    embedding_dimensions: int | None = Field(
+        default=None, ge=1, le=65_536, description="Length of the vectors. Default: the embedding model's usual one."
+    )
+    rerank_model: str | None = Field(
+        default=None,
+        description="A model that orders the best chunks once more, such as qwen3-rerank: a call for each field of each long "
+        "record; part of the recipe.",
+    )
     omit_nulls: bool = Field(
         default=False,
         description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",
@@ -328,6 +341,21 @@ class ExtractionJob(BaseModel):
                 "several `records_per_call` share their examples, and `similar` ones are chosen for one record: give "
                 "`examples_choice` fixed"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _helpers_are_clear(self) -> ExtractionJob:
+        if self.embedding_dimensions is not None and self.embedding_model is None:
+            raise ValueError("`embedding_dimensions` needs an `embedding_model`")
+        if self.embedding_model is None and self.rerank_model is None:
+            return self
+        named = "embedding_model" if self.embedding_model is not None else "rerank_model"
+        if self.long_text == "whole":
+            raise ValueError(f"`{named}` finds chunks of long records, and `long_text = whole` shows none")
+        if self.lane != "live":
+            raise ValueError(f"`{named}` works in the live lane only: leave `lane` out, or `{named}`")
+        if self.runner == "dask":
+            raise ValueError(f"`{named}` works on one machine only: leave `runner` out, or `{named}`")
         return self
 
     @classmethod

@@ -21,6 +21,8 @@ class Route(StrEnum):
     RESPONSES = "/responses"
     TEXT = "/services/aigc/text-generation/generation"
     MULTIMODAL = "/services/aigc/multimodal-generation/generation"
+    EMBEDDINGS = "/embeddings"
+    RERANKS = "/reranks"
 
     @property
     def native(self) -> bool:
@@ -29,6 +31,8 @@ class Route(StrEnum):
 
 
 _COMPATIBLE = "/compatible-mode/v1"
+_RERANKING = "/compatible-api/v1"
+"""Where the hosted service has ``RERANKS``, and nothing else."""
 _NATIVE = "/api/v1"
 _ROOTS = frozenset(
     {
@@ -36,6 +40,7 @@ _ROOTS = frozenset(
         "/api",
         "/compatible-mode",
         _COMPATIBLE,
+        _RERANKING,
         _NATIVE,
         "/apps/anthropic",
         "/api/v2/apps/protocols/compatible-mode/v1",
@@ -82,9 +87,13 @@ def endpoint_url(base_url: str, route: Route) -> str:
     path = parts.path.rstrip("/")
     named = next((known for known in Route if path.endswith(known)), None)
     root = path.removesuffix(named) if named else path
+    if root.endswith(_RERANKING):
+        root = root.removesuffix(_RERANKING) + _COMPATIBLE
     hosted = (parts.hostname or "").endswith(".aliyuncs.com")
     if named is None or named.native is not route.native:
         root = _native_root(root, hosted=hosted) if route.native else _compatible_root(root, named, hosted=hosted)
+    if route is Route.RERANKS and root.endswith(_COMPATIBLE):
+        root = root.removesuffix(_COMPATIBLE) + _RERANKING
     return urlunsplit((parts.scheme, parts.netloc, root + route, parts.query, ""))
 
 

@@ -62,7 +62,7 @@ class Profile(BaseModel):
     """Whether the Batch API takes the model."""
     batch_price: Decimal = Field(default=Decimal("0.5"), ge=0, le=1)
     """The share of the live price that a batch costs."""
-    bucket: Literal["fast", "balanced", "max", "vision", "embedding", "long", "other"] = "other"
+    bucket: Literal["fast", "balanced", "max", "vision", "embedding", "rerank", "long", "other"] = "other"
     dialects: tuple[Literal["chat", "responses", "dashscope"], ...] = Field(default=("chat",), min_length=1)
     """Wire formats that the model answers in, best first."""
     cache: Literal["none", "implicit", "explicit"] = "none"
@@ -71,6 +71,14 @@ class Profile(BaseModel):
     """Whether the model thinks only in streamed replies."""
     thinking_modes: tuple[Mode, ...] = (Mode.PROMPTED,)
     """The structured-output modes that may be used while it thinks."""
+    most_texts: int = Field(default=1, ge=1)
+    """Texts in one call for embeddings, or beside the query of one for re-ranking."""
+    most_call: int = Field(default=0, ge=0)
+    """Tokens of one such call; 0: no limit beyond those of each text."""
+    dimensions: tuple[int, ...] = ()
+    """Lengths of an embedding model's vectors, the usual one first."""
+    sized: bool = False
+    """Whether the length may be asked for."""
     vision: bool = False
     max_images: int = Field(default=0, ge=0)
     max_image_bytes: int = Field(default=10_000_000, ge=1)
@@ -131,9 +139,22 @@ class Profiles:
         hosted = [
             row.name
             for row in self.rows
-            if row.prices and row.bucket != "embedding" and any(row.name == one.rstrip("*") for one in row.match)
+            if row.prices
+            and row.bucket not in ("embedding", "rerank")
+            and any(row.name == one.rstrip("*") for one in row.match)
         ]
         return [*embedded, *sorted(hosted)]
+
+    def helper(self, name: str, bucket: str) -> Profile | None:
+        """The row of a model that embeds or re-ranks, at whatever address: its limits are its own. None: not known."""
+        plain = name.strip().lower().rsplit("/", 1)[-1]
+        found = [
+            (row.name in self._own, len(pattern), row)
+            for row in self.rows
+            for pattern in row.match
+            if row.bucket == bucket and pattern != "*" and fnmatchcase(plain, pattern.lower())
+        ]
+        return max(found, key=lambda one: one[:2])[2] if found else None
 
     def find(self, name: str, *, base_url: str | None = None) -> Profile:
         """The row for a model's name, however spelt (``Qwen/Qwen3-32B``, ``qwen-plus-2025-12-01``).

@@ -33,6 +33,10 @@ class Purpose(StrEnum):
     """The final model is asked about what the draft is not sure of, or could not put right."""
     LOOKUP = "lookup"
     """Before the first answer: which look-ups the model wants."""
+    EMBED = "embed"
+    """Texts are made vectors of, to find the parts of a long text that matter."""
+    RERANK = "rerank"
+    """Parts of a long text are put in order by a model that reads them beside a query."""
 
 
 class Mode(StrEnum):

@@ -62,7 +62,7 @@ def list_models(json: Annotated[bool, _JSON] = False) -> None:
         mark = "*" if one["default"] else " "
         place = one["here"] or f"not here: quarry model pull {one['name']}"
         terminal.say(f"{mark} {one['name']}  {int(str(one['bytes'])) / 1024**2:,.0f} MiB  {one['licence']}  {place}")
-    order = ("fast", "balanced", "max", "vision", "long", "embedding", "other")
+    order = ("fast", "balanced", "max", "vision", "long", "embedding", "rerank", "other")
     rows.sort(key=lambda row: order.index(row.bucket))
     terminal.table(
         terminal.talk(),

@@ -1,6 +1,6 @@
 """A Qwen-like service on loopback: a real HTTP server that answers, fails and misbehaves on demand.
 
-It speaks chat, Responses and both native dialects, whole and streamed, files and embeddings. An answer
+It speaks chat, Responses and both native dialects, whole and streamed, files, embeddings and re-ranking. An answer
 function gets every question in chat's words (``asked.Asked``), whatever dialect it came in.
 
 ::
@@ -36,6 +36,7 @@ from tests.fakes.batches import Batches
 from tests.fakes.cache import PromptCache
 from tests.fakes.canned import Canned
 from tests.fakes.connection import Connection
+from tests.fakes.embeddings import Embeddings
 from tests.fakes.faults import FAULTS, Answer, Fault, Faults
 from tests.fakes.files import Files
 from tests.fakes.limits import Limits
@@ -110,7 +111,7 @@ class FakeQwen:
 
     @property
     def dialects(self) -> Counter[str]:
-        """How many requests came in each dialect (and for ``embeddings`` and ``files``)."""
+        """How many requests came in each dialect (and for ``embeddings``, ``reranks`` and ``files``)."""
         return Counter(self._state.dialects)
 
     @property
@@ -127,6 +128,11 @@ class FakeQwen:
     def errors(self) -> list[str]:
         """What went wrong inside the answer function."""
         return list(self._state.errors)
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """What was embedded and re-ranked, and what shall go wrong with it."""
+        return self._state.embeddings
 
     @property
     def files(self) -> Files:

@@ -76,7 +76,8 @@ class Service:
                     if path.endswith(ending):
                         return self._generate(dialect, path, headers, raw)
             page = self._page(method, unquote(path), parse_qs(query), headers, raw)
-            return Plan([(0.0, page)]) if page is not None else Plan([], "close")
+            wait = self.latency if path.endswith((*_EMBEDDINGS, "/reranks")) else 0.0
+            return Plan([(wait, page)]) if page is not None else Plan([], "close")
         except Exception as error:  # noqa: BLE001
             # A broken answer function must fail the test that wrote it, not hang it.
             self.errors.append(repr(error))
@@ -149,6 +150,9 @@ class Service:
         if method == "POST" and path.endswith(_EMBEDDINGS):
             self.dialects["embeddings"] += 1
             return self.embeddings.reply(raw, native=path.endswith(_EMBEDDINGS[1]))
+        if method == "POST" and path.endswith("/reranks"):
+            self.dialects["reranks"] += 1
+            return self.embeddings.rerank(raw)
         if "/files" in path:
             self.dialects["files"] += 1
             return self.files.reply(method, path, query, headers, raw)

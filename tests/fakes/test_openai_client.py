@@ -124,6 +124,11 @@ def test_more_than_ten_texts_are_refused(client: openai.OpenAI) -> None:
         client.embeddings.create(model="text-embedding-v4", input=["x"] * 11)
 
 
+def test_a_text_over_the_limit_is_refused_by_its_length(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="Range of input length"):
+        client.embeddings.create(model="text-embedding-v4", input=["x" * 40_000])
+
+
 def test_files_are_kept_listed_read_and_deleted(client: openai.OpenAI) -> None:
     data = b'{"custom_id":"1"}\r\n\r\n--\xff\x00'
     made = client.files.create(file=("lines.jsonl", data), purpose="batch")

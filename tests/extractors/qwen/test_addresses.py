@@ -12,6 +12,8 @@ ENDPOINTS = {
     Route.RESPONSES: "/compatible-mode/v1/responses",
     Route.TEXT: "/api/v1/services/aigc/text-generation/generation",
     Route.MULTIMODAL: "/api/v1/services/aigc/multimodal-generation/generation",
+    Route.EMBEDDINGS: "/compatible-mode/v1/embeddings",
+    Route.RERANKS: "/compatible-api/v1/reranks",
 }
 
 
@@ -51,6 +53,9 @@ def test_every_form_of_a_hosted_address_leads_to_every_endpoint(host: str, route
         # Many gateways have their compatible root there.
         ("https://gw.example/api/v1", Route.CHAT, "https://gw.example/api/v1/chat/completions"),
         ("https://gw.example/v1?tenant=a", Route.RESPONSES, "https://gw.example/v1/responses?tenant=a"),
+        ("127.0.0.1:8080/v1/chat/completions", Route.EMBEDDINGS, "http://127.0.0.1:8080/v1/embeddings"),
+        ("127.0.0.1:8080/v1", Route.RERANKS, "http://127.0.0.1:8080/v1/reranks"),
+        ("https://gw.example/q/compatible-mode/v1", Route.RERANKS, "https://gw.example/q/compatible-api/v1/reranks"),
         # A plan's own host has its compatible root at /v1.
         (
             "https://coding-intl.dashscope.aliyuncs.com/v1",
@@ -71,7 +76,7 @@ def test_an_endpoint_leads_to_itself(route: Route) -> None:
 
 
 def test_each_dialect_has_an_endpoint_of_its_own() -> None:
-    assert len({dialect.url(HOSTED) for dialect in DIALECTS.values()}) == len(Route)
+    assert len({dialect.url(HOSTED) for dialect in DIALECTS.values()}) == len(DIALECTS)
 
 
 @pytest.mark.parametrize(
