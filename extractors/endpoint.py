@@ -21,6 +21,7 @@ from extractors.qwen.local import EmbeddedModel, is_embedded
 from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
 from extractors.qwen.requests import Mode
+from extractors.qwen.vocabulary import GgufTokens
 from extractors.recipe import ModelPolicy
 from extractors.sources import has_pictures
 from schemas.job import ExtractionJob
@@ -271,6 +272,7 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
             images=_image_limits(job, profile, name, settings),
             keywords=profile.schema_keywords,
             logprobs=profile.logprobs,
+            tokenizer=GgufTokens(name),
         ),
         concurrency=embedded.slots,
         api_key=SecretStr(""),

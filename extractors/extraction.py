@@ -26,6 +26,9 @@ from extractors.corrections import merge, signature, split, with_value
 from extractors.errors import SchemaError
 from extractors.images import Pictures
 from extractors.judging import Judge, Verdict
+from extractors.longtext.focus import Shown, focus_of
+from extractors.longtext.looking import filled, first_of
+from extractors.longtext.retrieval import Ranker
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
 from extractors.questions import Questions
@@ -68,7 +71,8 @@ class _Cut:
 
 
 class Extraction:
-    """One record on its way to an outcome. ``pictures`` are those of the record, loaded by who drives it."""
+    """One record on its way to an outcome. ``pictures`` are those of the record, loaded by who drives it; ``ranker``
+    chooses what is shown of a long one."""
 
     __slots__ = (
         "_corrected",
@@ -76,11 +80,13 @@ class Extraction:
         "_data",
         "_draft",
         "_first",
+        "_focus",
         "_images",
         "_judge",
         "_last",
         "_last_problems",
         "_last_unreadable",
+        "_nulled",
         "_questions",
         "_recipe",
         "_record",
@@ -92,7 +98,9 @@ class Extraction:
         "outcome",
     )
 
-    def __init__(self, recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES) -> None:
+    def __init__(
+        self, recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES, *, ranker: Ranker | None = None
+    ) -> None:
         self._recipe = recipe
         self._record = record
         self._trail = Trail(limit=recipe.max_attempts, most_tokens=recipe.max_record_tokens)
@@ -104,7 +112,12 @@ class Extraction:
         self._last_unreadable = False
         self._images = pictures.images
         shown = recipe.examples.of(record) if recipe.examples is not None else ()
-        self._judge = Judge(recipe, record, pictured=bool(pictures.images), examples=shown)
+        asked = record.problem is None and pictures.problem is None
+        self._focus = focus_of(recipe, record.text, ranker=ranker) if asked else None
+        """What is shown of a record that is too long for one call."""
+        self._nulled: tuple[str, ...] = ()
+        """Paths that were made null before further chunks were looked at."""
+        self._judge = Judge(recipe, record, pictured=bool(pictures.images), examples=shown, focus=self._focus)
         self._questions = Questions(recipe, record, pictures.images, examples=shown)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
@@ -124,14 +137,18 @@ class Extraction:
         if pictures.problem is not None:
             self._fail(pictures.problem.reason, pictures.problem.message)
             return
-        length = estimate_tokens(record.text) if len(record.text) > 1000 else 0
+        if self._focus is not None:
+            self._show(self._focus.first())
+            self._request = self._questions.first()
+            return
+        length = estimate_tokens(record.text) if recipe.long_text == "whole" and len(record.text) > 1000 else 0
         # The estimate may be 15 % off: only what is surely too long is turned away unasked.
         if length * 0.8 > recipe.policy.max_input_tokens:
             self._fail(
                 Reason.TOO_LONG,
                 f"the record is about {length} tokens long ({len(record.text)} characters); "
                 f"{recipe.policy.name} reads at most {recipe.policy.max_input_tokens}. "
-                "Split it, or use a model with a longer context",
+                "Leave --long-text whole out, split it, or use a model with a longer context",
             )
             return
         self._request = self._questions.first()
@@ -226,15 +243,25 @@ class Extraction:
         answer = read_answer(reply.text, finish_reason=reply.finish_reason)
         self._trail.note(request, reply, raw=reply.text, error=answer.problem or None)
         if answer.json is None:
-            self._settle(first.value, first.evidence, dumps_exact(first.data))
+            self._settle(first.value, first.evidence, dumps_exact(first.data), self._nulled)
             return
+        said = loads_exact(answer.json)
         self._data, value, changed = taken(
-            first, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground
+            first,
+            said if self._focus is None else filled(said),
+            validated=self._judge.fitting,
+            grounded=self._judge.ground,
         )
+        if self._focus is not None and changed and self._judge.data(self._data).reason is not None:
+            # Fine by itself, but not by the rules of evidence.
+            self._data, value, changed = first.data, first.value, []
         self._corrected.extend(path for path in changed if path not in self._corrected)
         found = self._token_scores(reply, pointers=True)
         self._scores |= {path: score for path, score in found.items() if path in changed}
-        self._settle(value, self._judge.ground(value), dumps_exact(self._data))
+        self._nulled = tuple(path for path in self._nulled if path not in changed)
+        evidence = self._judge.ground(value)
+        if not self._look_elsewhere(request, self._data, value, evidence):
+            self._settle(value, evidence, dumps_exact(self._data), self._nulled)
 
     def _receive_final(self, request: ChatRequest, reply: ChatReply, draft: Draft) -> None:
         """What the final model says of the doubtful fields; the draft stands where that is no better."""
@@ -281,6 +308,10 @@ class Extraction:
         shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
         self._draft = Draft(loads_exact(text), value, evidence, paths, tuple(nulled))
         self._routed = paths
+        if self._focus is not None:
+            self._show(
+                self._focus.about(paths, [one.start for one in evidence if one.start is not None and one.path in paths])
+            )
         self._request = self._questions.routed(self._last, shape)
 
     def _handed_over(self, problems: Sequence[FieldProblem], reason: Reason) -> bool:
@@ -354,6 +385,8 @@ class Extraction:
     def _look_again(self, request: ChatRequest, value: BaseModel, verdict: Verdict) -> bool:
         """Ask a second time for what is missing or doubtful, once, where attempts and tokens allow it."""
         recipe = self._recipe
+        if self._focus is not None:
+            return self._look_elsewhere(request, verdict.data, value, verdict.evidence, verdict.nulled)
         if (
             not recipe.looks_twice(self._images)
             or self._trail.asked_for(Purpose.LOOK)
@@ -375,6 +408,36 @@ class Extraction:
         self._first = first
         self._request = self._questions.look(request, shape)
         return True
+
+    def _look_elsewhere(
+        self,
+        request: ChatRequest,
+        data: Any,
+        value: BaseModel,
+        evidence: Sequence[Evidence],
+        nulled: Sequence[str] = (),
+    ) -> bool:
+        """Ask for what is missing or doubtful in chunks of a long record that were not shown yet."""
+        recipe = self._recipe
+        self._nulled = tuple(nulled) or self._nulled
+        if self._focus is None or request.attempt >= self._trail.limit or self._trail.over_tokens:
+            return False
+        first = first_of(recipe, data, value, evidence, self._nulled)
+        shape = recipe.correction_shape(first.paths, mode=self._questions.whole.mode) if first.paths else recipe.shape
+        if shape.schema is recipe.shape.schema:
+            return False
+        shown = self._focus.another(first.paths)
+        if shown is None:
+            return False
+        self._first = first
+        self._show(shown)
+        self._request = self._questions.look(request, shape)
+        return True
+
+    def _show(self, shown: Shown) -> None:
+        """Let the questions show these chunks from here on."""
+        text = self._record.text
+        self._questions.show(shown.text, "\n\n".join(text[start:end] for start, end in shown.ranges))
 
     def _unreadable(self, request: ChatRequest, reply: ChatReply, answer: Answer) -> None:
         """The answer was no JSON object: ask for the whole again, once with more room if it was cut."""
@@ -427,7 +490,9 @@ class Extraction:
                 data = with_value(data, path, None)
             value = self._judge.fitting(data)
             if value is not None:
-                self._succeed(value, self._judge.ground(value), nulled=paths)
+                evidence = self._judge.ground(value)
+                if self._last is None or not self._look_elsewhere(self._last, data, value, evidence, paths):
+                    self._succeed(value, evidence, nulled=paths)
                 return
             why = f"{why}; and null is not allowed there"
         named = ", ".join(problem.path or "the whole answer" for problem in problems)
@@ -457,7 +522,7 @@ class Extraction:
     def _end_early(self, reason: Reason, message: str) -> None:
         """No answer came: a failure, unless an answer stands that was only looked over."""
         if self._first is not None:
-            self._succeed(self._first.value, self._first.evidence)
+            self._succeed(self._first.value, self._first.evidence, self._nulled)
         elif self._draft is not None:
             self._succeed(self._draft.value, self._draft.evidence, self._draft.nulled)
         else:

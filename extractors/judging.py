@@ -26,6 +26,8 @@ from extractors.corrections import (
 )
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
+from extractors.longtext.evidence import LongGrounding
+from extractors.longtext.focus import Focus
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
@@ -68,14 +70,23 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = ("_haystack", "_in_examples", "_long", "_pictured", "_recipe", "_record", "written_out")
 
-    def __init__(self, recipe: Recipe, record: Record, *, pictured: bool, examples: Sequence[Example] = ()) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        record: Record,
+        *,
+        pictured: bool,
+        examples: Sequence[Example] = (),
+        focus: Focus | None = None,
+    ) -> None:
         self._recipe = recipe
         self._record = record
         self._pictured = pictured
         self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
         self._haystack: Haystack | None = None
+        self._long = None if focus is None else LongGrounding(record.text, focus)
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
 
@@ -113,6 +124,8 @@ class Judge:
 
     def ground(self, value: BaseModel) -> list[Evidence]:
         """Where each of the value's leaves stands in the record."""
+        if self._long is not None:
+            return self._long.ground(value)
         if self._haystack is None:
             self._haystack = Haystack(self._record.text)
         evidence = ground(value, self._haystack)

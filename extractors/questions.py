@@ -21,19 +21,24 @@ from schemas.records import Record
 class Questions:
     """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
 
-    __slots__ = ("_code", "_images", "_recipe", "_record", "_spans", "_turns", "final")
+    __slots__ = ("_code", "_images", "_recipe", "_spans", "_spelt", "_text", "_turns", "final")
 
     def __init__(
         self, recipe: Recipe, record: Record, images: tuple[Image, ...], *, examples: Sequence[Example] = ()
     ) -> None:
         self._recipe = recipe
-        self._record = record
+        self._text = self._spelt = record.text
         self._images = images
         self._code = recipe.id + record.fingerprint
         self._spans: dict[str, str] | None = None
         self.final = False
         """Whether the final model is asked from now on."""
         self._turns = tuple(turn for example in examples for turn in example.turns())
+
+    def show(self, text: str, spelt: str) -> None:
+        """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts
+        without what was added to them."""
+        self._text, self._spelt, self._spans = text, spelt, None
 
     def first(self) -> ChatRequest:
         """For the whole answer."""
@@ -53,13 +58,13 @@ class Questions:
     def correction(self, last: ChatRequest, problems: Sequence[FieldProblem], shape: AnswerShape) -> ChatRequest:
         """For the failing paths only."""
         prompter = self._recipe.prompter
-        messages = prompter.correct(self._record.text, problems, code=self._code, images=self._images)
+        messages = prompter.correct(self._text, problems, code=self._code, images=self._images)
         return self._next(last, Purpose.CORRECT, messages, shape)
 
     def rest(self, last: ChatRequest, start: Beginning, shape: AnswerShape, *, room: int) -> ChatRequest:
         """For what is missing of an answer that was cut off."""
         messages = self._recipe.prompter.rest(
-            self._record.text,
+            self._text,
             list(shape.schema["properties"]),
             done=start.done,
             last=last_items(start),
@@ -71,14 +76,14 @@ class Questions:
     def look(self, last: ChatRequest, shape: AnswerShape) -> ChatRequest:
         """For some fields, a second time."""
         fields = shape.schema["properties"]
-        messages = self._recipe.prompter.look(self._record.text, fields, code=self._code, images=self._images)
+        messages = self._recipe.prompter.look(self._text, fields, code=self._code, images=self._images)
         return self._next(last, Purpose.LOOK, messages, shape)
 
     def whole_again(self, last: ChatRequest, problem: str | None, *, room: int) -> ChatRequest:
         """For the whole answer again, saying what was wrong with the last one; None: it only ended too early."""
         messages = self._prompt()
         if problem is not None:
-            messages = self._recipe.prompter.reask(self._record.text, problem, code=self._code, images=self._images)
+            messages = self._recipe.prompter.reask(self._text, problem, code=self._code, images=self._images)
         return self._next(last, Purpose.REASK, messages, self.whole, room=room)
 
     @property
@@ -93,7 +98,7 @@ class Questions:
         if shape.schema is self._recipe.shape.schema:
             return self._next(last, Purpose.ROUTE, self._prompt(), self.whole)
         fields = shape.schema["properties"]
-        messages = self._recipe.prompter.look(self._record.text, fields, code=self._code, images=self._images)
+        messages = self._recipe.prompter.look(self._text, fields, code=self._code, images=self._images)
         return self._next(last, Purpose.ROUTE, messages, shape)
 
     def handed_over(self, last: ChatRequest, problems: Sequence[FieldProblem], shape: AnswerShape) -> ChatRequest:
@@ -106,7 +111,7 @@ class Questions:
         if not self._recipe.verbatim or shape.mode is not Mode.GRAMMAR:
             return shape
         if self._spans is None:
-            self._spans = span_rules(self._record.text)
+            self._spans = span_rules(self._spelt)
         return within(shape, self._spans)
 
     def _with_examples(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
@@ -114,7 +119,7 @@ class Questions:
         return (messages[0], *self._turns, *messages[1:]) if self._turns else messages
 
     def _prompt(self) -> tuple[Message, ...]:
-        return self._recipe.prompter.extract(self._record.text, code=self._code, images=self._images)
+        return self._recipe.prompter.extract(self._text, code=self._code, images=self._images)
 
     def _next(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,8 @@ class ModelPolicy:
     """What the model takes of pictures; None where the job has none."""
     logprobs: bool = False
     """Whether the model tells the probabilities of its tokens."""
+    tokenizer: Callable[[str], int] | None = None
+    """Counts a text's tokens as the model does; None where that is not known."""
     final: ModelPolicy | None = None
     """A stronger model for what this one is not sure of."""
 
@@ -75,6 +77,9 @@ class Recipe:
     require_evidence: tuple[str, ...]
     evidence_policy: Literal["null", "fail", "drop"]
     second_look: Literal["auto", "always", "never"]
+    long_text: Literal["auto", "whole", "chunks"]
+    context_tokens: int | None
+    instructions: str
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
     confidence: Literal["auto", "evidence", "never"]
@@ -196,6 +201,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
+    if job.long_text != "auto" or job.context_tokens is not None:
+        document["long_text"] = {"how": job.long_text, "context_tokens": job.context_tokens}
     if job.omit_nulls:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True
@@ -238,6 +245,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         require_evidence=job.require_evidence,
         evidence_policy=job.evidence_policy,
         second_look=job.second_look,
+        long_text=job.long_text,
+        context_tokens=job.context_tokens,
+        instructions=job.instructions,
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
         calibration=calibration,

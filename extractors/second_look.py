@@ -31,11 +31,12 @@ class First:
     evidence: Sequence[Evidence]
     missing: tuple[str, ...]
     doubtful: tuple[str, ...]
+    most: int = MOST_FIELDS
 
     @property
     def paths(self) -> tuple[str, ...]:
         """What to ask."""
-        return (*self.missing, *self.doubtful)[:MOST_FIELDS]
+        return (*self.missing, *self.doubtful)[: self.most]
 
 
 def missing_paths(data: Any, schema: Mapping[str, Any]) -> list[str]:

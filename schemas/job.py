@@ -195,6 +195,17 @@ class ExtractionJob(BaseModel):
         description="What happens to a required-evidence value that stays ungrounded after correction: "
         "null where the field allows it (else fail), or fail the record; drop makes it null at once, without a call.",
     )
+    long_text: Literal["auto", "whole", "chunks"] = Field(
+        default="auto",
+        description="How a long record is asked: auto shows the chunks of it that matter where it does not fit, chunks does "
+        "so with all that are not short, whole never; part of the recipe where it is not auto.",
+    )
+    context_tokens: int | None = Field(
+        default=None,
+        ge=256,
+        description="Tokens of a record's text that one call shows at most; part of the recipe where it is given. "
+        "Default: what the model takes, but of a longer record no more than 32,768.",
+    )
     omit_nulls: bool = Field(
         default=False,
         description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",

@@ -258,7 +258,7 @@ def test_what_cannot_be_asked_is_not_asked() -> None:
     assert broken.next_request() is None
     assert isinstance(broken.outcome, Failed)
     assert (broken.outcome.reason, broken.outcome.message) == (Reason.BAD_INPUT, "line 3 is not JSON")
-    long = Extraction(recipe(), record("word " * 5000))
+    long = Extraction(recipe(long_text="whole"), record("word " * 5000))
     assert long.next_request() is None
     assert isinstance(long.outcome, Failed)
     assert long.outcome.reason is Reason.TOO_LONG
