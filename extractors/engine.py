@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
-from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
+from extractors.longtext.begin import begin
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
 from extractors.recipe import Recipe
 from extractors.report import Progress
@@ -259,7 +259,7 @@ class Engine:
         calls: list[CallRecord] = []
         try:
             await self._turn()
-            extraction = Extraction(self._recipe, record, pictures)
+            extraction = begin(self._recipe, record, pictures)
             while (request := extraction.next_request()) is not None:
                 digest = request.digest()
                 entry = self._replay.get(digest)

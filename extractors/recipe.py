@@ -26,6 +26,7 @@ from extractors.second_look import is_choice
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
+from schemas.keys import item_schema, key_of
 from schemas.verbatim import has_verbatim
 
 ALL = "*"
@@ -58,6 +59,15 @@ class ModelPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ListWays:
+    """How lists of objects are made complete; the fields are the job's."""
+
+    count: Literal["auto", "always", "never"] = "auto"
+    max_windows: int = 200
+    failed_windows: Literal["fail", "incomplete"] = "fail"
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything about a record's extraction that does not depend on the record."""
 
@@ -79,6 +89,7 @@ class Recipe:
     second_look: Literal["auto", "always", "never"]
     long_text: Literal["auto", "whole", "chunks"]
     context_tokens: int | None
+    lists: ListWays
     instructions: str
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
@@ -91,6 +102,8 @@ class Recipe:
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What other modules compiled from this recipe once, by their own keys."""
 
     def looks_twice(self, images: Sequence[object]) -> bool:
         """Whether what is missing is asked a second time of a record with these pictures."""
@@ -139,6 +152,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     except SchemaMappingError as error:
         raise SchemaError(str(error)) from error
     schema = answer_schema(model)
+    _check_keys(schema)
     fields = [name for name in model.model_fields]
     unknown = [path for path in job.require_evidence if path.split("/")[0] not in fields and path != ALL]
     if unknown:
@@ -203,6 +217,10 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
     if job.long_text != "auto" or job.context_tokens is not None:
         document["long_text"] = {"how": job.long_text, "context_tokens": job.context_tokens}
+    if job.count_lists != "auto":
+        document["count_lists"] = job.count_lists
+    if job.failed_windows != "fail":
+        document["failed_windows"] = job.failed_windows
     if job.omit_nulls:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True
@@ -247,6 +265,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         second_look=job.second_look,
         long_text=job.long_text,
         context_tokens=job.context_tokens,
+        lists=ListWays(job.count_lists, job.max_windows, job.failed_windows),
         instructions=job.instructions,
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
@@ -262,6 +281,17 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         route_below=job.route_below,
         document=document,
     )
+
+
+def _check_keys(schema: Mapping[str, Any]) -> None:
+    """Raises ``SchemaError`` for a list whose key names a field that its items do not have."""
+    for name, each in schema.get("properties", {}).items():
+        item = item_schema(each)
+        if item is not None:
+            try:
+                key_of(each, item)
+            except SchemaMappingError as error:
+                raise SchemaError(f"{name}: {error}") from error
 
 
 def _check_evidence(required: Sequence[str], schema: Mapping[str, Any]) -> None:

@@ -206,6 +206,23 @@ class ExtractionJob(BaseModel):
         description="Tokens of a record's text that one call shows at most; part of the recipe where it is given. "
         "Default: what the model takes, but of a longer record no more than 32,768.",
     )
+    count_lists: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether the model counts the items of lists of objects and is asked for those that are missing: auto "
+        "in records that are longer than one call, always in all; part of the recipe where it is not auto.",
+    )
+    max_windows: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        description="Windows into which a record that is longer than one call is cut for its lists of objects at most; one "
+        "that needs more fails as too_long, unasked.",
+    )
+    failed_windows: Literal["fail", "incomplete"] = Field(
+        default="fail",
+        description="What a window that cannot be read means: the record fails, or its lists are marked as incomplete; part "
+        "of the recipe where it is not fail.",
+    )
     omit_nulls: bool = Field(
         default=False,
         description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",

@@ -14,8 +14,8 @@ from extractors.batch.request_files import RequestFiles
 from extractors.budget import worst_case
 from extractors.engine import ChunkDone, Known, call_records, internal_failure
 from extractors.errors import QuarryError
-from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
+from extractors.longtext.begin import begin
 from extractors.qwen import chat
 from extractors.qwen.dialects import CHAT
 from extractors.qwen.prices import Pricing
@@ -127,7 +127,7 @@ class Passes:
         try:
             limits = self._recipe.policy.images
             pictures = load_pictures(record.images, limits) if record.images and limits is not None else Pictures()
-            extraction = Extraction(self._recipe, record, pictures)
+            extraction = begin(self._recipe, record, pictures)
             while (request := extraction.next_request()) is not None:
                 digest = request.digest()
                 result, lane = self.known(digest)
