@@ -38,6 +38,7 @@ MOST_GAPS = 2
 """Times that a window is looked at again for items that are missing; the second time only where the first found some."""
 _LEAST_WINDOW = 256
 _MOST_LABEL = 60
+_MARKS = ("corrected", "nulled", "routed")
 
 
 @dataclass(slots=True)
@@ -210,31 +211,43 @@ class LongLists:
     def _take_window(self, outcome: Extracted) -> None:
         window, text = self._window, self._record.text
         for one in self._lists:
-            given = getattr(outcome.value, one.of.name) or ()
-            found = [keyed(self._found(outcome, one.of, at, item), one.of.key) for at, item in enumerate(given)]
-            one.here = placed(found, text, window)
+            one.here = placed(self._found(outcome, one.of), text, window)
             one.told[window.number] = int(getattr(outcome.value, one.of.count, 0) or 0)
         self._close_window()
 
-    def _found(self, outcome: Extracted, listed: ListField, at: int, item: BaseModel) -> Found:
-        prefix = f"{_step(listed.path)}/{at}/"
-        start = self._window.start
-
-        def inside(paths: Sequence[str]) -> tuple[str, ...]:
-            return tuple(path.removeprefix(prefix) for path in paths if path.startswith(prefix))
-
-        return Found(
-            item,
-            item.model_dump_json(by_alias=True),
-            tuple(_moved(one, prefix, start) for one in outcome.evidence if one.path.startswith(prefix)),
-            self._window.number,
-            confidence=tuple(
-                (p.removeprefix(prefix), n) for p, n in outcome.confidence.items() if p.startswith(prefix)
-            ),
-            corrected=inside(outcome.corrected),
-            nulled=inside(outcome.nulled),
-            routed=inside(outcome.routed),
-        )
+    def _found(self, outcome: Extracted, listed: ListField) -> list[Found]:
+        """The items of a list as a window's answer gave them."""
+        items: Sequence[BaseModel] = getattr(outcome.value, listed.name) or ()
+        step, start = _step(listed.path), self._window.start
+        evidence: list[list[Evidence]] = [[] for _ in items]
+        confidence: list[list[tuple[str, float]]] = [[] for _ in items]
+        for one in outcome.evidence:
+            if (place := _inside(one.path, step)) is not None:
+                evidence[place[0]].append(_moved(one, place[1], start))
+        for path, sure in outcome.confidence.items():
+            if (place := _inside(path, step)) is not None:
+                confidence[place[0]].append((place[1], sure))
+        marked: dict[str, list[list[str]]] = {kind: [[] for _ in items] for kind in _MARKS}
+        for kind in _MARKS:
+            for path in getattr(outcome, kind):
+                if (place := _inside(path, step)) is not None and place[0] < len(items):
+                    marked[kind][place[0]].append(place[1])
+        return [
+            keyed(
+                Found(
+                    item,
+                    item.model_dump_json(by_alias=True),
+                    tuple(evidence[at]),
+                    self._window.number,
+                    confidence=tuple(confidence[at]),
+                    corrected=tuple(marked["corrected"][at]),
+                    nulled=tuple(marked["nulled"][at]),
+                    routed=tuple(marked["routed"][at]),
+                ),
+                listed.key,
+            )
+            for at, item in enumerate(items)
+        ]
 
     def _close_window(self) -> None:
         """Go back for what is missing of the window at hand, or on to the next."""
@@ -261,9 +274,7 @@ class LongLists:
         window, grew = self._window, False
         if isinstance(outcome, Extracted):
             for one in self._lists:
-                given = getattr(outcome.value, one.of.name) or ()
-                more = [keyed(self._found(outcome, one.of, at, item), one.of.key) for at, item in enumerate(given)]
-                again = placed([*one.here, *more], self._record.text, window)
+                again = placed([*one.here, *self._found(outcome, one.of)], self._record.text, window)
                 old, new = again[: len(one.here)], again[len(one.here) :]
                 new = [each for each in new if not any(_is_again(each, other) for other in old)]
                 grew = grew or bool(new)
@@ -333,8 +344,7 @@ class LongLists:
         evidence = [] if beside is None else list(beside.evidence)
         confidence = {} if beside is None else dict(beside.confidence)
         marks: dict[str, list[str]] = {
-            kind: [] if beside is None else list(beside.paths(getattr(beside.rest, kind)))
-            for kind in ("corrected", "nulled", "routed")
+            kind: [] if beside is None else list(beside.paths(getattr(beside.rest, kind))) for kind in _MARKS
         }
         for name, one in lists.items():
             step = _step(one.of.path)
@@ -434,8 +444,14 @@ def _label(item: Found, listed: ListField) -> str:
     return f"- {' '.join(words.split())[:_MOST_LABEL]}"
 
 
-def _moved(one: Evidence, prefix: str, start: int) -> Evidence:
-    path = one.path.removeprefix(prefix)
+def _inside(path: str, step: str) -> tuple[int, str] | None:
+    """Which item of the list at ``step`` a path leads into, and where to in it; None for any other path."""
+    first, _, more = path.partition("/")
+    at, _, inner = more.partition("/")
+    return (int(at), inner) if first == step and inner and at.isdigit() else None
+
+
+def _moved(one: Evidence, path: str, start: int) -> Evidence:
     if one.start is None or one.end is None:
         return replace(one, path=path)
     return replace(one, path=path, start=one.start + start, end=one.end + start)

@@ -60,31 +60,52 @@ def keyed(item: Found, names: Sequence[str]) -> Found:
 def placed(items: Sequence[Found], text: str, window: Window) -> list[Found]:
     """Items of one window, in the order of its answer, with their places told apart.
 
-    Of values that stand in the window several times, the n-th equal item gets the n-th place. An item that repeats an
-    earlier one word for word, though nothing of it stands there once more, is left out."""
+    A value that stands there once and is of one item only pins that item; the others are looked for between their
+    neighbours, each after the one before it. An item that repeats an earlier one word for word, though a value of it that
+    no other has stands there fewer times, is left out."""
     within = window.of(text)
     items = _without_repetitions(items, within)
-    quotes = Counter(one.quote for item in items for one in _grounded(item))
-    counts = {quote: within.count(quote) for quote in quotes if quote}
-    used: dict[str, int] = {}
+    quotes = Counter(one.quote or "" for item in items for one in _grounded(item))
+    counts = {quote: within.count(quote) for quote in quotes}
+    leaves = [_grounded(item) for item in items]
+    pins = [
+        max((one for one in each if quotes[one.quote or ""] == counts[one.quote or ""] == 1), key=_length, default=None)
+        for each in leaves
+    ]
+    starts = [None if pin is None or pin.start is None else pin.start - window.start for pin in pins]
+    anchors: list[int | None] = []
+    best: list[Evidence | None] = []
+    low = 0
+    for at, each in enumerate(leaves):
+        telling, start = pins[at], starts[at]
+        if telling is None and each:
+            telling = min(
+                each, key=lambda one: (max(0, quotes[one.quote or ""] - counts[one.quote or ""]), -_length(one))
+            )
+            high = next((pin for pin in starts[at + 1 :] if pin is not None and pin >= low), len(within))
+            match = _whole(telling.quote or "").search(within, low, high)
+            start = match.start() if match else (telling.start or 0) - window.start
+        if telling is not None and start is not None and start >= low:
+            low = start + _length(telling)
+        anchors.append(start)
+        best.append(telling)
     kept: list[Found] = []
-    for item in items:
-        leaves = _grounded(item)
-        if not leaves:
+    for at, item in enumerate(items):
+        anchor, telling = anchors[at], best[at]
+        if anchor is None or telling is None:
             kept.append(replace(item, anchor=None, own=frozenset()))
             continue
-        best = min(
-            leaves,
-            key=lambda one: (
-                max(0, quotes[one.quote] - counts[one.quote or ""]),
-                counts[one.quote or ""],
-                -len(one.quote or ""),
-            ),
-        )
-        anchor = _next_place(best, within, window, used)
-        kept.append(_gathered(replace(item, anchor=anchor), best, within, window))
+        here = window.start + anchor
+        ends = [place[2] for place in _places(kept[-1]) if place[2] <= here] if kept else []
+        after = min((start for start in anchors[at + 1 :] if start is not None and start > anchor), default=len(within))
+        low = max(ends, default=window.start) - window.start
+        kept.append(_gathered(item, telling, within, window, at=anchor, low=low, high=after))
     shared = Counter(place for item in kept for place in _places(item))
     return [replace(item, own=frozenset(place for place in _places(item) if shared[place] == 1)) for item in kept]
+
+
+def _length(one: Evidence) -> int:
+    return len(one.quote or "")
 
 
 def _without_repetitions(items: Sequence[Found], within: str) -> list[Found]:
@@ -112,45 +133,38 @@ def _places(item: Found) -> list[Place]:
     return [(one.path, one.start, one.end) for one in _grounded(item) if one.start is not None and one.end is not None]
 
 
-def _next_place(best: Evidence, within: str, window: Window, used: dict[str, int]) -> int:
-    """Where the most telling value of an item stands, after where it stood for an item before."""
-    quote, start = best.quote or "", (best.start or 0) - window.start
-    if quote in used:
-        further = within.find(quote, used[quote])
-        start = further if further >= 0 else start
-    used[quote] = start + len(quote)
-    return window.start + start
-
-
-def _gathered(item: Found, best: Evidence, within: str, window: Window) -> Found:
-    """The item with the places of its values moved with its anchor, where that is not where it was found first."""
-    anchor = item.anchor
-    if anchor is None or best.start is None or anchor == best.start:
-        return item
+def _gathered(item: Found, telling: Evidence, within: str, window: Window, *, at: int, low: int, high: int) -> Found:
+    """The item with its anchor ``at``, and those of its values beside it that were found elsewhere, though they stand
+    between the items before and after it (``low`` to ``high``) too."""
     moved = []
     for one in item.evidence:
         if one.start is None or not one.quote:
             moved.append(one)
             continue
-        at = _nearest(within, one.quote, anchor - window.start) if one is not best else anchor - window.start
-        start = one.start if at is None else window.start + at
-        moved.append(replace(one, start=start, end=start + len(one.quote)))
-    return replace(item, evidence=tuple(moved))
+        start = one.start - window.start
+        if one is telling:
+            start = at
+        elif not low <= start < high:
+            start = _beside(within, one.quote, at=at, low=low, high=high, else_=start)
+        start += window.start
+        moved.append(one if start == one.start else replace(one, start=start, end=start + len(one.quote)))
+    return replace(item, anchor=window.start + at, evidence=tuple(moved))
 
 
-def _nearest(text: str, quote: str, at: int) -> int | None:
-    """The place of ``quote``, as whole words, that is nearest to ``at``."""
-    edge = r"(?<!\w)" if quote[0].isalnum() else ""
-    tail = r"(?!\w)" if quote[-1].isalnum() else ""
-    pattern = re.compile(edge + re.escape(quote) + tail)
-    after = pattern.search(text, at)
-    low = max(0, at - 2_000)
-    before = None
-    for match in pattern.finditer(text, low, min(len(text), at + len(quote))):
-        before = match.start()
-    if after is None or (before is not None and at - before <= after.start() - at):
-        return before
-    return after.start()
+def _beside(text: str, quote: str, *, at: int, low: int, high: int, else_: int) -> int:
+    """The first place of ``quote`` between ``at`` and ``high``, else the last one between ``low`` and ``at``."""
+    pattern = _whole(quote)
+    after = pattern.search(text, at, high)
+    if after is not None:
+        return after.start()
+    return next((match.start() for match in reversed(list(pattern.finditer(text, low, at)))), else_)
+
+
+def _whole(quote: str) -> re.Pattern[str]:
+    """The quote as whole words."""
+    edge = r"(?<!\w)" if quote[:1].isalnum() else ""
+    tail = r"(?!\w)" if quote[-1:].isalnum() else ""
+    return re.compile(edge + re.escape(quote) + tail)
 
 
 def same(one: Found, other: Found) -> bool:
