@@ -26,7 +26,7 @@ from extractors.corrections import merge, signature, split, with_value
 from extractors.errors import SchemaError
 from extractors.images import Pictures
 from extractors.judging import Judge, Verdict
-from extractors.longtext.focus import Shown, focus_of
+from extractors.longtext.focus import Shown, focus_of, narrowed
 from extractors.longtext.looking import filled, first_of
 from extractors.longtext.retrieval import Ranker
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
@@ -88,6 +88,7 @@ class Extraction:
         "_last_unreadable",
         "_nulled",
         "_questions",
+        "_ranker",
         "_recipe",
         "_record",
         "_repaired",
@@ -112,6 +113,7 @@ class Extraction:
         self._last_unreadable = False
         self._images = pictures.images
         shown = recipe.examples.of(record) if recipe.examples is not None else ()
+        self._ranker = ranker
         asked = record.problem is None and pictures.problem is None
         self._focus = focus_of(recipe, record.text, ranker=ranker) if asked else None
         """What is shown of a record that is too long for one call."""
@@ -148,7 +150,7 @@ class Extraction:
                 Reason.TOO_LONG,
                 f"the record is about {length} tokens long ({len(record.text)} characters); "
                 f"{recipe.policy.name} reads at most {recipe.policy.max_input_tokens}. "
-                "Leave --long-text whole out, split it, or use a model with a longer context",
+                "Leave out --long-text whole, split it, or use a model with a longer context",
             )
             return
         self._request = self._questions.first()
@@ -167,6 +169,8 @@ class Extraction:
         self._trail.usage += reply.usage
         if isinstance(reply, CallError):
             self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
+            if reply.kind is ErrorKind.TOO_LONG and self._show_less(request):
+                return
             self._end_early(_CALL_REASONS[reply.kind], reply.message)
         elif reply.finish_reason in ("content_filter", "refusal"):
             self._trail.note(request, reply, raw=reply.text, error="refused by the provider's filter")
@@ -432,6 +436,19 @@ class Extraction:
         self._first = first
         self._show(shown)
         self._request = self._questions.look(request, shape)
+        return True
+
+    def _show_less(self, request: ChatRequest) -> bool:
+        """Ask the first question again with less of the text: the model takes less than is known of it."""
+        if request.purpose is not Purpose.EXTRACT or request.attempt >= self._trail.limit:
+            return False
+        focus = narrowed(self._recipe, self._record.text, self._focus, ranker=self._ranker)
+        if focus is None:
+            return False
+        self._focus = focus
+        self._judge.focus(focus)
+        self._show(focus.first())
+        self._request = replace(self._questions.first(), attempt=request.attempt + 1)
         return True
 
     def _show(self, shown: Shown) -> None:

@@ -24,6 +24,7 @@ from extractors.corrections import (
     with_value,
     without_nulls,
 )
+from extractors.documents.places import pages_of
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.longtext.evidence import LongGrounding
@@ -70,7 +71,7 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_long", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = ("_haystack", "_in_examples", "_long", "_pages", "_pictured", "_recipe", "_record", "written_out")
 
     def __init__(
         self,
@@ -87,8 +88,13 @@ class Judge:
         self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
         self._haystack: Haystack | None = None
         self._long = None if focus is None else LongGrounding(record.text, focus)
+        self._pages = pages_of(record.text)
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
+
+    def focus(self, focus: Focus) -> None:
+        """From here on parts of the record are shown, and evidence is first searched in them."""
+        self._long = LongGrounding(self._record.text, focus)
 
     def reply(self, text: str, finish_reason: str) -> Verdict | Answer:
         """A whole answer as it came; an ``Answer`` without JSON where none could be read."""
@@ -125,10 +131,13 @@ class Judge:
     def ground(self, value: BaseModel) -> list[Evidence]:
         """Where each of the value's leaves stands in the record."""
         if self._long is not None:
-            return self._long.ground(value)
-        if self._haystack is None:
-            self._haystack = Haystack(self._record.text)
-        evidence = ground(value, self._haystack)
+            evidence = self._long.ground(value)
+        else:
+            if self._haystack is None:
+                self._haystack = Haystack(self._record.text)
+            evidence = ground(value, self._haystack)
+        if self._pages is not None:
+            evidence = self._pages.told(evidence)
         if self._pictured and not self._record.text.strip():
             return [replace(one, match=Match.IMAGE) for one in evidence]
         return evidence

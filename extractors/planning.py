@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 
 from extractors.batch.purse import batch_pricing
 from extractors.endpoint import Settings, resolve_endpoint
+from extractors.longtext.budget import budget_of
 from extractors.pipeline import model_of
 from extractors.prompting import fence
 from extractors.recipe import Recipe, compile_recipe
@@ -31,6 +33,39 @@ _PICTURE = 1_026
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """Tokens of the texts to ask, and how many of them the first calls show: less where ``focused`` texts are asked
+    about their chunks. Scaled up from a sample where there are more than that."""
+
+    record_tokens: int
+    shown_tokens: int
+    focused: int
+
+    @property
+    def share(self) -> float:
+        """Shown of all; 1 where there is nothing."""
+        return self.shown_tokens / self.record_tokens if self.record_tokens else 1.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {
+            "record_tokens": self.record_tokens,
+            "shown_tokens": self.shown_tokens,
+            "share": round(self.share, 4),
+            "focused": self.focused,
+        }
+
+    def lines(self) -> list[str]:
+        """Nothing to say where every text is shown whole."""
+        if not self.focused:
+            return []
+        return [
+            f"context: {self.shown_tokens:,} of the texts' {self.record_tokens:,} tokens are shown at first "
+            f"({self.share:.0%}); {self.focused:,} long texts are asked about their chunks (further looks not counted)"
+        ]
+
+
+@dataclass(frozen=True, slots=True)
 class Estimate:
     """Counts, which are exact, and tokens and cost, which are not: they come from a sample of texts and
     from the output tokens of earlier calls of the recipe, or from the schema where there were none."""
@@ -44,6 +79,8 @@ class Estimate:
     cost: Decimal | None
     currency: str
     output_tokens_from: str
+    context: Context
+    """How much of the records' texts is sent."""
     final: str | None = None
     """The model that is asked about doubtful fields. How many there will be is not known."""
 
@@ -66,6 +103,7 @@ class Estimate:
             "currency": self.currency,
             "output_tokens_from": self.output_tokens_from,
             "final": self.final,
+            "context": self.context.as_dict(),
         }
 
     def lines(self) -> list[str]:
@@ -79,6 +117,7 @@ class Estimate:
             f"about {self.input_tokens:,} input and {self.output_tokens:,} output tokens "
             f"(output from {self.output_tokens_from}; corrections{' and the final model' if self.final else ''} "
             f"not counted), {price}",
+            *self.context.lines(),
             f"recipe {self.recipe}",
         ] + ([f"{counts.duplicate_ids:,} records share their id with an earlier one"] if counts.duplicate_ids else [])
 
@@ -96,7 +135,8 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         counts = plan.counts
         texts = plan.sample(_SAMPLE)
     to_ask = counts.distinct
-    each = sum(estimate_tokens(text) for text in texts) / len(texts) if texts else 0.0
+    context = _context(recipe, texts, to_ask)
+    each = context.shown_tokens / to_ask if to_ask else 0.0
     prefix = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
     prefix += recipe.examples.tokens if recipe.examples is not None else 0
     prefix += _PICTURE if recipe.policy.images is not None else 0
@@ -116,9 +156,22 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         output_tokens=usage.output_tokens,
         cost=None if one is None else one * to_ask,
         currency=endpoint.pricing.currency,
+        context=context,
         final=None if endpoint.final is None else endpoint.final.model,
         output_tokens_from="earlier calls of this recipe" if seen is not None else "the schema",
     )
+
+
+def _context(recipe: Recipe, texts: Sequence[str], to_ask: int) -> Context:
+    """What ``to_ask`` texts of which these are a sample send."""
+    whole, shown, focused = 0, 0, 0
+    for text in texts:
+        tokens, budget = estimate_tokens(text), budget_of(recipe, text)
+        whole += tokens
+        shown += tokens if budget is None else min(tokens, budget)
+        focused += budget is not None
+    scale = to_ask / len(texts) if texts else 0.0
+    return Context(round(whole * scale), round(shown * scale), round(focused * scale))
 
 
 def _output_of(recipe: Recipe) -> float:

@@ -52,12 +52,6 @@ def room_of(recipe: Recipe) -> Room:
     return Room(min(room, bound), min(sure, bound))
 
 
-def count_tokens(recipe: Recipe, text: str) -> int:
-    """The text's tokens: by the model's own tokenizer where there is one, else estimated."""
-    tokenizer = recipe.policy.tokenizer
-    return estimate_tokens(text) if tokenizer is None else tokenizer(text)
-
-
 def budget_of(recipe: Recipe, text: str) -> int | None:
     """Tokens of ``text`` that one call shows at most; None: it is asked whole.
 

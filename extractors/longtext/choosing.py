@@ -40,19 +40,23 @@ def chosen(
     most_tokens: int,
     without: Collection[int] = (),
     always: Sequence[int] = (0,),
+    label: int = 0,
 ) -> tuple[Chunk, ...]:
     """The chunks of at most ``most_tokens`` tokens in all that the fields' rows of scores ask for, in the text's order.
 
-    ``without`` are numbers of chunks that are not wanted, ``always`` places that come first of all (as far as they fit).
+    ``without`` are numbers of chunks that are not wanted, ``always`` places that come first of all (as far as they fit),
+    ``label`` the tokens of the line over a run of neighbours.
     """
     left = most_tokens
     taken: set[int] = set()
 
     def take(place: int) -> None:
         nonlocal left
-        if place not in taken and chunks[place].tokens <= left:
+        # A neighbour of one that is taken needs no line; one between two runs makes them one.
+        cost = chunks[place].tokens + label * (1 - (place - 1 in taken) - (place + 1 in taken))
+        if place not in taken and cost <= left:
             taken.add(place)
-            left -= chunks[place].tokens
+            left -= cost
 
     allowed = [place for place, chunk in enumerate(chunks) if chunk.number not in without]
     for place in always:

@@ -6,19 +6,26 @@ Pure: the same recipe, record and ranker give the same chunks in any process, so
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from extractors.longtext.budget import budget_of, count_tokens
+from extractors.longtext.budget import budget_of
 from extractors.longtext.choosing import chosen
 from extractors.longtext.chunks import Chunk, cut
 from extractors.longtext.retrieval import Bm25, FieldQuery, Ranker, field_queries
 from extractors.recipe import Recipe
+from extractors.tokens import estimate_tokens
 
 MOST_LOOKS = 2
 """Looks into further chunks for what was not found in the first ones."""
 _HEAD = 240
 """Tokens of a text's beginning that are always shown first: who, when and what it is about."""
+_LOOK = 0.5
+"""Tokens of a look, as a share of what is shown first: most of what stays empty is not in the record."""
+_LEAST_LOOK = 240
+_LEAST = 128
+"""Tokens of a focus that was narrowed, at least."""
 _LABEL = 10
 """Tokens of the line over a run of chunks, and of the break before it, about."""
 _BM25 = Bm25()
@@ -37,14 +44,23 @@ class Shown:
 class Focus:
     """The chunks of one record that is longer than a call may show. ``budget`` is in tokens."""
 
-    __slots__ = ("_budget", "_chunks", "_queries", "_rows", "_seen", "_starts", "_text", "looks")
+    __slots__ = ("_chunks", "_queries", "_rows", "_seen", "_starts", "_text", "budget", "looks")
 
-    def __init__(self, recipe: Recipe, text: str, *, budget: int, ranker: Ranker = _BM25) -> None:
+    def __init__(
+        self,
+        schema: Mapping[str, Any],
+        text: str,
+        *,
+        budget: int,
+        instructions: str = "",
+        tokens: Callable[[str], int] = estimate_tokens,
+        ranker: Ranker = _BM25,
+    ) -> None:
         self._text = text
-        self._chunks = cut(text, tokens=lambda piece: count_tokens(recipe, piece))
+        self._chunks = cut(text, tokens=tokens)
         self._starts = [chunk.start for chunk in self._chunks]
-        self._budget = budget
-        self._queries: tuple[FieldQuery, ...] = field_queries(recipe.schema, instructions=recipe.instructions)
+        self.budget = budget
+        self._queries: tuple[FieldQuery, ...] = field_queries(schema, instructions=instructions)
         self._rows = ranker.scores(self._queries, [chunk.of(text) for chunk in self._chunks])
         self._seen: set[int] = set()
         self.looks = 0
@@ -60,7 +76,11 @@ class Focus:
         if self.looks >= MOST_LOOKS or len(self._seen) == len(self._chunks):
             return None
         self.looks += 1
-        return self._chosen(self._rows_of(paths), without=self._seen)
+        return self._chosen(
+            self._rows_of(paths),
+            without=self._seen,
+            most=min(self.budget, max(_LEAST_LOOK, int(self.budget * _LOOK))),
+        )
 
     def about(self, paths: Sequence[str], places: Iterable[int]) -> Shown:
         """The best chunks for the fields at ``paths``, those with the offsets ``places`` first."""
@@ -76,11 +96,16 @@ class Focus:
         return _runs([chunk for chunk in self._chunks if chunk.number in self._seen])
 
     def _chosen(
-        self, rows: Sequence[Sequence[float]], *, without: Iterable[int] = (), always: Sequence[int] = ()
+        self, rows: Sequence[Sequence[float]], *, without: Iterable[int] = (), always: Sequence[int] = (), most: int = 0
     ) -> Shown:
-        # A line over each run of chunks costs tokens too: at worst none of them are neighbours.
-        most = self._budget * 80 // (80 + _LABEL)
-        chunks = chosen(self._chunks, rows, most_tokens=most, without=frozenset(without), always=always)
+        chunks = chosen(
+            self._chunks,
+            rows,
+            most_tokens=most or self.budget,
+            without=frozenset(without),
+            always=always,
+            label=_LABEL,
+        )
         self._seen.update(chunk.number for chunk in chunks)
         return self._as_shown(chunks)
 
@@ -116,7 +141,25 @@ class Focus:
 def focus_of(recipe: Recipe, text: str, *, ranker: Ranker | None = None) -> Focus | None:
     """The focus on a text, None where it is asked whole."""
     budget = budget_of(recipe, text)
-    return None if budget is None else Focus(recipe, text, budget=budget, ranker=ranker or _BM25)
+    return None if budget is None else _focused(recipe, text, budget, ranker)
+
+
+def narrowed(recipe: Recipe, text: str, before: Focus | None, *, ranker: Ranker | None = None) -> Focus | None:
+    """A focus on a third of what the model did not take: the whole text, or what was shown ``before``. None where too
+    little would be left, or the text is only ever asked whole."""
+    budget = (estimate_tokens(text) if before is None else before.budget) // 3
+    return None if recipe.long_text == "whole" or budget < _LEAST else _focused(recipe, text, budget, ranker)
+
+
+def _focused(recipe: Recipe, text: str, budget: int, ranker: Ranker | None) -> Focus:
+    return Focus(
+        recipe.schema,
+        text,
+        budget=budget,
+        instructions=recipe.instructions,
+        tokens=recipe.policy.tokenizer or estimate_tokens,
+        ranker=ranker or _BM25,
+    )
 
 
 def _runs(chunks: Sequence[Chunk]) -> tuple[tuple[int, int], ...]:

@@ -58,5 +58,12 @@ def _empty(data: Any, path: str) -> Iterator[str]:
 def _needing_evidence(recipe: Recipe, paths: Sequence[str]) -> list[str]:
     required = recipe.require_evidence
     if ALL in required:
-        return [path for path in paths if not is_choice(subschema(recipe.schema, path))]
+        return [path for path in paths if not _is_choice(recipe, path)]
     return ungrounded_paths([Evidence(path, Match.UNGROUNDED, score=0.0) for path in paths], required)
+
+
+def _is_choice(recipe: Recipe, path: str) -> bool:
+    try:
+        return is_choice(subschema(recipe.schema, path))
+    except KeyError:
+        return False

@@ -8,6 +8,7 @@ every chunk in which such a value stands: BM25 then weighs shapes as it weighs w
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ _STEM = 6
 """Letters of a word that count: a stemmer for many languages at once (``govern``: governs, governed, governing)."""
 _B = 0.3
 """How much the length of a chunk counts against it: they are all about as long."""
+_SHAPE_WEIGHT = 3
+"""A shape counts as so many words: a value that is nowhere near cannot be copied."""
 _STOP = frozenset(
     {
         "a", "an", "and", "are", "as", "at", "be", "but", "by", "e", "eg", "etc", "for", "from", "g", "he",
@@ -91,14 +94,16 @@ class Bm25:
         """One row of scores for each query."""
         import bm25s  # type: ignore[import-untyped]
 
+        # It sets its own loggers to DEBUG, and a line for each record says nothing.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         index = bm25s.BM25(b=_B)
         tokenised = [_terms(passage) for passage in passages]
         index.index(tokenised, show_progress=False)
         known = {word for words in tokenised for word in words}
         rows = []
         for query in queries:
-            asked = [*words_of(query.text), *(_mark(shape) for shape in query.shapes)]
-            asked = [word for word in dict.fromkeys(asked) if word in known]
+            marks = [_mark(shape) for shape in query.shapes] * _SHAPE_WEIGHT
+            asked = [word for word in (*dict.fromkeys(words_of(query.text)), *marks) if word in known]
             rows.append([float(score) for score in index.get_scores(asked)] if asked else [0.0] * len(passages))
         return rows
 

@@ -24,7 +24,8 @@ ADVICE: dict[Reason, Advice] = {
     ),
     Reason.TOO_LONG: Advice(
         "The text is longer than the model reads.",
-        "Split the record, or ask a model with a longer context.",
+        "Run it again with --context-tokens, so that less of a long text is shown at a time (docs/long-text.md), split the "
+        "record, or ask a model with a longer context.",
         "--model NAME",
     ),
     Reason.NOT_JSON: Advice(

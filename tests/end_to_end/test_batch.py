@@ -178,7 +178,7 @@ def test_a_record_that_fits_into_no_line_fails_by_itself(
     source = tmp_path / "things.jsonl"
     write_things(source, range(3))
     source.write_text(source.read_text() + '{"id": "long", "text": "' + "word " * 2000 + '"}\n')
-    report = run_batch(source, tmp_path / "out", qwen)
+    report = run_batch(source, tmp_path / "out", qwen, long_text="whole")
     assert (report.rows, report.failures_by_reason) == (3, {"too_long": 1})
 
 

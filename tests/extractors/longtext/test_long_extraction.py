@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from extractors.extraction import Extraction
-from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.evidence import Match
 from schemas.job import ExtractionJob
@@ -42,9 +43,9 @@ NOTHING = {"party": "Heron Mills", "governing_law": None, "term": None, "signed"
 WHOLE = {**NOTHING, "governing_law": "Nevada", "term": "three years"}
 
 
-def recipe(**options: Any) -> Recipe:
+def recipe(*, policy: ModelPolicy = POLICY, **options: Any) -> Recipe:
     job = ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", **options})
-    return compile_recipe(job, Contract, POLICY)
+    return compile_recipe(job, Contract, policy)
 
 
 def drive(
@@ -103,6 +104,15 @@ def test_a_value_that_was_not_shown_is_found_in_the_whole_record_without_a_chunk
     assert (party.match, party.quote, party.chunk) == (Match.EXACT, "drawer Zebra nine", None)
 
 
+def test_evidence_in_a_long_document_has_its_page_too() -> None:
+    text = contract().replace("Governing law.", "\fGoverning law.")
+    outcome, _ = drive([WHOLE], text=text, max_attempts=1)
+
+    assert isinstance(outcome, Extracted)
+    law = next(one for one in outcome.evidence if one.path == "governing_law")
+    assert (law.page, law.chunk is not None) == (2, True)
+
+
 def test_what_stays_empty_gets_another_look_in_other_chunks() -> None:
     outcome, asked = drive([{**WHOLE, "term": None}, {"term": "three years"}, {}], max_attempts=3)
 
@@ -128,6 +138,18 @@ def test_an_empty_list_is_looked_for_and_taken() -> None:
     assert isinstance(outcome, Extracted) and outcome.value.products == ["samples"]  # type: ignore[attr-defined]
 
 
+def test_a_model_that_takes_less_than_is_known_is_shown_less() -> None:
+    text = contract()[:2500]
+    extraction = Extraction(recipe(), Record("r1", text, content_fingerprint(text)))
+    whole = extraction.next_request()
+    assert whole is not None and "[chunk" not in said(whole)
+    extraction.receive(CallError(ErrorKind.TOO_LONG, "at most 700 tokens", "fake"))
+    less = extraction.next_request()
+
+    assert less is not None and (less.purpose, less.attempt) == (Purpose.EXTRACT, 2)
+    assert len(said(less)) < len(said(whole)) / 2 and "[chunk" in said(less)
+
+
 def test_a_correction_shows_the_same_chunks() -> None:
     _, asked = drive([{**WHOLE, "signed": "soon"}, {"signed": None}], max_attempts=2)
 
@@ -148,6 +170,20 @@ def test_a_value_without_evidence_is_looked_for_elsewhere_before_it_is_null() ->
     assert isinstance(outcome, Extracted)
     assert outcome.nulled == ("governing_law",)
     assert outcome.value.governing_law is None  # type: ignore[attr-defined]
+
+
+def test_the_final_model_sees_the_chunks_of_what_it_is_asked_about() -> None:
+    final = ModelPolicy("strong", Mode.PROMPTED, None, max_input_tokens=1_400, max_output_tokens=4000)
+    outcome, asked = drive(
+        [{**WHOLE, "governing_law": "Atlantis"}, {"governing_law": "Nevada"}],
+        max_attempts=1,
+        policy=replace(POLICY, final=final),
+    )
+
+    assert (asked[1].model, asked[1].purpose) == ("strong", Purpose.ROUTE)
+    assert set(asked[1].shape.schema["properties"]) == {"governing_law"}
+    assert "State of Nevada" in said(asked[1]) and "[chunk" in said(asked[1])
+    assert isinstance(outcome, Extracted) and outcome.value.governing_law == "Nevada"  # type: ignore[attr-defined]
 
 
 def test_the_same_record_asks_the_same_questions_again() -> None:
