@@ -17,9 +17,10 @@ from orjson import loads
 from pydantic import BaseModel, ValidationError
 
 from extractors.corrections import outermost, problems_of
+from extractors.documents.places import pages_of
 from extractors.extraction import Extraction
 from extractors.images import Pictures
-from extractors.longtext.budget import count_tokens, is_longer, room_of
+from extractors.longtext.budget import is_longer, room_of
 from extractors.longtext.counting import unmet
 from extractors.longtext.merging import Found, joined, keyed, placed, same, with_missing, without_repeats
 from extractors.longtext.parts import GAP, ListField, Parts, key_in_json
@@ -28,6 +29,7 @@ from extractors.longtext.windows import Window, windows
 from extractors.parsing import loads_exact
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, Purpose
 from extractors.recipe import Recipe
+from extractors.tokens import estimate_tokens
 from schemas.evidence import Evidence
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
@@ -130,11 +132,8 @@ class LongLists:
     # One part after the other -------------------------------------------------------------------
 
     def _cut(self) -> tuple[Window, ...]:
-        return windows(
-            self._record.text,
-            most_tokens=window_tokens(self._recipe),
-            tokens=lambda piece: count_tokens(self._recipe, piece),
-        )
+        tokens = self._recipe.policy.tokenizer or estimate_tokens
+        return windows(self._record.text, most_tokens=window_tokens(self._recipe), tokens=tokens)
 
     def _start(self, recipe: Recipe, record: Record, step: str, pictures: Pictures | None = None) -> None:
         """Begin a part. Settles the outcome where the record has no tokens left for it."""
@@ -358,9 +357,10 @@ class LongLists:
                 confidence |= {prefix + path: sure for path, sure in item.confidence}
                 for kind in marks:
                     marks[kind] += [prefix + path for path in getattr(item, kind)]
+        pages = pages_of(self._record.text)
         self.outcome = Extracted(
             value=value,
-            evidence=evidence,
+            evidence=evidence if pages is None else pages.told(evidence),
             model="+".join(dict.fromkeys(attempt.model for attempt in self._attempts)),
             attempts=self._attempts,
             usage=self._usage,

@@ -111,6 +111,15 @@ def test_evidence_stands_in_the_whole_text_and_names_the_window() -> None:
     assert chunks == sorted(chunks) and chunks[0] == 1 and chunks[-1] > 3
 
 
+def test_evidence_has_the_pages_of_the_whole_text() -> None:
+    text = "\f".join([catalogue(100), catalogue(120).partition("101. ")[2], "The end."])
+    outcome, _ = drive(ListingModel(), text, Keyed)
+
+    assert isinstance(outcome, Extracted)
+    pages = [one.page for one in outcome.evidence if one.path.endswith("/name")]
+    assert pages == [1] * 100 + [2] * 19
+
+
 def test_attempts_and_usage_of_all_windows_add_up() -> None:
     outcome, asked = drive(ListingModel(forgets=0.1), catalogue(200))
 
