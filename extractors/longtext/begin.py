@@ -8,7 +8,7 @@ from extractors.extraction import Extraction
 from extractors.images import Pictures
 from extractors.longtext.budget import is_longer
 from extractors.longtext.many import LongLists
-from extractors.longtext.parts import parts_of
+from extractors.longtext.parts import has_lists, parts_of
 from extractors.longtext.retrieval import Ranker
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest
 from extractors.recipe import Recipe
@@ -29,9 +29,9 @@ class Begun(Protocol):
 
 def begin(recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES, *, ranker: Ranker | None = None) -> Begun:
     """An ``Extraction``, or ``LongLists`` for a record that is longer than one call and has lists of objects to fill."""
-    counted = recipe.lists.count == "always"
-    if record.problem is None and pictures.problem is None and (counted or is_longer(recipe, record.text)):
-        parts = parts_of(recipe)
+    if record.problem is None and pictures.problem is None and has_lists(recipe):
+        counted = recipe.lists.count == "always" and bool(record.text)
+        parts = parts_of(recipe) if counted or is_longer(recipe, record.text) else None
         if parts is not None:
             return LongLists(recipe, record, pictures, parts=parts, ranker=ranker)
     return Extraction(recipe, record, pictures, ranker=ranker)

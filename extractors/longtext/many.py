@@ -306,6 +306,8 @@ class LongLists:
 
     def _window_failed(self, outcome: Failed) -> None:
         message = f"{self._named()}: {outcome.message}"
+        if outcome.reason is Reason.TOO_LONG:
+            message = f"{message}; a lower --context-tokens makes smaller windows"
         if self._recipe.lists.failed_windows == "fail" or outcome.reason is Reason.BUDGET:
             self._fail(outcome.reason, message, outcome.problems)
             return

@@ -33,7 +33,7 @@ GAP = (
 )
 MORE_ATTEMPTS = 4
 """Calls that the parts of one list which is cut off may take beside the attempts of a record."""
-_CACHE = "longtext.parts"
+_CACHE, _LISTS = "longtext.parts", "longtext.lists"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,20 @@ def parts_of(recipe: Recipe) -> Parts | None:
     return found
 
 
+def has_lists(recipe: Recipe) -> bool:
+    """Whether the schema has a list of objects."""
+    return bool(_lists(recipe))
+
+
+def _lists(recipe: Recipe) -> tuple[ListField, ...]:
+    found: tuple[ListField, ...] | None = recipe.derived.get(_LISTS)
+    if found is None:
+        found = recipe.derived[_LISTS] = _list_fields(recipe)
+    return found
+
+
 def _compiled(recipe: Recipe) -> Parts | None:
-    lists = _list_fields(recipe)
+    lists = _lists(recipe)
     if not lists:
         return None
     model = recipe.model
@@ -100,7 +112,14 @@ def _compiled(recipe: Recipe) -> Parts | None:
         window,
         _narrowed(recipe, bare, names=list(by_name), rules=rules),
         _narrowed(recipe, others, names=list(others), rules="", windowed=False) if others else None,
-        _narrowed(recipe, whole, names=list(model.model_fields), rules=COUNT_RULE, windowed=False),
+        _narrowed(
+            # What is counted is shown whole.
+            replace(recipe, long_text="auto") if recipe.long_text == "chunks" else recipe,
+            whole,
+            names=list(model.model_fields),
+            rules=COUNT_RULE,
+            windowed=False,
+        ),
     )
 
 
