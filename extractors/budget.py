@@ -26,6 +26,7 @@ import orjson
 from extractors.errors import BudgetReached, JobError
 from extractors.qwen.prices import Pricing
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
+from extractors.qwen.tool_calls import offered
 from extractors.qwen.transport import NOT_SENT
 from extractors.tokens import most_image_tokens, most_tokens
 from schemas.usage import Usage
@@ -203,6 +204,9 @@ def worst_case(request: ChatRequest, pricing: Pricing, *, least_output: int = 0)
     for message in request.messages:
         fresh += _PER_MESSAGE + _most(message.content)
         fresh += sum(most_image_tokens(image.width, image.height) for image in message.images)
+        fresh += sum(_PER_MESSAGE + _most(call.name) + _most(call.arguments) for call in message.tool_calls)
+    if request.tools:
+        fresh += len(orjson.dumps(offered(request.tools))) + _PER_TOOLS
     wire = {key: value for key, value in request.shape.wire.items() if key != "grammar"}
     if wire:
         fresh += len(orjson.dumps(wire)) + (_PER_TOOLS if "tools" in wire else 0)

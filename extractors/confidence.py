@@ -27,6 +27,7 @@ _BY_EVIDENCE: Mapping[Match, float] = {
     Match.EXACT: 0.9,
     Match.VALUE: 0.9,
     Match.NORMALISED: 0.85,
+    Match.TOOL: 0.8,
     Match.FUZZY: 0.6,
     Match.IMAGE: 0.5,
     Match.UNGROUNDED: 0.1,

@@ -16,10 +16,18 @@ from contextlib import AsyncExitStack
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
 from extractors.documents.places import with_boxes
-from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
+from extractors.errors import (
+    BudgetReached,
+    KeyRejected,
+    ModelMissing,
+    OutputError,
+    QuarryError,
+    ServerUnreachable,
+)
 from extractors.images import Pictures, load_pictures
 from extractors.longtext.begin import begin
 from extractors.qwen.requests import Call, CallError, ChatReply, ChatRequest, ErrorKind
@@ -32,6 +40,8 @@ from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Commit
 from extractors.telemetry.ids import RECORD
 from extractors.telemetry.observer import Observer
+from extractors.tools.requests import ToolRequest, ToolResult, entry_tool, tool_entry, tool_record
+from extractors.tools.running import ToolRunner
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted, Failed, Outcome, Reason
 from schemas.usage import Usage
@@ -110,10 +120,13 @@ class Engine:
         pictures_at_once: int = 64,
         final_dialect: str | None = None,
         observer: Observer | None = None,
+        ceilings: tuple[Decimal | None, int | None] = (None, None),
     ) -> None:
+        """``ceilings``: money and tokens that its chunks may take, wherever they are answered."""
         self.recipe = self._recipe = recipe
         self.run_id = run_id
         self.store = self._store = store
+        self.ceilings = ceilings
         self._connect = connect
         self._dialect = dialect
         self._final_dialect = final_dialect or dialect
@@ -134,7 +147,9 @@ class Engine:
         self._pictures = asyncio.Semaphore(pictures_at_once)
         self._decoder = concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="quarry-pictures")
         self._asking: set[asyncio.Task[Any]] = set()
+        self._working: set[asyncio.Task[Any]] = set()
         self._turns: deque[asyncio.Future[None]] = deque()
+        self._tools = None if recipe.tools is None else ToolRunner(recipe.tools)
 
     def __enter__(self) -> Engine:
         self._thread.start()
@@ -146,12 +161,14 @@ class Engine:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._run(self._stack.aclose())
+        self._run(self._ended())
+        if self._tools is not None:
+            self._tools.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._loop.close()
         self._writer.shutdown()
         self._decoder.shutdown()
-        self._loop.close()
 
     def submit(self, chunk: Chunk) -> concurrent.futures.Future[ChunkDone]:
         """Hand over a chunk. The future's exception is set only for errors that end the run."""
@@ -170,7 +187,23 @@ class Engine:
 
     # Inside the loop ----------------------------------------------------------------------------
 
+    async def _ended(self) -> None:
+        if self._working:
+            # Who handed these chunks over has gone away (Ctrl-C, an error of its own), and other threads may wait for
+            # their futures: what is done is committed, what is in flight is let go.
+            self.abort()
+        while self._working:
+            await asyncio.wait(self._working)
+        await self._stack.aclose()
+
     async def _process(self, chunk: Chunk) -> ChunkDone:
+        task = asyncio.current_task()
+        assert task is not None
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        return await self._observed(chunk)
+
+    async def _observed(self, chunk: Chunk) -> ChunkDone:
         if self._observer is None:
             return await self._work(chunk)
         with self._observer.chunk(chunk.chunk_id, chunk.size) as sums:
@@ -191,6 +224,8 @@ class Engine:
             journal.close()
         if not undone:
             journal.discard()
+        # Look-ups are rows of the calls, and no calls of a model.
+        asked = work.calls if self._tools is None else [call for call in work.calls if call.tool is None]
         reasons: dict[str, int] = {}
         for item in work.items:
             if isinstance(item.outcome, Failed):
@@ -200,12 +235,12 @@ class Engine:
             commit,
             undone,
             reasons,
-            tuple(call.latency for call in work.calls if call.status == "ok"),
-            len(work.calls),
+            tuple(call.latency for call in asked if call.status == "ok"),
+            len(asked),
             work.replayed,
-            dict(Counter(call.status for call in work.calls)),
-            sum(call.try_number > 1 for call in work.calls),
-            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
+            dict(Counter(call.status for call in asked)),
+            sum(call.try_number > 1 for call in asked),
+            routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, asked),
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
@@ -258,10 +293,17 @@ class Engine:
     ) -> tuple[Outcome, list[CallRecord]]:
         record = group.records[0]
         calls: list[CallRecord] = []
+        request: ChatRequest | None = None
         try:
             await self._turn()
             extraction = begin(self._recipe, record, pictures)
-            while (request := extraction.next_request()) is not None:
+            while (asked := extraction.next_request()) is not None:
+                if isinstance(asked, ToolRequest):
+                    found, row = await self._look_up(asked, record.record_id, journal, work)
+                    calls.append(row)
+                    extraction.receive(found)
+                    continue
+                request = asked
                 digest = request.digest()
                 entry = self._replay.get(digest)
                 if entry is not None:
@@ -286,6 +328,11 @@ class Engine:
                     call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect_of(request))
                 )
             raise
+        except OutputError as error:
+            # A full disk: no record's fault, and what cannot be kept must not be paid for.
+            self.fatal = self.fatal or error
+            self.stop(str(error))
+            raise Undone from None
         except Exception as error:
             # A bug or an odd record must cost that record only; its trace goes to the log.
             logger.exception("record %s: internal error", record.record_id)
@@ -296,6 +343,37 @@ class Engine:
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         return outcome, calls
+
+    async def _look_up(
+        self, request: ToolRequest, record_id: str, journal: ChunkJournal, work: _ChunkWork
+    ) -> tuple[ToolResult, CallRecord]:
+        """What came of a look-up, and its row. It is in the journal before it is used, so that a run that was killed
+        finds it there and does not make it again. Raises ``Undone`` when the run is ending."""
+        digest = request.digest()
+        entry = self._replay.get(digest)
+        if entry is not None:
+            work.replayed += 1
+            result = entry_tool(entry)
+            return result, tool_record(record_id, digest, request, result)
+        if self.stopped is not None or self._tools is None:
+            raise Undone
+        task = asyncio.current_task()
+        if task is not None:
+            self._asking.add(task)
+        self.progress.looking_up += 1
+        try:
+            result = await self._tools.run(request)
+        except asyncio.CancelledError:
+            if self.stopped is None:
+                raise
+            raise Undone from None
+        finally:
+            self.progress.looking_up -= 1
+            if task is not None:
+                self._asking.discard(task)
+        journal.append(digest, tool_entry(result))
+        self.progress.looked_up += 1
+        return result, tool_record(record_id, digest, request, result)
 
     def _dialect_of(self, request: ChatRequest) -> str:
         return self._dialect if request.model == self._recipe.policy.name else self._final_dialect
@@ -386,7 +464,11 @@ class _ChunkWork:
 
 def internal_failure(error: Exception, recipe: Recipe, calls: Sequence[CallRecord]) -> Failed:
     usage = sum(
-        (Usage(1, call.input_tokens, call.output_tokens, cost=call.cost) for call in calls if call.status == "ok"),
+        (
+            Usage(1, call.input_tokens, call.output_tokens, cost=call.cost)
+            for call in calls
+            if call.status == "ok" and call.tool is None
+        ),
         Usage(),
     )
     return Failed(Reason.INTERNAL, f"{type(error).__name__}: {error}"[:500], model=recipe.policy.name, usage=usage)

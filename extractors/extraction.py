@@ -8,7 +8,7 @@ what came, until there is an ``outcome``::
         extraction.receive(ask(request))
     extraction.outcome
 
-The way of an answer: parse (and ask for the rest of a list that was cut off) -> validate -> correct (only the
+Where the recipe has look-ups, they come first (``extractors.tools.lookups``). The way of an answer: parse (and ask for the rest of a list that was cut off) -> validate -> correct (only the
 failing paths) -> ground -> look again for what is missing -> route what is doubtful to the final model -> outcome.
 """
 
@@ -37,6 +37,9 @@ from extractors.recipe import Recipe
 from extractors.routing import Draft, doubtful_fields, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
+from extractors.tools.evidence import Results
+from extractors.tools.lookups import LookUps
+from extractors.tools.requests import ToolRequest, ToolResult
 from extractors.trail import Trail
 from schemas.evidence import Evidence
 from schemas.outcomes import Extracted, Failed, FieldProblem, Outcome, Reason
@@ -86,6 +89,7 @@ class Extraction:
         "_last",
         "_last_problems",
         "_last_unreadable",
+        "_look_ups",
         "_nulled",
         "_questions",
         "_ranker",
@@ -131,7 +135,9 @@ class Extraction:
         self._last: ChatRequest | None = None
         self._scores: dict[str, TokenScore] = {}
         """What the model thought of each value that it wrote."""
-        self._request: ChatRequest | None = None
+        self._request: ChatRequest | ToolRequest | None = None
+        self._look_ups: LookUps | None = None
+        """What is being looked up, before the first answer."""
         self.outcome: Outcome | None = None
         if record.problem is not None:
             self._fail(Reason.BAD_INPUT, record.problem)
@@ -153,18 +159,27 @@ class Extraction:
                 "Leave out --long-text whole, split it, or use a model with a longer context",
             )
             return
-        self._request = self._questions.first()
+        first = self._request = self._questions.first()
+        if recipe.tools is not None and recipe.asking is not None:
+            self._look_ups = LookUps(recipe.tools, first, recipe.asking, record=record.fingerprint)
+            self._request = self._look_ups.request
 
-    def next_request(self) -> ChatRequest | None:
-        """The question to ask now, the same until it is answered; None once there is an outcome."""
+    def next_request(self) -> ChatRequest | ToolRequest | None:
+        """The question to ask now, or the look-up to make, the same until it is answered; None once there is an
+        outcome."""
         return self._request
 
-    def receive(self, reply: ChatReply | CallError) -> None:
+    def receive(self, reply: ChatReply | CallError | ToolResult) -> None:
         """Take the answer to ``next_request()``. Raises ``RuntimeError`` when nothing was asked."""
         request = self._request
         if request is None:
             raise RuntimeError("receive() without an open request")
         self._request = None
+        if self._look_ups is not None:
+            self._receive_look_up(request, reply, self._look_ups)
+            return
+        if isinstance(request, ToolRequest) or isinstance(reply, ToolResult):
+            raise RuntimeError("a look-up is not under way")
         self._last = request
         self._trail.usage += reply.usage
         if isinstance(reply, CallError):
@@ -187,6 +202,41 @@ class Extraction:
             self._receive_whole(request, reply)
 
     # What came back -----------------------------------------------------------------------------
+
+    def _receive_look_up(
+        self, request: ChatRequest | ToolRequest, reply: ChatReply | CallError | ToolResult, look_ups: LookUps
+    ) -> None:
+        """What the model wants looked up, or what was found; once it wants no more, the answer is asked for."""
+        if isinstance(request, ToolRequest):
+            if not isinstance(reply, ToolResult):
+                raise RuntimeError("a look-up was answered with a model's reply")
+            look_ups.looked_up(request, reply)
+        elif isinstance(reply, ToolResult):
+            raise RuntimeError("a model's question was answered with a look-up's result")
+        else:
+            self._trail.usage += reply.usage
+            if isinstance(reply, CallError):
+                self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
+                self._fail(_CALL_REASONS[reply.kind], reply.message)
+                return
+            called = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
+            self._trail.note(request, reply, raw=called or reply.text, error=None)
+            look_ups.answered(reply)
+        self._request = look_ups.request
+        if self._request is not None:
+            return
+        self._look_ups = None
+        if look_ups.failure is not None:
+            self._fail(*look_ups.failure)
+        elif self._trail.over_tokens:
+            cap, used = self._recipe.max_record_tokens, self._trail.usage.total_tokens
+            self._fail(
+                Reason.BUDGET, f"the record used {used} of its {cap} tokens before its first answer, on look-ups"
+            )
+        else:
+            self._questions.knowing(look_ups.found)
+            self._judge.results = Results(look_ups.found) if look_ups.found else None
+            self._request = self._questions.first()
 
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
         self._judge.written_out.clear()

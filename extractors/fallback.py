@@ -132,7 +132,7 @@ class ModeFallback:
         """The first mode that was not refused; the request's own where all were."""
         refused = lesson.modes(thinking=thinking)
         wanted = request.shape.mode
-        if wanted not in refused:
+        if wanted not in refused or request.tools:
             return wanted
         return next((mode for mode in self._modes if mode not in refused), wanted)
 
@@ -152,7 +152,8 @@ class ModeFallback:
         """Learn from a refusal. False where there is nothing left to try."""
         lesson = self._lesson(sent.model)
         cure = _cure(sent, error)
-        if cure is None:
+        if cure is None or (cure == "mode" and sent.tools):
+            # No other mode makes a model take tools that it does not take.
             return False
         if cure != "mode" and lesson.switch not in (None, cure):
             cure = "mode"  # both ways of the switch are refused: it is not the switch

@@ -29,11 +29,12 @@ from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.longtext.evidence import LongGrounding
 from extractors.longtext.focus import Focus
-from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
+from extractors.parsing import Answer, beyond_floats, dumps_exact, loads_exact, read_answer, repeats_a_key
 from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
 from extractors.second_look import is_choice
+from extractors.tools.evidence import Results
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
@@ -71,7 +72,17 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_long", "_pages", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = (
+        "_haystack",
+        "_in_examples",
+        "_long",
+        "_pages",
+        "_pictured",
+        "_recipe",
+        "_record",
+        "results",
+        "written_out",
+    )
 
     def __init__(
         self,
@@ -89,6 +100,8 @@ class Judge:
         self._haystack: Haystack | None = None
         self._long = None if focus is None else LongGrounding(record.text, focus)
         self._pages = pages_of(record.text)
+        self.results: Results | None = None
+        """What was looked up for the record, where something was."""
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
 
@@ -104,7 +117,10 @@ class Judge:
             if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
                 return self._reply_invalid(text, error)
         else:
-            return self._fit(value, text)
+            if ("NaN" in text or "Infinity" in text) and (problem := _not_json(text)) is not None:
+                return Answer(None, problem=problem)
+            verdict = self._fit(value, text)
+            return replace(verdict, repaired=True) if repeats_a_key(text) else verdict
         answer = read_answer(text, finish_reason=finish_reason)
         if answer.json is None:
             return answer
@@ -122,11 +138,13 @@ class Judge:
 
     def fitting(self, data: Any) -> BaseModel | None:
         """The answer as a value, None where it does not validate or has no place in the table."""
+        text = dumps_exact(data)
         try:
-            value = self._recipe.model.model_validate_json(dumps_exact(data))
+            value = self._recipe.model.model_validate_json(text)
         except ValidationError:
             return None
-        return None if self._recipe.codec.check(value) or self._cut_strings(data) else value
+        unfit = self._recipe.codec.check(value) or self._cut_strings(data) or any(beyond_floats(text))
+        return None if unfit else value
 
     def ground(self, value: BaseModel) -> list[Evidence]:
         """Where each of the value's leaves stands in the record."""
@@ -138,17 +156,16 @@ class Judge:
             evidence = ground(value, self._haystack)
         if self._pages is not None:
             evidence = self._pages.told(evidence)
+        if self.results is not None:
+            evidence = self.results.added(value, evidence)
         if self._pictured and not self._record.text.strip():
-            return [replace(one, match=Match.IMAGE) for one in evidence]
+            return [one if one.match is Match.TOOL else replace(one, match=Match.IMAGE) for one in evidence]
         return evidence
 
     def _reply_invalid(self, text: str, error: ValidationError) -> Verdict | Answer:
-        try:
-            data = loads_exact(text)
-        except (ValueError, RecursionError) as problem:
-            # Pydantic's reader is laxer than JSON: it lets NaN and Infinity pass.
-            return Answer(None, problem=f"it was not valid JSON ({problem})")
-        return replace(self._invalid(data, error), invalid=True)
+        if (problem := _not_json(text)) is not None:
+            return Answer(None, problem=problem)
+        return replace(self._invalid(loads_exact(text), error), invalid=True)
 
     def _invalid(self, data: Any, error: ValidationError) -> Verdict:
         """Mend what needs no model: drifted keys, a null where a default stands, the word for null, and what was
@@ -179,6 +196,11 @@ class Judge:
     def _fit(self, value: BaseModel, text: str) -> Verdict:
         """A valid answer: can Parquet hold it, is it whole, is it in the record?"""
         unfit = self._recipe.codec.check(value)
+        unfit += [
+            FieldProblem(path, "number_range", "this number is larger than a 64-bit float can be", digits[:400])
+            for path, digits in beyond_floats(text)
+            if all(path != one.path for one in unfit)
+        ]
         if unfit:
             return Verdict(text, value, problems=outermost(unfit), reason=Reason.INVALID)
         if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
@@ -268,6 +290,15 @@ class Judge:
             return []
         found = cut_strings(data, self._recipe.schema, longest=LONGEST_STRING)
         return [problem for problem in found if problem.path not in self.written_out]
+
+
+def _not_json(text: str) -> str | None:
+    """What is wrong with a text that Pydantic could read: its reader is laxer than JSON, NaN and Infinity pass."""
+    try:
+        loads_exact(text)
+    except (ValueError, RecursionError) as problem:
+        return f"it was not valid JSON ({problem})"
+    return None
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,9 @@ asked for again.
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +122,9 @@ def _can_be_written(text: str) -> bool:
 
 
 def _is_object_by_stdlib(text: str) -> bool:
-    """orjson refuses lone-surrogate escapes, which are legal JSON text; the standard library reads them."""
-    if "\\u" not in text:
+    """orjson refuses lone-surrogate escapes and numbers beyond a 64-bit float, which are legal JSON text; the standard
+    library reads them."""
+    if "\\u" not in text and not _LARGE.search(text):
         return False
     try:
         loads_exact(text)
@@ -130,6 +133,63 @@ def _is_object_by_stdlib(text: str) -> bool:
     return True
 
 
+def beyond_floats(text: str) -> Iterator[tuple[str, str]]:
+    """The numbers of a JSON text that no 64-bit float holds (1e400): JSON Pointers without their leading slash, and
+    the digits. Pydantic reads them as infinity."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        yield from _beyond(json.loads(text, parse_float=_Digits, parse_int=_Digits), "")
+
+
+def repeats_a_key(text: str) -> bool:
+    """Whether an object of a JSON text has a key twice: whoever reads it takes the last one."""
+    if _as_many_keys(text):
+        return False
+    found = False
+
+    def noted(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        found = found or len({key for key, _ in pairs}) < len(pairs)
+
+    json.loads(text, object_pairs_hook=noted, parse_int=str)
+    return found
+
+
+def _as_many_keys(text: str) -> bool:
+    """Whether as many keys were read as are written: a quote before a colon ends a key, or stands in a string after a
+    backslash. False where that must be looked at closely."""
+    try:
+        return text.count('":') + text.count('" :') == _keys(orjson.loads(text))
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _keys(value: Any) -> int:
+    if isinstance(value, dict):
+        return len(value) + sum(_keys(one) for one in value.values() if isinstance(one, dict | list))
+    if isinstance(value, list):
+        return sum(_keys(one) for one in value if isinstance(one, dict | list))
+    return 0
+
+
+class _Digits(str):
+    """A number as it is written."""
+
+    __slots__ = ()
+
+
+def _beyond(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, _Digits):
+        if math.isinf(float(value)):
+            yield path, str(value)
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            step = str(key).replace("~", "~0").replace("/", "~1")
+            yield from _beyond(inner, f"{path}/{step}" if path else step)
+
+
+_LARGE = re.compile(r"\d[eE]\+?\d{3}|\d{309}")
 _MANY_BRACKETS = 200
 EXACT = json.JSONDecoder(parse_float=_digits, parse_int=_integer, parse_constant=_no_constant)
 """The reader behind ``loads_exact``."""

@@ -120,13 +120,14 @@ def run(
     engine_name: str = "direct",
     only: Collection[str] | None = None,
     note: Mapping[str, Any] | None = None,
+    expect: str | None = None,
 ) -> RunReport:
     """Run a job to its end: every record of the source becomes a row, a ledger entry, or stays undone.
 
     ``schema`` and ``source`` replace the job's own (a class at hand, a data frame, a ledger). ``retry`` asks again just for open
     failures, and ``model`` answers them in the place of the recipe's own. ``permit`` holds the job's
     ``rate_limit_name``. ``only`` asks just the texts with these fingerprints and leaves the others undone; ``note``
-    is kept in the run's file. The job's ``sample`` and ``approve_above`` are ``extractors.stages``' matter. Raises
+    is kept in the run's file. ``expect`` is the short id of the recipe that the job must make. The job's ``sample`` and ``approve_above`` are ``extractors.stages``' matter. Raises
     the errors of ``extractors.errors``; what was finished before one is committed, and the report is on disk.
     """
     watch = watch or Silent()
@@ -144,6 +145,17 @@ def run(
     endpoint = resolve_endpoint(job, settings)
     schema = schema or model_of(job)
     recipe = compile_recipe(job, schema, endpoint.policy)
+    if retry is not None and retry.recipe not in (None, recipe.id[:8]):
+        raise JobError(
+            f"these records failed under recipe {retry.recipe}, and {_changed(recipe)}. Put it back, or run the job again; "
+            f"other recipes' failures are asked again with --where \"recipe <> '{retry.recipe}'\""
+        )
+    if expect not in (None, recipe.id[:8]):
+        # Run under another recipe, it would ask the whole source.
+        raise JobError(
+            f"the batches are those of recipe {expect}, and {_changed(recipe)}. Put it back to have them collected, or cancel "
+            "them (`quarry batch cancel`) and run the job again"
+        )
     answering = endpoint
     if model is not None:
         # The row belongs to the failed record's own recipe; only who answers, and how it is asked, differ.
@@ -192,12 +204,14 @@ def run(
                 observer.limited_by(stats)
 
             def open_engine(taken: Amount, known: Known) -> Engine:
+                left = _less(job, taken)
                 return Engine(
                     recipe,
                     store,
+                    ceilings=(left.max_cost, left.max_tokens),
                     connect=partial(
                         connect,
-                        _less(job, taken),
+                        left,
                         answering,
                         address,
                         on_limits=watch_limits,
@@ -434,11 +448,25 @@ def _open_store(job: ExtractionJob, recipe: Recipe, source: Source, *, retrying:
     )
 
 
+def after(job: ExtractionJob, reports: Iterable[RunReport]) -> ExtractionJob:
+    """The job with what these runs have left of its ceilings on money and tokens."""
+    taken = Amount()
+    for one in reports:
+        taken += Amount(one.cost or Decimal(0), one.input_tokens + one.output_tokens)
+    return _less(job, taken)
+
+
 def _less(job: ExtractionJob, taken: Amount) -> ExtractionJob:
     """The job with what is left of its ceilings."""
     cost = None if job.max_cost is None else max(Decimal(0), job.max_cost - taken.cost)
-    tokens = None if job.max_tokens is None else max(0, job.max_tokens - taken.tokens)
+    tokens = None if job.max_tokens is None else max(1, job.max_tokens - taken.tokens)
     return job.model_copy(update={"max_cost": cost, "max_tokens": tokens})
+
+
+def _changed(recipe: Recipe) -> str:
+    return (
+        f"its job makes recipe {recipe.id[:8]} now: the schema, a prompt, the examples or a profile have changed since"
+    )
 
 
 def _window(job: ExtractionJob, endpoint: Endpoint) -> int:

@@ -15,6 +15,7 @@ from extractors.endpoint import Settings, resolve_endpoint
 from extractors.longtext.budget import budget_of
 from extractors.pipeline import model_of
 from extractors.prompting import fence
+from extractors.qwen.tool_calls import offered
 from extractors.recipe import Recipe, compile_recipe
 from extractors.sources import open_source
 from extractors.store.catalog import mean_output_tokens
@@ -28,6 +29,8 @@ from schemas.usage import Usage
 _SAMPLE = 200
 _OVERHEAD = 16
 """Tokens that the chat template adds to a request, about."""
+_CALLED = 30
+"""Output tokens of a reply that calls a function, about."""
 _PICTURE = 1_026
 """Tokens of a picture of a megapixel. Planning does not open pictures."""
 
@@ -59,9 +62,14 @@ class Context:
         """Nothing to say where every text is shown whole."""
         if not self.focused:
             return []
+        few = (
+            "1 long text is asked about its"
+            if self.focused == 1
+            else f"{self.focused:,} long texts are asked about their"
+        )
         return [
             f"context: {self.shown_tokens:,} of the texts' {self.record_tokens:,} tokens are shown at first "
-            f"({self.share:.0%}); {self.focused:,} long texts are asked about their chunks (further looks not counted)"
+            f"({self.share:.0%}); {few} chunks (further looks not counted)"
         ]
 
 
@@ -147,6 +155,12 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     if job.lane != "live":
         pricing = batch_pricing(pricing, endpoint.profile.batch_price)
     one = pricing.cost(Usage(1, round(prefix + each), round(output)))
+    if recipe.tools is not None:
+        # Two rounds: one that asks for a look-up, and one that says that it was enough.
+        asks, says = round(each + _asking_tokens(recipe)), _CALLED if seen is None else 0  # what was seen has them
+        usage += Usage(2 * to_ask, 2 * asks * to_ask, 2 * says * to_ask)
+        looked = pricing.cost(Usage(1, asks, says))
+        one = None if one is None or looked is None else one + 2 * looked
     return Estimate(
         recipe=recipe.id[:8],
         model=endpoint.model,
@@ -158,7 +172,8 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         currency=endpoint.pricing.currency,
         context=context,
         final=None if endpoint.final is None else endpoint.final.model,
-        output_tokens_from="earlier calls of this recipe" if seen is not None else "the schema",
+        output_tokens_from=("earlier calls of this recipe" if seen is not None else "the schema")
+        + ("" if recipe.tools is None else ", and a look-up for each record"),
     )
 
 
@@ -172,6 +187,13 @@ def _context(recipe: Recipe, texts: Sequence[str], to_ask: int) -> Context:
         focused += budget is not None
     scale = to_ask / len(texts) if texts else 0.0
     return Context(round(whole * scale), round(shown * scale), round(focused * scale))
+
+
+def _asking_tokens(recipe: Recipe) -> int:
+    """Tokens of a question that asks for look-ups, without the record's own."""
+    if recipe.tools is None or recipe.asking is None:
+        return 0
+    return estimate_tokens(recipe.asking.content) + estimate_tokens(str(offered(recipe.tools.specs))) + _OVERHEAD
 
 
 def _output_of(recipe: Recipe) -> float:

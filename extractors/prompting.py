@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from extractors.qwen.requests import Image, Message
+from extractors.tools.words import RULE as LOOK_UPS
 from schemas.outcomes import FieldProblem
 from schemas.verbatim import is_verbatim
 
@@ -78,16 +79,19 @@ class Prompter:
         pictures: bool = False,
         omit_nulls: bool = False,
         compact: bool = False,
+        look_ups: bool = False,
     ) -> None:
         self.texts = texts
         self._instructions = instructions
-        self._ways = (pictures, omit_nulls, compact)
+        self._ways = (pictures, omit_nulls, compact, look_ups)
         self._tail = ""
         extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
         if pictures:
             extra.insert(0, texts.image)
         if compact:
             extra.insert(0, texts.compact)
+        if look_ups:
+            extra.insert(0, LOOK_UPS)
         rules = texts.extract.split("\n")
         if omit_nulls:
             kept = [line for line in rules if not line.startswith(_NULL_RULE)]
@@ -103,10 +107,15 @@ class Prompter:
 
     def about(self, schema: Mapping[str, Any], *, also: str = "") -> Prompter:
         """The same way of asking for another schema, with the rules of ``also`` (one a line) after the instructions."""
-        pictures, omit_nulls, compact = self._ways
-        instructions = f"{self._instructions}\n{also}"
+        pictures, omit_nulls, compact, look_ups = self._ways
         return Prompter(
-            self.texts, schema, instructions=instructions, pictures=pictures, omit_nulls=omit_nulls, compact=compact
+            self.texts,
+            schema,
+            instructions=f"{self._instructions}\n{also}",
+            pictures=pictures,
+            omit_nulls=omit_nulls,
+            compact=compact,
+            look_ups=look_ups,
         )
 
     def adding(self, tail: str) -> Prompter:

@@ -14,6 +14,7 @@ from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
 from extractors.qwen.span_grammar import span_rules
 from extractors.recipe import Recipe
+from extractors.tools.words import Found, beside, block
 from schemas.outcomes import FieldProblem
 from schemas.records import Record
 
@@ -21,7 +22,7 @@ from schemas.records import Record
 class Questions:
     """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
 
-    __slots__ = ("_code", "_images", "_recipe", "_spans", "_spelt", "_text", "_turns", "final")
+    __slots__ = ("_code", "_images", "_recipe", "_results", "_spans", "_spelt", "_text", "_turns", "final")
 
     def __init__(
         self, recipe: Recipe, record: Record, images: tuple[Image, ...], *, examples: Sequence[Example] = ()
@@ -31,6 +32,8 @@ class Questions:
         self._images = images
         self._code = recipe.id + record.fingerprint
         self._spans: dict[str, str] | None = None
+        self._results = ""
+        """What was looked up, as every question shows it behind the record."""
         self.final = False
         """Whether the final model is asked from now on."""
         self._turns = tuple(turn for example in examples for turn in example.turns())
@@ -54,6 +57,10 @@ class Questions:
             thinking_budget=recipe.policy.thinking_budget,
             logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
         )
+
+    def knowing(self, found: Sequence[Found]) -> None:
+        """From here on each question shows what was looked up."""
+        self._results = block(found, code=self._code) if found else ""
 
     def correction(self, last: ChatRequest, problems: Sequence[FieldProblem], shape: AnswerShape) -> ChatRequest:
         """For the failing paths only."""
@@ -115,7 +122,9 @@ class Questions:
         return within(shape, self._spans)
 
     def _with_examples(self, messages: tuple[Message, ...]) -> tuple[Message, ...]:
-        """The messages with the examples between the instructions and the record."""
+        """The messages with the examples between the instructions and the record, and behind it what was looked up."""
+        if self._results:
+            messages = beside(messages, self._results)
         return (messages[0], *self._turns, *messages[1:]) if self._turns else messages
 
     def _prompt(self) -> tuple[Message, ...]:

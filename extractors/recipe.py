@@ -18,11 +18,15 @@ from extractors.errors import SchemaError
 from extractors.examples import ExampleBank, load_examples
 from extractors.images import ImageLimits
 from extractors.prompt_versions import choose_texts
-from extractors.prompting import Prompter
+from extractors.prompting import Prompter, describe
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
-from extractors.qwen.requests import AnswerShape, Mode
+from extractors.qwen.requests import AnswerShape, Message, Mode
 from extractors.second_look import is_choice
+from extractors.tools.loading import load_tools
+from extractors.tools.toolbox import Toolbox
+from extractors.tools.words import NOW
+from extractors.tools.words import asking as asking_for
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
@@ -96,6 +100,10 @@ class Recipe:
     confidence: Literal["auto", "evidence", "never"]
     calibration: Calibration | None
     examples: ExampleBank | None
+    tools: Toolbox | None
+    """Look-ups that the model may make before it answers."""
+    asking: Message | None
+    """What it is told when it is asked for them."""
     final_shape: AnswerShape | None
     """``shape`` as the final model is asked for it; None where there is no final model."""
     route_below: float
@@ -146,7 +154,7 @@ class Recipe:
 
 def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy) -> Recipe:
     """Compile what the job asks for. Raises ``SchemaError`` for a schema that has no typed table and
-    for ``require_evidence`` fields that it does not have."""
+    for ``require_evidence`` fields that it does not have, ``JobError`` for a look-up that cannot be loaded."""
     try:
         codec = RowCodec(model)
     except SchemaMappingError as error:
@@ -169,6 +177,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
         )
     )
+    tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
     final = policy.final
@@ -181,7 +190,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         pictures=policy.images is not None,
         omit_nulls=job.omit_nulls,
         compact=job.compact,
+        look_ups=tools is not None,
     )
+    asking = None if tools is None else asking_for(describe(told), job.instructions)
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=job.omit_nulls)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
     asked = {
@@ -234,6 +245,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "confidence": job.confidence,
             "prompt": texts.look,
         }
+    if tools is not None and asking is not None:
+        document["tools"] = {**tools.as_dict(), "prompt": f"{asking.content}\n{NOW}"}
     if calibration is not None:
         # It gives the numbers in the rows another meaning, and lies beside them as data.
         document["calibration"] = calibration.as_dict()
@@ -271,6 +284,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         confidence=job.confidence,
         calibration=calibration,
         examples=examples,
+        tools=tools,
+        asking=asking,
         final_shape=None
         if final is None
         # The same schema, by which the whole answer is known.

@@ -64,6 +64,11 @@ class RunReport:
                 f"+ {self.skipped} skipped + {self.undone} undone"
             )
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether somebody stopped it: what would come next is not begun."""
+        return self.stopped in ("interrupted", "aborted")
+
     def joined(self, first: RunReport) -> RunReport:
         """This run and the one just before it over the same plan, as one; latencies stay this run's."""
         reasons = dict(self.failures_by_reason)
@@ -88,6 +93,7 @@ class RunReport:
             chunks=self.chunks + first.chunks,
             replayed=self.replayed + first.replayed,
             rate_limited=self.rate_limited + first.rate_limited,
+            routing=_both(self.routing, first.routing),
         )
 
     @property
@@ -143,11 +149,21 @@ class RunReport:
         return cls(**{**told, **money})
 
 
+def _both(routing: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """What was routed in two runs: every figure is a sum, the final's name is the same."""
+    if routing is None or first is None:
+        return routing or first
+    return {
+        key: value if isinstance(value, str) else round(value + first.get(key, 0), 3) for key, value in routing.items()
+    }
+
+
 @dataclass(slots=True)
 class Progress:
     """Live counters of a run; the engine writes them, a bar reads them.
 
-    ``total`` is the number of records to do in this run (skipped ones left out), ``folder`` the recipe's."""
+    ``total`` is the number of records to do in this run (skipped ones left out), ``folder`` the recipe's;
+    ``looking_up`` are look-ups under way, ``looked_up`` those that are done."""
 
     total: int = 0
     folder: str = ""
@@ -158,6 +174,15 @@ class Progress:
     input_tokens: int = 0
     output_tokens: int = 0
     cost: Decimal | None = Decimal(0)
+    looking_up: int = 0
+    looked_up: int = 0
+
+    @property
+    def look_ups(self) -> str:
+        """The look-ups in words, ``TOOL_CALL 2 running, 17 done``; "" where none was made."""
+        if not (self.looking_up or self.looked_up):
+            return ""
+        return f"TOOL_CALL {self.looking_up:,} running, {self.looked_up:,} done"
 
     @property
     def done(self) -> int:

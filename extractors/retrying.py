@@ -42,7 +42,7 @@ def retry_jobs(
         if not failures.num_rows:
             continue
         job = last_job(out, one.recipe, changes or {})
-        selection = RetrySelection.of(failures)
+        selection = RetrySelection.of(failures, recipe=one.recipe)
         texts = failures.column("text")
         images = failures.column("image") if "image" in failures.column_names else None
         # A picture is not in the ledger, only its name.

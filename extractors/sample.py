@@ -31,6 +31,7 @@ from extractors.store.commits import load_commits
 from extractors.store.layout import recipe_folder
 from extractors.store.plan import Plan, ToAsk
 from extractors.store.store import read_keys_of
+from extractors.tools.requests import TOOL
 from schemas.job import ExtractionJob
 from schemas.usage import Usage
 
@@ -68,18 +69,15 @@ class Survey:
 @dataclass(frozen=True, slots=True)
 class Sample:
     """A sample that was taken. ``failed`` of its records failed; ``left`` texts of ``left_characters`` in all were to
-    ask after it."""
+    ask after it. ``spent`` is what it took, at the price of the live lane, in which it was asked; ``measured`` is told
+    at the price of the rest."""
 
     run_id: str
     measured: tuple[Measured, ...]
     failed: int
     left: int
     left_characters: int
-
-    @property
-    def usage(self) -> Usage:
-        """All that it took."""
-        return sum((one.first + one.further for one in self.measured), Usage())
+    spent: Usage
 
 
 def survey(
@@ -121,17 +119,20 @@ def read_sample(seen: Survey, told: Mapping[str, Any]) -> Sample | None:
     pricing = seen.endpoint.pricing
     priced = None if seen.job.lane == "live" else batch_pricing(pricing, seen.endpoint.profile.batch_price)
     columns = ["fingerprint", "started_at", "latency", "status", "input_tokens", "cached_tokens", "output_tokens",
-               "reasoning_tokens", "cost"]  # fmt: skip
+               "reasoning_tokens", "cost", "purpose"]  # fmt: skip
     calls: dict[str, list[dict[str, Any]]] = {}
     for commit in load_commits(folder, verify="size"):
         if commit.run_id == run_id and (part := commit.part("calls")) is not None:
             for call in files.read_table(folder / part.path, columns=columns).to_pylist():
+                if call["purpose"] == TOOL:
+                    continue
                 calls.setdefault(call["fingerprint"], []).append(call)
     lengths = note["characters"]
     measured = tuple(_measured(one, lengths[one], calls[one], priced) for one in sorted(lengths) if one in calls)
     if not measured:
         return None
-    return Sample(run_id, measured, told["failures"], note["left"]["texts"], note["left"]["characters"])
+    spent = sum((_usage(call, None) for own in calls.values() for call in own), Usage())
+    return Sample(run_id, measured, told["failures"], note["left"]["texts"], note["left"]["characters"], spent)
 
 
 def forecast_of(seen: Survey, sample: Sample) -> Forecast:

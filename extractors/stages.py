@@ -158,7 +158,7 @@ def _approved(job: ExtractionJob, found: Forecast, decide: Decide | None) -> Dec
 
 def _rest(job: ExtractionJob, taken: Taken, ceiling: Decimal | None) -> ExtractionJob:
     """The job of the rest: its ceilings less what the sample took, whenever that was."""
-    used = taken.sample.usage if taken.sample is not None else Usage()
+    used = taken.sample.spent if taken.sample is not None else Usage()
     asked = taken.report.rows + taken.report.failures if taken.report is not None else 0
     return job.model_copy(
         update={

@@ -25,6 +25,7 @@ from extractors.stages import Decision
 from flows.alerts import approval_alert
 from flows.artifacts import Artifacts
 from flows.events import emit
+from flows.signals import interruptible
 from flows.summary import estimate_markdown
 from schemas.job import ExtractionJob
 
@@ -82,7 +83,8 @@ class Approver:
         mark = hashlib.sha256(shown.encode()).hexdigest()[:16]
         for number in range(1, 11):
             text = f"{problem}{shown}"
-            answer = _asked(text, key=f"quarry-approval-{mark}-{number}", ceiling=self._job.max_cost)
+            with interruptible():
+                answer = _asked(text, key=f"quarry-approval-{mark}-{number}", ceiling=self._job.max_cost)
             if answer is None or answer.choice == STOP:
                 return Decision(go=False)
             if answer.choice == GO_ON:

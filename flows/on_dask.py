@@ -65,7 +65,9 @@ def conduct_on_dask(job: ExtractionJob) -> Conductor:
         assignment = Assignment(job, engine.run_id, engine.recipe.id, store.kept, store.sequence)
         with _runner(job, window) as runner:
             client = runner.client
-            limits = SharedLimits(engine.run_id, max_cost=job.max_cost, max_tokens=job.max_tokens, rpm=job.rpm)
+            # Not the job's own: a sample before this may have taken its part.
+            max_cost, max_tokens = engine.ceilings
+            limits = SharedLimits(engine.run_id, max_cost=max_cost, max_tokens=max_tokens, rpm=job.rpm)
             client.register_plugin(limits, name=limits.name)
             try:
                 yield from _conducted(engine, store, chunks, _Cluster(runner, client, assignment))

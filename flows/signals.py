@@ -1,4 +1,4 @@
-"""A flow run that is cancelled ends by itself: what is done is committed before the process goes.
+"""A flow run that is cancelled, or interrupted by Ctrl-C, ends by itself: what is done is committed before the process goes.
 
 Prefect's worker ends a cancelled run's process with SIGTERM, and with SIGKILL half a minute later.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +51,8 @@ class Signalled:
 
 @contextmanager
 def ended_by_signal(control: Control) -> Iterator[Signalled]:
-    """SIGTERM stops the run: at first nothing new is asked, after ``PATIENCE`` what is in flight is let go.
+    """SIGTERM stops the run: at first nothing new is asked, after ``PATIENCE`` what is in flight is let go. SIGINT
+    (Ctrl-C) does the first, a second one the other; a process that ignores it goes on ignoring it.
 
     Outside of the main thread, where Python takes no signals, it changes nothing."""
     told = Signalled()
@@ -65,8 +67,31 @@ def ended_by_signal(control: Control) -> Iterator[Signalled]:
         timer.daemon = True
         timer.start()
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        sys.stderr.write("\nstopping: finishing what is in flight (again: do not wait)…\n")
+        control.stop()
+
+    handlers = {signal.SIGTERM: stop}
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        handlers[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield told
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While nothing is in flight, Ctrl-C ends the process as it does elsewhere."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

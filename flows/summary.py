@@ -63,6 +63,7 @@ def running_markdown(tally: Tally, progress: Progress) -> str:
             f"- {tally.calls:,} calls, {tally.tries - tally.calls:,} failed tries in the finished chunks",
             f"- so far {progress.input_tokens:,} input and {progress.output_tokens:,} output tokens, cost {cost}",
             f"- latency p50 {_seconds(p50)}, p95 {_seconds(p95)}",
+            *([f"- look-ups: {progress.look_ups}"] if progress.look_ups else []),
         ]
     )
 

@@ -20,6 +20,8 @@ class Match(StrEnum):
     """A number, date, time or boolean whose printed form in the text means the same value."""
     IMAGE = "image"
     """Read from the record's picture: the record has no text in which it could stand."""
+    TOOL = "tool"
+    """Stands in the result of a look-up, and not in the record."""
     UNGROUNDED = "ungrounded"
     """No place in the text supports the value."""
 
@@ -30,7 +32,8 @@ class Evidence:
 
     ``path`` is a JSON Pointer without its leading slash (``line_items/0/price``). ``start`` and
     ``end`` are code-point offsets into the record's text with ``text[start:end] == quote``; all
-    three are None when ``match`` is image or ungrounded, and ``score`` is 0 then. In a document, ``page`` counts from
+    three are None when ``match`` is image or ungrounded, and ``score`` is 0 then; of a look-up's result, ``quote`` is
+    the piece and ``tool`` the look-up, such as ``find_vendor#2`` for the record's second. In a document, ``page`` counts from
     1 and ``box`` is (left, top, right, bottom) in points from the page's upper left corner, where the document tells
     them; of a long record, ``chunk`` is the number of the chunk, from 1, in which the quote was shown.
     """
@@ -44,3 +47,4 @@ class Evidence:
     page: int | None = None
     box: tuple[float, float, float, float] | None = None
     chunk: int | None = None
+    tool: str | None = None

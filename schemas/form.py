@@ -38,6 +38,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         ("examples", "examples_shown", "examples_choice", "final", "high_accuracy", "route_below", "calibration"),
     ),
     "evidence": ("Evidence and corrections", ("require_evidence", "evidence_policy", "max_attempts", "second_look")),
+    "look_ups": ("Look-ups", ("tools", "tool_timeout", "max_tool_steps")),
     "pictures": ("Pictures", ("image", "image_root", "image_hosts")),
     "documents": ("Documents", ("scanned_pages", "document_max_pages", "document_max_mb", "document_timeout")),
     "batches": (

@@ -81,6 +81,13 @@ class ExtractionJob(BaseModel):
         default=(), description="Source columns carried into the rows; `column:name` renames one."
     )
     instructions: str = Field(default="", description="Extra instructions for the model, part of the recipe.")
+    tools: tuple[str, ...] = Field(
+        default=(),
+        description="Look-ups that the model may make before it answers: `module:function`, or "
+        "`name=duckdb:FILE:select ... where x = $x`; part of the recipe.",
+    )
+    tool_timeout: float = Field(default=10.0, gt=0, description="Seconds for one look-up.")
+    max_tool_steps: int = Field(default=8, ge=1, le=100, description="Look-ups for a record at most.")
     examples: str | None = Field(
         default=None,
         description="A JSONL or Parquet file of labelled records (`text`, `expected`) of which some are shown with each "
@@ -312,6 +319,8 @@ class ExtractionJob(BaseModel):
             raise ValueError("a `draft` needs a `final` model beside it, or `high_accuracy`")
         if (self.final is not None or self.high_accuracy) and self.lane != "live":
             raise ValueError("a final model answers in the live lane only: leave `lane` out, or `final`")
+        if self.tools and self.lane != "live":
+            raise ValueError("look-ups are made in the live lane only, between calls: leave `lane` out, or `tools`")
         return self
 
     @classmethod

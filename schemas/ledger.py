@@ -54,7 +54,7 @@ def _not_null(name: str, kind: pa.DataType) -> pa.Field:
 
 MONEY = pa.decimal128(20, 10)
 COLUMNS = 2
-"""The version of the columns below, raised when one is added: 2 has pages, boxes and chunks in the evidence, what is
+"""The version of the columns below, raised when one is added: 2 has pages, boxes, chunks and look-ups in the evidence, what is
 not complete in ``_meta``, and the look-ups among the calls."""
 EVIDENCE = pa.list_(
     pa.struct(
@@ -68,6 +68,7 @@ EVIDENCE = pa.list_(
             pa.field("page", pa.int32()),
             pa.field("box", pa.list_(pa.float32())),
             pa.field("chunk", pa.int32()),
+            pa.field("tool", pa.string()),
         ]
     )
 )

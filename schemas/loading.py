@@ -50,6 +50,21 @@ def load_schema(spec: str, *, base: Path | None = None) -> type[BaseModel]:
     return parse_line(spec)
 
 
+def load_object(spec: str, *, base: Path | None = None) -> Any:
+    """What ``package.module:name`` or ``path/to/file.py:name`` names, found as ``load_schema`` finds a model. Raises
+    ``SchemaMappingError``."""
+    folder = base if base is not None else Path.cwd()
+    if match := _FILE.fullmatch(spec):
+        module = _run_file(folder / match["file"])
+    elif match := _IMPORT.fullmatch(spec):
+        module = _import(match["module"], folder, spec)
+    else:
+        raise SchemaMappingError(f"{spec}: give package.module:name, or path/to/file.py:name")
+    if not hasattr(module, match["name"]):
+        raise SchemaMappingError(f"{spec}: the module has no {match['name']}")
+    return getattr(module, match["name"])
+
+
 def _from_json_file(path: Path) -> type[BaseModel]:
     try:
         text = path.read_text(encoding="utf-8-sig")

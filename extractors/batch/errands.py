@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from extractors.batch.desk import Desk
 from extractors.batch.ledger import BatchEntry, BatchLedger, State
 from extractors.endpoint import Settings
-from extractors.errors import OutputError
+from extractors.errors import OutputError, QuarryError
 from extractors.pipeline import run
 from extractors.qwen.batch_client import BatchClient
 from extractors.report import RunReport
@@ -48,10 +48,20 @@ def collect_batches(
 ) -> list[RunReport]:
     """Run the job of every recipe with unsettled batches once more, by default without waiting: what has ended is
     taken in, and what failed or needs a correction is asked. ``settings`` gives those of a job, the environment's where
-    it gives none. Raises the errors of ``extractors.errors``."""
+    it gives none. Raises the errors of ``extractors.errors``, the first one, when all were tried."""
     runs = {(one.schema, one.recipe): one for one in find_batches(out) if one.entry.state is not State.SETTLED}
-    jobs = [_job_of(out, one, wait=wait) for one in runs.values()]
-    return [run(job, settings=settings(job) if settings else None) for job in jobs]
+    jobs = [(_job_of(out, one, wait=wait), one.recipe) for one in runs.values()]
+    reports: list[RunReport] = []
+    trouble: QuarryError | None = None
+    for job, recipe in jobs:
+        try:
+            reports.append(run(job, settings=settings(job) if settings else None, expect=recipe))
+        except QuarryError as error:
+            # The service keeps results for some days only: those of the other recipes are fetched all the same.
+            trouble = trouble or error
+    if trouble is not None:
+        raise trouble
+    return reports
 
 
 def cancel_batches(out: Path, *, name: str | None = None, settings: Settings | None = None) -> list[Found]:

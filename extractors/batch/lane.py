@@ -75,7 +75,7 @@ class BatchLane:
         self._job = job
         self._store = store
         self._client = client
-        self._run_id = run_id
+        self._run_id = self._series = run_id
         self._replay = replay
         self._live = live
         self._conduct = conduct
@@ -203,6 +203,7 @@ class BatchLane:
                 worst=file.worst,
                 worst_line=file.worst_line,
                 after=self._last_commit(),
+                series=self._series,
                 written_at=datetime.now(UTC).isoformat(timespec="seconds"),
             )
         )
@@ -310,15 +311,22 @@ class BatchLane:
             for word in ("missing", "duplicate", "foreign", "unreadable"):
                 if count := getattr(taken, word):
                     logger.warning("batch %s: %d lines %s", entry.batch_id, count, word)
+            entry = replace(entry, spent=taken.spent)
         return self._ledger.save(replace(entry, state=State.COLLECTED, tally=taken.counts()))
 
     # Durability ---------------------------------------------------------------------------------
 
     def _recover(self) -> None:
         """Take up the batches that earlier runs left."""
-        entries = [entry for entry in self._ledger.open() if entry.state is not State.SETTLED]
+        known = self._ledger.open()
+        entries = [entry for entry in known if entry.state is not State.SETTLED]
         if not entries:
             return
+        unfinished = [entry.series for entry in entries if entry.state is not State.COLLECTED and entry.series]
+        if unfinished:
+            # This run goes on from that one: what it took is not to be had again.
+            self._series = unfinished[0]
+            self._purse.spent += sum((one.spent for one in known if one.series == self._series), Amount())
         used = self._store.used_requests(min(entry.after for entry in entries))
         for entry in entries:
             found = self._desk.recover(entry)

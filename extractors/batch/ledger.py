@@ -57,6 +57,9 @@ class State(StrEnum):
         return self in (State.RUNNING, State.ENDED)
 
 
+_AMOUNTS = ("worst", "worst_line", "spent")
+
+
 @dataclass(frozen=True, slots=True)
 class BatchEntry:
     """One batch. ``worst`` is what it may cost at most, ``worst_line`` what one of its requests may."""
@@ -91,11 +94,15 @@ class BatchEntry:
     """Cancelled so that what is left of it is asked live."""
     tally: Mapping[str, int] = field(default_factory=dict)
     """The lines that came back, by what they were."""
+    series: str = ""
+    """The first of the runs that went on from each other while batches were under way: they share one ceiling."""
+    spent: Amount = field(default_factory=Amount)
+    """What it took, once it is collected."""
 
     def to_json(self) -> bytes:
         """The entry as it lies on disk."""
         told = {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
-        for key in ("worst", "worst_line"):
+        for key in _AMOUNTS:
             told[key] = [str(told[key].cost), told[key].tokens]
         return orjson.dumps(told, option=orjson.OPT_INDENT_2)
 
@@ -103,8 +110,9 @@ class BatchEntry:
     def from_json(cls, data: bytes) -> BatchEntry:
         """Raises ``ValueError``, ``TypeError`` or ``KeyError`` for what ``to_json`` did not write."""
         told: dict[str, Any] = orjson.loads(data)
-        for key in ("worst", "worst_line"):
-            told[key] = Amount(Decimal(told[key][0]), told[key][1])
+        for key in _AMOUNTS:
+            if key in told:
+                told[key] = Amount(Decimal(told[key][0]), told[key][1])
         told["state"] = State(told["state"])
         told["problems"] = tuple((code, message, line) for code, message, line in told["problems"])
         return cls(**told)

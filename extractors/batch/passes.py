@@ -14,7 +14,7 @@ from extractors.batch.request_files import RequestFiles
 from extractors.budget import worst_case
 from extractors.documents.places import with_boxes
 from extractors.engine import ChunkDone, Known, call_records, internal_failure
-from extractors.errors import QuarryError
+from extractors.errors import JobError, QuarryError
 from extractors.images import Pictures, load_pictures
 from extractors.longtext.begin import begin
 from extractors.qwen import chat
@@ -28,6 +28,7 @@ from extractors.store.journal import entry_result
 from extractors.store.parts import Item
 from extractors.store.plan import Chunk, Group, chunk_name
 from extractors.store.store import Store
+from extractors.tools.requests import ToolRequest
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted, Failed, Outcome
 
@@ -130,6 +131,8 @@ class Passes:
             pictures = load_pictures(record.images, limits) if record.images and limits is not None else Pictures()
             extraction = begin(self._recipe, record, pictures)
             while (request := extraction.next_request()) is not None:
+                if isinstance(request, ToolRequest):
+                    raise JobError("look-ups are made in the live lane only: leave --lane out, or --tool")
                 digest = request.digest()
                 result, lane = self.known(digest)
                 if result is None:

@@ -30,6 +30,7 @@ from extractors.recipe import schema_name
 from extractors.report import RunReport
 from extractors.store import layout
 from extractors.store.catalog import outputs
+from extractors.store.files import is_remote
 from schemas.job import ExtractionJob
 
 
@@ -146,6 +147,11 @@ def evaluate(
     their ids, and no other record is asked. ``rules`` override how fields are compared.
     Raises ``JobError`` for a set that cannot be used, and what a run raises.
     """
+    check_place(job.out)
+    if job.approve_above is not None or job.sample is not None:
+        raise JobError(
+            "an evaluation takes no sample and waits for no approval: leave approve_above and sample out, max_cost holds"
+        )
     model = schema or model_of(job)
     root = compared_fields(model, rules)
     job, labels, records = prepared(golden, job, model)
@@ -183,6 +189,7 @@ def score_recipe(
     schema: type[BaseModel] | None = None,
 ) -> Evaluation:
     """Score what a recipe of the job's output folder made of the labelled records; nothing is asked."""
+    check_place(job.out)
     model = schema or model_of(job)
     job, labels, records = prepared(golden, job, model)
     name = schema_name(model)
@@ -204,6 +211,12 @@ def score_recipe(
         model=model,
         answering=document["model"]["name"],
     )
+
+
+def check_place(out: str) -> None:
+    """Raises ``JobError`` for an output whose evaluation cannot lie beside it."""
+    if is_remote(out):
+        raise JobError(f"an evaluation and its page lie in the output folder, on a disk: {out} is on an object store")
 
 
 def score_output(

@@ -68,7 +68,8 @@ def read_outcomes(
             f'quarry."{name}_standing" f semi join wanted_ids w on f.record_id = w.wanted_id'
         ).to_arrow_table()
         calls = con.sql(
-            f'select record_id, fingerprint, sum(latency) as seconds, count(*) as calls from quarry."{name}_calls" c '
+            "select record_id, fingerprint, sum(latency) as seconds, count(*) filter (purpose <> 'tool') as calls "
+            f'from quarry."{name}_calls" c '
             "semi join wanted_ids w on c.record_id = w.wanted_id group by all"
         ).to_arrow_table()
     times = {one["record_id"]: one for one in calls.to_pylist()}

@@ -12,6 +12,7 @@ from extractors.longtext.parts import has_lists, parts_of
 from extractors.longtext.retrieval import Ranker
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest
 from extractors.recipe import Recipe
+from extractors.tools.requests import ToolRequest, ToolResult
 from schemas.outcomes import Outcome
 from schemas.records import Record
 
@@ -23,8 +24,8 @@ class Begun(Protocol):
 
     outcome: Outcome | None
 
-    def next_request(self) -> ChatRequest | None: ...
-    def receive(self, reply: ChatReply | CallError) -> None: ...
+    def next_request(self) -> ChatRequest | ToolRequest | None: ...
+    def receive(self, reply: ChatReply | CallError | ToolResult) -> None: ...
 
 
 def begin(recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES, *, ranker: Ranker | None = None) -> Begun:

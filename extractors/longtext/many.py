@@ -30,6 +30,7 @@ from extractors.parsing import loads_exact
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, Purpose
 from extractors.recipe import Recipe
 from extractors.tokens import estimate_tokens
+from extractors.tools.requests import ToolRequest, ToolResult
 from schemas.evidence import Evidence
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
@@ -98,7 +99,7 @@ class LongLists:
         self._gaps = 0
         self._step = ""
         self._sub: Extraction | None = None
-        self._request: ChatRequest | None = None
+        self._request: ChatRequest | ToolRequest | None = None
         self.outcome: Outcome | None = None
         long = is_longer(recipe, record.text)
         self._windows = self._cut() if long else (Window(1, 0, len(record.text)),)
@@ -117,11 +118,11 @@ class LongLists:
         else:
             self._next_window()
 
-    def next_request(self) -> ChatRequest | None:
-        """The question to ask now, the same until it is answered; None once there is an outcome."""
+    def next_request(self) -> ChatRequest | ToolRequest | None:
+        """The question to ask now, or the look-up to make, the same until it is answered; None once there is an outcome."""
         return self._request
 
-    def receive(self, reply: ChatReply | CallError) -> None:
+    def receive(self, reply: ChatReply | CallError | ToolResult) -> None:
         """Take the answer to ``next_request()``. Raises ``RuntimeError`` when nothing was asked."""
         if self._request is None or self._sub is None:
             raise RuntimeError("receive() without an open request")
@@ -151,6 +152,9 @@ class LongLists:
         sub = self._sub
         assert sub is not None
         request = sub.next_request()
+        if isinstance(request, ToolRequest):
+            self._request = request
+            return
         if request is not None:
             purpose = Purpose.LOOK if self._stage == "gap" and request.purpose is Purpose.EXTRACT else request.purpose
             # Attempts count through the record: no two of its questions are the same one.

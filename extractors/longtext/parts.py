@@ -12,10 +12,12 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel, Field, create_model
 from pydantic.fields import FieldInfo
 
+from extractors.prompting import describe
 from extractors.qwen.fitting import with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
+from extractors.tools.words import asking as asking_for
 from schemas.arrow import RowCodec
 from schemas.jsonschema import answer_schema
 from schemas.keys import item_schema, key_of
@@ -107,10 +109,12 @@ def _compiled(recipe: Recipe) -> Parts | None:
     counting = recipe.lists.count != "never"
     rules = f"{WINDOW_RULE}\n{COUNT_RULE}" if counting else WINDOW_RULE
     window = _narrowed(recipe, counted if counting else bare, names=list(by_name), rules=rules)
+    gap = _narrowed(recipe, bare, names=list(by_name), rules=rules)
     return Parts(
         lists,
         window,
-        _narrowed(recipe, bare, names=list(by_name), rules=rules),
+        # What is missing of a window is not looked up again.
+        replace(gap, tools=None, asking=None),
         _narrowed(recipe, others, names=list(others), rules="", windowed=False) if others else None,
         _narrowed(
             # What is counted is shown whole.
@@ -200,6 +204,7 @@ def _narrowed(
         require_evidence=required,
         long_text="whole" if windowed else recipe.long_text,
         examples=None,
+        asking=None if recipe.tools is None else asking_for(describe(schema), recipe.instructions),
         _corrections={},
         derived={},
     )

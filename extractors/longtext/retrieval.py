@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -97,7 +97,8 @@ class Bm25:
         # It sets its own loggers to DEBUG, and a line for each record says nothing.
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         index = bm25s.BM25(b=_B)
-        tokenised = [_terms(passage) for passage in passages]
+        shapes = {shape for query in queries for shape in query.shapes}
+        tokenised = [_terms(passage, shapes) for passage in passages]
         index.index(tokenised, show_progress=False)
         known = {word for words in tokenised for word in words}
         rows = []
@@ -108,8 +109,8 @@ class Bm25:
         return rows
 
 
-def _terms(passage: str) -> list[str]:
-    marks = [_mark(shape) for shape, pattern in _SHAPES.items() if pattern.search(passage)]
+def _terms(passage: str, shapes: Collection[str]) -> list[str]:
+    marks = [_mark(shape) for shape, pattern in _SHAPES.items() if shape in shapes and pattern.search(passage)]
     return [*words_of(passage), *marks] or [" "]
 
 

@@ -14,6 +14,7 @@ from extractors.qwen.replies import arguments_text, error_in, finished, garbled,
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, Message
 from extractors.qwen.sse import Event
 from extractors.qwen.streams import StreamReader
+from extractors.qwen.tool_calls import calls_in, offered, with_calls
 from extractors.qwen.wire import dump, picture_url
 
 EPHEMERAL: Mapping[str, str] = {"type": "ephemeral"}
@@ -45,6 +46,9 @@ def encode(request: ChatRequest, *, profile: Profile, stream: bool = False) -> b
     if request.thinking is not None or request.thinking_budget is not None:
         _switch_thinking(body, request, profile)
     body.update(request.shape.wire)
+    if request.tools:
+        body["messages"] = with_calls(body["messages"], request.messages)
+        body.update(offered(request.tools))
     return dump(body)
 
 
@@ -81,9 +85,10 @@ def thinking_keys(request: ChatRequest) -> dict[str, Any]:
 
 
 def decode(
-    status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing
+    status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing, tools: bool = False
 ) -> ChatReply | CallError:
-    """What came back, read. ``headers`` is looked up with lower-case names."""
+    """What came back, read. ``headers`` is looked up with lower-case names; ``tools``: calls are told apart from the
+    answer."""
     data = object_in(status, headers, body, model=model)
     if isinstance(data, CallError):
         return data
@@ -95,7 +100,7 @@ def decode(
         choice = choices[0]
         message = choice["message"]
         return finished(
-            answer_in(message),
+            text_of(message.get("content")) if tools else answer_in(message),
             str(choice.get("finish_reason") or "stop"),
             usage=usage,
             model=str(data.get("model") or model),
@@ -103,6 +108,7 @@ def decode(
             thinking=thinking_in(message),
             refusal=words(message.get("refusal")),
             tokens=tokens_in(choice),
+            calls=calls_in(message) if tools else (),
         )
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         return garbled("the reply is JSON, but not a chat completion", status, body, model=model, usage=usage)
@@ -149,14 +155,17 @@ def take(reader: StreamReader, frame: Mapping[str, Any], event: Event) -> None:
 
 
 def take_delta(reader: StreamReader, delta: Mapping[str, Any]) -> None:
-    """Read what one frame adds to the message. Of several tool calls the first alone is the answer."""
+    """Read what one frame adds to the message. Of several tool calls the first alone is the answer, unless the
+    reader wants the calls."""
     content = delta.get("content")
     if content:
         reader.answer(text_of(content))
     if thought := thinking_in(delta):
         reader.thought(thought)
     for call in delta.get("tool_calls") or ():
-        if not call.get("index"):
+        if reader.calls is not None:
+            reader.calls.add(call)
+        elif not call.get("index"):
             arguments = call["function"].get("arguments")
             if arguments:
                 reader.answer(arguments if isinstance(arguments, str) else arguments_text(arguments))

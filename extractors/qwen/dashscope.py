@@ -13,10 +13,11 @@ from typing import Any
 from extractors.qwen.chat import EPHEMERAL, answer_in, take_delta, thinking_in, thinking_keys
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile
-from extractors.qwen.replies import error_in, finished, garbled, object_in, usage_in, words
+from extractors.qwen.replies import error_in, finished, garbled, object_in, text_of, usage_in, words
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, Message
 from extractors.qwen.sse import Event
 from extractors.qwen.streams import StreamReader
+from extractors.qwen.tool_calls import calls_in, offered, with_calls
 from extractors.qwen.wire import dump, picture_url
 
 
@@ -46,23 +47,19 @@ def _encode(request: ChatRequest, profile: Profile, *, stream: bool, listed: boo
     if stream:
         # Without it every event repeats the whole text so far; thinking requires it.
         parameters["incremental_output"] = True
-    return dump(
+    messages: list[dict[str, Any]] = [
         {
-            "model": request.model,
-            "input": {
-                "messages": [
-                    {
-                        "role": message.role,
-                        "content": _parts(message, marked=marked)
-                        if listed or message.images or (marked and message.role == "system")
-                        else message.content,
-                    }
-                    for message in request.messages
-                ]
-            },
-            "parameters": parameters,
+            "role": message.role,
+            "content": _parts(message, marked=marked)
+            if listed or message.images or (marked and message.role == "system")
+            else message.content,
         }
-    )
+        for message in request.messages
+    ]
+    if request.tools:
+        messages = with_calls(messages, request.messages)
+        parameters.update(offered(request.tools))
+    return dump({"model": request.model, "input": {"messages": messages}, "parameters": parameters})
 
 
 def _parts(message: Message, *, marked: bool) -> list[dict[str, Any]]:
@@ -73,7 +70,7 @@ def _parts(message: Message, *, marked: bool) -> list[dict[str, Any]]:
 
 
 def decode(
-    status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing
+    status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing, tools: bool = False
 ) -> ChatReply | CallError:
     """What came back, read. A 200 with a ``code`` in it is an error; ``result_format`` text is understood too."""
     data = object_in(status, headers, body, model=model)
@@ -87,13 +84,14 @@ def decode(
         choice = _choice(output)
         message = choice["message"]
         return finished(
-            answer_in(message),
+            text_of(message.get("content")) if tools else answer_in(message),
             _reason(choice) or "stop",
             usage=usage,
             model=model,
             headers=headers,
             thinking=thinking_in(message),
             refusal=words(message.get("refusal")),
+            calls=calls_in(message) if tools else (),
         )
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         return garbled("the reply is JSON, but not a generation", status, body, model=model, usage=usage)

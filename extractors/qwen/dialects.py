@@ -27,7 +27,14 @@ class Decode(Protocol):
     """A whole reply, read. Never raises."""
 
     def __call__(
-        self, status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        model: str,
+        pricing: Pricing,
+        tools: bool = False,
     ) -> ChatReply | CallError: ...
 
 
@@ -52,9 +59,9 @@ class Dialect:
         """The headers that are its own."""
         return {"Accept": EVENT_STREAM, **self.streaming} if stream else {"Accept": "application/json"}
 
-    def reader(self, *, model: str, pricing: Pricing) -> StreamReader:
-        """Reads one streamed reply."""
-        return StreamReader(self.take, model=model, pricing=pricing)
+    def reader(self, *, model: str, pricing: Pricing, tools: bool = False) -> StreamReader:
+        """Reads one streamed reply; ``tools``: calls are told apart from the answer."""
+        return StreamReader(self.take, model=model, pricing=pricing, tools=tools)
 
 
 _SSE = {"X-DashScope-SSE": "enable"}

@@ -14,7 +14,7 @@ import orjson
 
 from extractors.qwen.errors_table import classify
 from extractors.qwen.prices import Pricing
-from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs, ToolCall
 from extractors.qwen.wire import load
 from schemas.usage import Usage
 
@@ -44,6 +44,7 @@ def finished(
     thinking: str = "",
     refusal: str = "",
     tokens: Sequence[Any] = (),
+    calls: Sequence[ToolCall] = (),
 ) -> ChatReply | CallError:
     """An answer that came to its end: the reply, or the refusal that it is.
 
@@ -54,7 +55,9 @@ def finished(
         return CallError(ErrorKind.REFUSED, why, model, 200, code=reason, body=text[:_BODY_KEPT], usage=usage)
     if headers.get("x-dashscope-partialresponse") == "true":
         reason = "length"
-    return ChatReply(text, reason, usage, model, thinking=thinking, logprobs=logprobs_of(tokens, text))
+    return ChatReply(
+        text, reason, usage, model, thinking=thinking, logprobs=logprobs_of(tokens, text), tool_calls=tuple(calls)
+    )
 
 
 def logprobs_of(tokens: Sequence[Any], text: str) -> Logprobs | None:

@@ -31,6 +31,8 @@ class Purpose(StrEnum):
     """What a valid answer left empty is asked a second time."""
     ROUTE = "route"
     """The final model is asked about what the draft is not sure of, or could not put right."""
+    LOOKUP = "lookup"
+    """Before the first answer: which look-ups the model wants."""
 
 
 class Mode(StrEnum):
@@ -57,12 +59,33 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
-    """One chat message; pictures go before the words."""
+class ToolSpec:
+    """A function that the model may call: ``parameters`` is the JSON Schema of its arguments."""
 
-    role: Literal["system", "user", "assistant"]
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function that the model asked for. ``arguments`` is what it wrote, which may be no JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message; pictures go before the words. An assistant's ``tool_calls`` are each answered by a message of
+    the role tool, which names the call in ``tool_call_id``; their arguments are JSON objects."""
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
     images: tuple[Image, ...] = ()
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +120,8 @@ class ChatRequest:
     """Tokens that the model may think at most; None: the model's own limit."""
     logprobs: bool = False
     """Whether the reply should say how sure the model was of each token."""
+    tools: tuple[ToolSpec, ...] = ()
+    """Functions that the model may call before it answers; the reply tells them apart from its words."""
 
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
@@ -123,6 +148,11 @@ class ChatRequest:
             for image in message.images:
                 digest.update(f"\x00image {image.media_type} {image.url or ''}\x00".encode())
                 digest.update(hashlib.sha256(image.data).digest())
+            for call in message.tool_calls:
+                digest.update(f"\x00call {call.id}\x00{call.name}\x00{call.arguments}".encode("utf-8", "surrogatepass"))
+        for tool in self.tools:
+            digest.update(f"\x00tool {tool.name}\x00{tool.description}\x00".encode("utf-8", "surrogatepass"))
+            digest.update(orjson.dumps(tool.parameters, option=orjson.OPT_SORT_KEYS))
         return digest.hexdigest()[:32]
 
 
@@ -155,6 +185,8 @@ class ChatReply:
     usage_estimated: bool = False
     """The usage was not told, because the stream was not heard to its end: it is a bound, never too low."""
     logprobs: Logprobs | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the model wants to be called, where the request offered ``tools``."""
 
 
 class ErrorKind(StrEnum):

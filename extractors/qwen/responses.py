@@ -17,6 +17,7 @@ from extractors.qwen.replies import arguments_text, error_in, finished, garbled,
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, Message
 from extractors.qwen.sse import Event
 from extractors.qwen.streams import StreamReader
+from extractors.qwen.tool_calls import Calls, offered
 from extractors.qwen.wire import dump, picture_url
 
 _UNFINISHED = frozenset({"failed", "cancelled", "queued", "in_progress"})
@@ -42,7 +43,24 @@ def encode(request: ChatRequest, *, profile: Profile, stream: bool = False) -> b
         body[profile.switch] = keys
     for key, value in request.shape.wire.items():
         body.update(_TRANSLATED[key](value) if key in _TRANSLATED else {key: value})
+    if request.tools:
+        body["input"] = [item for message in request.messages for item in _items(message)]
+        body.update(offered(request.tools))
+        body.update(_tools(body["tools"]))
     return dump(body)
+
+
+def _items(message: Message) -> list[dict[str, Any]]:
+    """A message as items of the input: what was called, and what came of it, are items of their own."""
+    if message.role == "tool":
+        return [{"type": "function_call_output", "call_id": message.tool_call_id, "output": message.content}]
+    calls = [
+        {"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.arguments}
+        for call in message.tool_calls
+    ]
+    if calls and not message.content:
+        return calls
+    return [{"role": message.role, "content": _content(message)}, *calls]
 
 
 def _content(message: Message) -> str | list[dict[str, Any]]:
@@ -75,17 +93,25 @@ _TRANSLATED: Mapping[str, Callable[[Any], dict[str, Any]]] = {
 
 
 def decode(
-    status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing
+    status: int, headers: Mapping[str, str], body: bytes, *, model: str, pricing: Pricing, tools: bool = False
 ) -> ChatReply | CallError:
-    """What came back, read. ``headers`` is looked up with lower-case names."""
+    """What came back, read. ``headers`` is looked up with lower-case names; ``tools``: calls are told apart from the
+    answer."""
     data = object_in(status, headers, body, model=model)
     if isinstance(data, CallError):
         return data
-    return _decoded(status, headers, data, body, model=model, pricing=pricing)
+    return _decoded(status, headers, data, body, model=model, pricing=pricing, calls=Calls() if tools else None)
 
 
 def _decoded(
-    status: int, headers: Mapping[str, str], data: Mapping[str, Any], body: bytes, *, model: str, pricing: Pricing
+    status: int,
+    headers: Mapping[str, str],
+    data: Mapping[str, Any],
+    body: bytes,
+    *,
+    model: str,
+    pricing: Pricing,
+    calls: Calls | None,
 ) -> ChatReply | CallError:
     told = data.get("status")
     output = data.get("output")
@@ -95,7 +121,7 @@ def _decoded(
     if isinstance(told, str) and told in _UNFINISHED:
         return garbled(f"the response is {told}, without a reason", status, body, model=model, usage=usage)
     try:
-        text, thinking, refusal, reason = _read(output or ())
+        text, thinking, refusal, reason = _read(output or (), calls)
         return finished(
             text,
             _cut_for(data) or reason,
@@ -104,21 +130,24 @@ def _decoded(
             headers=headers,
             thinking=thinking,
             refusal=refusal,
+            calls=calls.whole if calls is not None else (),
         )
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         return garbled("the reply is JSON, but not a response", status, body, model=model, usage=usage)
 
 
-def _read(output: Any) -> tuple[str, str, str, str]:
-    """Answer, thinking, refusal and reason, out of the items. The first function call is the answer; reasoning is
-    thinking; calls of the service's own tools are nobody's answer."""
+def _read(output: Any, calls: Calls | None = None) -> tuple[str, str, str, str]:
+    """Answer, thinking, refusal and reason, out of the items. The first function call is the answer, unless ``calls``
+    wants them; reasoning is thinking; calls of the service's own tools are nobody's answer."""
     texts: list[str] = []
     thoughts: list[str] = []
     refusals: list[str] = []
     arguments: str | None = None
     for item in output:
         kind = item.get("type")
-        if kind == "function_call":
+        if kind == "function_call" and calls is not None:
+            calls.take(item)
+        elif kind == "function_call":
             arguments = arguments_text(item["arguments"]) if arguments is None else arguments
         elif kind == "reasoning":
             thoughts += [part["text"] for part in (*(item.get("summary") or ()), *(item.get("content") or ()))]
@@ -129,7 +158,8 @@ def _read(output: Any) -> tuple[str, str, str, str]:
                 elif "text" in part:
                     texts.append(part["text"])
     answer = "".join(texts) if arguments is None else arguments
-    return answer, "".join(thoughts), "".join(refusals), "stop" if arguments is None else "tool_calls"
+    called = arguments is not None or bool(calls)
+    return answer, "".join(thoughts), "".join(refusals), "tool_calls" if called else "stop"
 
 
 def _cut_for(data: Mapping[str, Any]) -> str:
@@ -147,7 +177,11 @@ def take(reader: StreamReader, frame: Mapping[str, Any], event: Event) -> None:
     if kind == "response.output_text.delta":
         reader.answer(frame["delta"])
     elif kind == "response.function_call_arguments.delta":
-        _take_arguments(reader, frame)
+        if reader.calls is None:
+            _take_arguments(reader, frame)
+    elif kind == "response.output_item.done" and reader.calls is not None:
+        if frame["item"].get("type") == "function_call":
+            reader.calls.take(frame["item"])
     elif kind in ("response.reasoning_summary_text.delta", "response.reasoning_text.delta"):
         reader.thought(frame["delta"])
     elif kind == "response.refusal.delta":
@@ -179,7 +213,7 @@ def _take_end(reader: StreamReader, response: Mapping[str, Any]) -> None:
         reader.told = usage
     if name := response.get("model"):
         reader.model = str(name)
-    text, thinking, refusal, reason = _read(response.get("output") or ())
+    text, thinking, refusal, reason = _read(response.get("output") or (), reader.calls)
     if not reader.text:
         reader.answer(text)
     if not reader.thinking:

@@ -16,6 +16,7 @@ from extractors.qwen.prices import Pricing
 from extractors.qwen.replies import error_in, finished, garbled, logprobs_of, usage_in
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind
 from extractors.qwen.sse import Event
+from extractors.qwen.tool_calls import Calls
 from extractors.qwen.wire import load
 from schemas.usage import Usage
 
@@ -34,6 +35,7 @@ class StreamReader:
     __slots__ = (
         "_pricing",
         "_take",
+        "calls",
         "ended",
         "error",
         "json",
@@ -50,10 +52,12 @@ class StreamReader:
         "told",
     )
 
-    def __init__(self, take: Take, *, model: str, pricing: Pricing) -> None:
+    def __init__(self, take: Take, *, model: str, pricing: Pricing, tools: bool = False) -> None:
         self._take = take
         self._pricing = pricing
         self.model = model
+        self.calls = Calls() if tools else None
+        """The calls that the model asks for; None where a call is its way to answer."""
         self.text: list[str] = []
         self.thinking: list[str] = []
         self.refusal: list[str] = []
@@ -109,7 +113,9 @@ class StreamReader:
         """More of the answer. Raises ``TypeError`` for what is not text, as the next two do."""
         if _text(piece):
             self.text.append(piece)
-            self.json.feed(piece)
+            if self.calls is None:
+                # Behind words that happen to be JSON a call may come.
+                self.json.feed(piece)
             self.loop.feed(piece)
 
     def thought(self, piece: str) -> None:
@@ -158,7 +164,7 @@ class StreamReader:
         """The reply of a stream that has ended by itself."""
         if self.error is not None:
             return self.error
-        if not (self.text or self.thinking or self.reason or self.refusal):
+        if not (self.text or self.thinking or self.reason or self.refusal or self.calls):
             body = self.strange or b""
             what = "the stream is not of this protocol" if body else "the stream has no answer in it"
             return garbled(what, 200, body, model=self.model, usage=self.usage)
@@ -171,6 +177,7 @@ class StreamReader:
             thinking="".join(self.thinking),
             refusal="".join(self.refusal),
             tokens=self.tokens,
+            calls=self.calls.whole if self.calls is not None else (),
         )
 
     def stopped(self, reason: str, *, usage: Usage) -> ChatReply:

@@ -167,13 +167,13 @@ class HttpTransport:
                     await response.stream.aclose()  # type: ignore[union-attr]
         except _TROUBLE as error:
             return self._failed(error, request.model)
-        return self._decoded(response, raw, request.model)
+        return self._decoded(response, raw, request)
 
     async def _listen(
         self, transport: AiohttpTransport, message: httpx.Request, request: ChatRequest, sent: bytes
     ) -> ChatReply | CallError:
         """The reply as it is written. Leaving early closes the connection, so that no more is made."""
-        reader = self._dialect.reader(model=request.model, pricing=self._pricing)
+        reader = self._dialect.reader(model=request.model, pricing=self._pricing, tools=bool(request.tools))
         trouble: BaseException | None = None
         headers: Mapping[str, str] = {}
         try:
@@ -186,7 +186,7 @@ class HttpTransport:
                         # An error, maybe in a frame of its own, or a server that does not stream.
                         raw = await self._read(response)
                         framed = events_in(raw) if kind == EVENT_STREAM else []
-                        return self._decoded(response, framed[-1].data if framed else raw, request.model)
+                        return self._decoded(response, framed[-1].data if framed else raw, request)
                     if not await self._follow(response, reader, deadline):
                         trouble = EOFError()
                 finally:
@@ -280,9 +280,10 @@ class HttpTransport:
             raise Unfit(f"the reply is longer than {self._max_body:,} bytes")
         return raw
 
-    def _decoded(self, response: httpx.Response, raw: bytes, model: str) -> ChatReply | CallError:
+    def _decoded(self, response: httpx.Response, raw: bytes, request: ChatRequest) -> ChatReply | CallError:
+        model, tools = request.model, bool(request.tools)
         decode = self._dialect.decode
-        result = decode(response.status_code, response.headers, raw, model=model, pricing=self._pricing)
+        result = decode(response.status_code, response.headers, raw, model=model, pricing=self._pricing, tools=tools)
         if isinstance(result, CallError) and self._key.is_in(raw):
             hidden = self._key.out_of(raw)
             result = decode(response.status_code, response.headers, hidden, model=model, pricing=self._pricing)

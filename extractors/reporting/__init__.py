@@ -66,6 +66,10 @@ def write_report(
     if limit < 1:
         raise JobError(f"--limit {limit}: give 1 or more")
     tell = progress or (lambda what, done, total: None)
+    if files.is_remote(out if file is None else file):
+        raise JobError(
+            f"the report is a file on a disk, and {file or out} is on an object store: name one with -o FILE"
+        )
     scope = choose(out, schema=schema, recipe=recipe, run=run)
     target = Path(file) if file is not None else Path(out) / "report.html"
     temp = files.temporary(target)

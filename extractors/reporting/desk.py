@@ -116,10 +116,10 @@ def _copied(con: duckdb.DuckDBPyConnection, folder: Path, scope: Scope) -> Desk:
         f"create table desk.failures as select {', '.join([*fixed, *own])}, {run_id} as run_id, "
         f"{_tail(names, 'committed_at')} as committed_at from {failures}{_only(run_id, scope)}"
     )
-    con.execute(
-        f"create table desk.calls as select {', '.join(field.name for field in CALLS)} from {calls}"
-        f"{_only('run_id', scope)}"
-    )
+    names = _names(con, calls)
+    # An output that only earlier versions wrote has no look-ups.
+    own = [field.name if field.name in names else f"null::varchar as {field.name}" for field in CALLS]
+    con.execute(f"create table desk.calls as select {', '.join(own)} from {calls}{_only('run_id', scope)}")
     paths = frozenset(path for field in fields for path in field.shape.choices(step(field.key)))
     return Desk(con, folder, fields, kept, paths)
 

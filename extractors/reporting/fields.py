@@ -12,7 +12,7 @@ from extractors.reporting.shapes import Shape, step
 from extractors.sources.text_template import sql_text
 
 MOST_FIELDS = 150
-MATCHES = ("exact", "normalised", "value", "fuzzy", "image", "ungrounded")
+MATCHES = ("exact", "normalised", "value", "fuzzy", "image", "tool", "ungrounded")
 """Evidence from the surest kind to none."""
 _PATTERNS = 2_000
 

@@ -90,9 +90,9 @@ def add_up(desk: Desk, scope: Scope) -> Figures:
         "coalesce(sum(input_tokens), 0)::bigint as input_tokens, coalesce(sum(cached_tokens), 0)::bigint as cached_tokens, "
         "coalesce(sum(output_tokens), 0)::bigint as output_tokens, "
         "coalesce(sum(reasoning_tokens), 0)::bigint as reasoning_tokens, sum(cost) as cost, "
-        "bool_or(cost is null and status = 'ok') as unpriced from desk.calls"
+        "bool_or(cost is null and status = 'ok') as unpriced from desk.calls where tool is null"
     )
-    answered = "(select * from desk.calls where status = 'ok')"
+    answered = "(select * from desk.calls where status = 'ok' and tool is null)"
     latest = scope.latest
     return Figures(
         rows=rows["rows"],
@@ -127,7 +127,7 @@ def add_up(desk: Desk, scope: Scope) -> Figures:
         statuses=[
             (row["status"], row["http_status"], row["n"])
             for row in desk.ask(
-                "select status, http_status, count(*) as n from desk.calls where status <> 'ok' "
+                "select status, http_status, count(*) as n from desk.calls where status <> 'ok' and tool is null "
                 "group by all order by n desc, status, http_status limit 20"
             )
         ],
@@ -158,7 +158,7 @@ def _low_evidence(desk: Desk) -> int:
 def _shares(desk: Desk, column: str) -> list[tuple[str, int, int, Decimal | None]]:
     rows: list[dict[str, Any]] = desk.ask(
         f"select {column} as name, count(*) as calls, sum(input_tokens + output_tokens)::bigint as tokens, sum(cost) as cost "
-        f"from desk.calls where status = 'ok' group by all order by calls desc, name limit 20"
+        f"from desk.calls where status = 'ok' and tool is null group by all order by calls desc, name limit 20"
     )
     return [(row["name"], row["calls"], row["tokens"], row["cost"]) for row in rows]
 
@@ -166,7 +166,7 @@ def _shares(desk: Desk, column: str) -> list[tuple[str, int, int, Decimal | None
 def _timeline(desk: Desk) -> Timeline | None:
     """The calls of the last run that made any: runs of other days would leave no room for it."""
     last = desk.ask(
-        "select run_id, min(started_at) as first, max(started_at) as last from desk.calls where started_at > 0 group by run_id "
+        "select run_id, min(started_at) as first, max(started_at) as last from desk.calls where started_at > 0 and tool is null group by run_id "
         "order by last desc limit 1"
     )
     if not last:
@@ -180,7 +180,7 @@ def _timeline(desk: Desk) -> Timeline | None:
         for row in desk.ask(
             f"select floor((started_at - {first!r}) / {step!r})::integer as slot, count(*) filter (status = 'ok') as answered, "
             "count(*) filter (status <> 'ok') as failed, sum(input_tokens + output_tokens)::bigint as tokens, "
-            f"sum(cost) as cost from desk.calls where started_at > 0 and run_id = {sql_text(last[0]['run_id'])} group by slot"
+            f"sum(cost) as cost from desk.calls where started_at > 0 and tool is null and run_id = {sql_text(last[0]['run_id'])} group by slot"
         )
     }
     slots = []

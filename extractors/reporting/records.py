@@ -126,7 +126,7 @@ class _Calls:
 
     def __init__(self, desk: Desk, condition: str) -> None:
         self._told = desk.stream(
-            "select s.place, purpose, model, attempt, try_number, status, http_status, started_at, latency, input_tokens, "
+            "select s.place, coalesce(tool || '(' || arguments[:200] || ')', purpose) as purpose, model, attempt, try_number, status, http_status, started_at, latency, input_tokens, "
             "cached_tokens, output_tokens, reasoning_tokens, cost, finish_reason, error[:2000] as error, "
             f"raw[:{MOST_RAW}] as raw, greatest(0, length(raw) - {MOST_RAW}) as more from desk.calls c "
             f"join desk.chosen s on c.fingerprint = s.fingerprint where {condition} "

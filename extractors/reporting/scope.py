@@ -59,7 +59,7 @@ def choose(out: str | Path, *, schema: str | None = None, recipe: str | None = N
 
     Raises ``OutputError`` for a folder that is not an output or holds nothing, and for names that it does not have.
     """
-    root = Path(out)
+    root = files.place(out)
     held = [(name, layout.short_id(folder)) for name, own in layout.recipe_folders(root).items() for folder in own]
     if not held:
         raise OutputError(f"{out} holds no schema yet: nothing was run into it")

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel
 
 from extractors.errors import JobError, OutputError
@@ -19,7 +18,7 @@ from extractors.pipeline import model_of
 from extractors.retrying import last_job
 from extractors.review.texts import Texts
 from extractors.second_look import is_choice
-from extractors.store import layout, reviews
+from extractors.store import files, layout, reviews
 from extractors.store.catalog import opened, outputs
 from extractors.store.parts import KEPT_KEY, read_row
 from schemas.arrow import RowCodec
@@ -158,7 +157,8 @@ class Queue:
 
     def _value(self, part: str, record_id: str, occurrence: int) -> dict[str, Any]:
         """A row's values as JSON, from its part: exactly as they were accepted."""
-        table = pq.read_table(part, partitioning=None, filters=pc.field("record_id") == record_id)
+        table = files.read_table(files.place(part))
+        table = table.filter(pc.equal(table.column("record_id"), record_id))
         for place in range(table.num_rows):
             row = table.slice(place, 1)
             if row.column("_meta")[0].as_py()["occurrence"] == occurrence:

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs, Mode
+from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs, Mode, ToolCall
 from extractors.store import files
 from schemas.usage import Usage
 
@@ -172,6 +172,8 @@ def result_entry(result: ChatReply | CallError) -> dict[str, Any]:
         }
         if result.logprobs is not None:
             entry["logprobs"] = [result.logprobs.ends, result.logprobs.values]
+        if result.tool_calls:
+            entry["tool_calls"] = [[call.id, call.name, call.arguments] for call in result.tool_calls]
     else:
         entry |= {
             "kind": result.kind.value,
@@ -203,6 +205,7 @@ def entry_result(entry: Mapping[str, Any]) -> ChatReply | CallError:
             earlier=earlier,
             mode=mode,
             logprobs=None if tokens is None else Logprobs(tuple(tokens[0]), tuple(tokens[1])),
+            tool_calls=tuple(ToolCall(*call) for call in entry.get("tool_calls", ())),
         )
     return CallError(
         kind=ErrorKind(entry["kind"]),

@@ -164,6 +164,7 @@ def read_row(table: pa.Table, codec: RowCodec) -> Extracted:
                 e.get("page"),
                 None if e.get("box") is None else tuple(e["box"]),
                 e.get("chunk"),
+                e.get("tool"),
             )
             for e in row["_evidence"]
         ],
@@ -206,6 +207,7 @@ def _evidence(lists: Sequence[Sequence[Evidence]]) -> pa.Array:
             pa.array([one.page for one in flat], item.field("page").type),
             pa.array([one.box for one in flat], item.field("box").type),
             pa.array([one.chunk for one in flat], item.field("chunk").type),
+            pa.array([one.tool for one in flat], item.field("tool").type),
         ],
         fields=[item.field(i) for i in range(item.num_fields)],
     )

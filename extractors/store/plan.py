@@ -127,14 +127,15 @@ class ToAsk:
 @dataclass(frozen=True, slots=True)
 class RetrySelection:
     """The records to ask again: ``identities`` has record_id and occurrence. Those whose current outcome
-    is no failure (any more) are left out by the plan."""
+    is no failure (any more) are left out by the plan. ``recipe``: the short id of the recipe that they failed under."""
 
     identities: pa.Table
+    recipe: str | None = None
 
     @classmethod
-    def of(cls, failures: pa.Table) -> RetrySelection:
+    def of(cls, failures: pa.Table, *, recipe: str | None = None) -> RetrySelection:
         """From ledger entries, or any table with record_id and occurrence."""
-        return cls(failures.select(["record_id", "occurrence"]))
+        return cls(failures.select(["record_id", "occurrence"]), recipe)
 
 
 def chunk_name(records: Sequence[Record]) -> str:

@@ -7,14 +7,15 @@ import os
 import shlex
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from extractors.errors import OutputError, QuarryError
+from extractors.errors import InternalError, OutputError, QuarryError
 from extractors.telemetry.logs import FORMAT_VARIABLE, log_to_stderr, logs_json
 from flows.cli import terminal
 from flows.cli.batch import batch
@@ -77,9 +78,19 @@ def main() -> None:
         else:
             terminal.talk().print(f"[red]{error.kind} error:[/red] ", end="")
             terminal.talk().print(str(error), markup=False)
-        sys.exit(error.exit_code)
+        _end(error.kind, str(error), error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - whatever it is: 1 would say that too many records failed
+        traceback.print_exc()
+        _end("internal", f"{type(error).__name__}: {error}", InternalError.exit_code)
+
+
+def _end(kind: str, message: str, code: int) -> NoReturn:
+    """End with an error; ``--json`` prints an object in any case."""
+    if "--json" in sys.argv[1:]:
+        terminal.say_json({"error": {"kind": kind, "message": message, "exit_code": code}})
+    sys.exit(code)
 
 
 @app.command("run")
@@ -183,20 +194,27 @@ def retry(
 
     Example: `quarry retry out --where retryable`
     """
+    from extractors.pipeline import after
     from extractors.retrying import retry_jobs
 
     changes = {"base_url": base_url, "max_cost": max_cost, "max_tokens": max_tokens}
-    reports = []
+    reports: list[Any] = []
     for again in retry_jobs(_existing(out), where=where, changes={k: v for k, v in changes.items() if v is not None}):
-        report = _run_here(again.job, quiet=json, source=again.source, retry=again.selection, model=model)
+        # The ceilings are this command's, however many recipes it asks for.
+        job = after(again.job, reports)
+        report = _run_here(job, quiet=json, source=again.source, retry=again.selection, model=model)
         reports.append(report)
         if not json:
             console = terminal.talk()
             terminal.summary(console, report)
+        if report.interrupted:
+            break
     if json:
         terminal.say_json(reports[0].as_dict() if len(reports) == 1 else {"runs": [one.as_dict() for one in reports]})
     elif not reports:
         terminal.talk().print("no open failure matches: nothing to ask")
+    if reports and reports[-1].interrupted:
+        raise typer.Exit(130)
 
 
 @app.command()
@@ -205,7 +223,10 @@ def review(
     schema: Annotated[str | None, typer.Option(help="The schema's name, where the output has several.")] = None,
     recipe: Annotated[str | None, typer.Option(help="The recipe's id, where the schema has several.")] = None,
     golden: Annotated[
-        str | None, typer.Option(help="Where promoted records go: a golden set. [default: OUT/golden.jsonl]")
+        str | None,
+        typer.Option(
+            help="Where promoted records go: a golden set. [default: OUT/golden.jsonl; here, where OUT is on an object store]"
+        ),
     ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="The address to ask again at, where it is not the job's.")
@@ -219,6 +240,7 @@ def review(
 
     Example: `quarry review out`
     """
+    from extractors.store.files import is_remote
     from flows.cli.review import review_output
 
     place = _existing(out)
@@ -226,7 +248,8 @@ def review(
         place,
         name=schema,
         recipe=recipe,
-        golden=Path(golden) if golden else place / "golden.jsonl",
+        # A golden set grows line by line, which an object cannot.
+        golden=Path(golden) if golden else Path("golden.jsonl") if is_remote(place) else place / "golden.jsonl",
         base_url=base_url,
         port=port,
         show=open,
@@ -364,7 +387,7 @@ def _finish(report: Any, job: ExtractionJob, *, json: bool, asker: Asker) -> Non
         terminal.summary(console, report)
         _compare(report)
         terminal.next_commands(console, report, resume="quarry " + shlex.join(sys.argv[1:]))
-    if report.stopped in ("interrupted", "aborted"):
+    if report.interrupted:
         raise typer.Exit(130)
     if report.failure_rate > job.max_failure_rate:
         terminal.talk().print(

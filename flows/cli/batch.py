@@ -156,6 +156,10 @@ def _one(found: list[Found], name: str) -> Found:
 
 
 def _existing(out: str) -> Path:
+    from extractors.store.files import is_remote
+
+    if is_remote(out):
+        raise JobError(f"batches are kept beside an output on a disk: {out} is on an object store, and has none")
     path = Path(out)
     if not (path / "quarry.json").is_file():
         raise OutputError(f"{out} is not an output folder of quarry: it has no quarry.json. Give the --out of a run")

@@ -80,7 +80,7 @@ def eval_command(
         terminal.talk().print(
             f"[red]{name} is {'not defined' if value is None else f'{value:.4f}'}, below {least:g}[/red]"
         )
-    if found.report is not None and found.report.stopped in ("interrupted", "aborted"):
+    if found.report is not None and found.report.interrupted:
         raise typer.Exit(130)
     if bars and found.unasked:
         terminal.talk().print(
@@ -117,19 +117,23 @@ def compare_command(
     from extractors.evaluate.evaluation import evaluate, score_recipe
     from extractors.evaluate.page import evaluation_page
     from extractors.evaluate.results import write_comparison, write_results
+    from extractors.pipeline import after
 
     rules = rules_of(compare)
     sides: list[Evaluation] = []
     for variant in (a, b):
         options, job_file, recipe = _variant(variant)
         path, made = _job({**given, **options}, job_file or job, records)
+        if job_file is None and not {"max_cost", "max_tokens"} & options.keys():
+            # The ceilings are this command's, not those of a side.
+            made = after(made, [one.report for one in sides if one.report is not None])
         if recipe is not None:
             sides.append(score_recipe(path, made, recipe, rules=rules))
             continue
         with _watching(quiet=json) as (watch, control):
             found = evaluate(path, made, rules=rules, watch=watch, control=control)
         write_results(found, evaluation_page(found))
-        if found.report is not None and found.report.stopped in ("interrupted", "aborted"):
+        if found.report is not None and found.report.interrupted:
             raise typer.Exit(130)
         sides.append(found)
     names = (a, b) if a != b else ("A", "B")

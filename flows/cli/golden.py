@@ -40,6 +40,7 @@ def add_command(
     Example: `quarry golden add out --id P-1001,P-1002 -o golden.jsonl`
     """
     from extractors.evaluate.promotion import promote_records
+    from extractors.store.files import place
 
     try:
         values = None if expected is None else orjson.loads(expected)
@@ -47,7 +48,7 @@ def add_command(
         raise JobError(f"--expected is no JSON: {error}") from error
     named = [one.strip() for one in (ids or "").split(",") if one.strip()]
     added = promote_records(
-        Path(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
+        place(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
     )
     if json:
         told = [{"id": one.record_id, "was": one.kind, "draft": one.draft} for one in added]

@@ -59,7 +59,8 @@ def show_failures(out: Path, *, where: str | None, limit: int, as_json: bool) ->
     entries: list[dict[str, Any]] = []
     for one in outputs(out):
         entries.extend(
-            {"schema": one.name, **row} for row in open_failures(out, name=one.name, where=where).to_pylist()
+            {"schema": one.name, **row}
+            for row in open_failures(out, name=one.name, recipe=one.recipe, where=where).to_pylist()
         )
     counts: dict[str, int] = {}
     for entry in entries:

@@ -21,6 +21,8 @@ from flows import environment
 from schemas.job import ExtractionJob
 
 _LISTS = ("keep", "require_evidence", "image_hosts")
+_REPEATED = {"tools": "--tool"}
+"""Options that are given once for each of their values, which may hold commas."""
 
 
 def job_options(
@@ -48,7 +50,7 @@ def job_options(
     for name, field in ExtractionJob.model_fields.items():
         if name == "source":
             continue
-        option = f"--{(field.alias or name).replace('_', '-')}"
+        option = _REPEATED.get(name) or f"--{(field.alias or name).replace('_', '-')}"
         parameters.append(
             inspect.Parameter(
                 name,
@@ -63,7 +65,7 @@ def job_options(
 
     def wrapper(**values: Any) -> None:
         mine = {p.name: values.pop(p.name) for p in own}
-        command(given={name: value for name, value in values.items() if value is not None}, **mine)
+        command(given={name: value for name, value in values.items() if value is not None and value != []}, **mine)
 
     wrapper.__name__, wrapper.__doc__ = command.__name__, command.__doc__
     keyword = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
@@ -109,7 +111,7 @@ def settings_for(job: ExtractionJob) -> Settings:
 
 def _as_options(message: str) -> str:
     for name, field in ExtractionJob.model_fields.items():
-        option = (field.alias or name).replace("_", "-")
+        option = _REPEATED.get(name, f"--{field.alias or name}").removeprefix("--").replace("_", "-")
         if message.startswith(f"{field.alias or name}: Field required"):
             return message.replace(f"{field.alias or name}: Field required", f"--{option} is required", 1)
         message = (
@@ -124,6 +126,8 @@ def _cli_type(name: str, field: FieldInfo) -> Any:
     """The type that typer parses: texts for lists and money, which the job model reads itself."""
     if name in _LISTS:
         return str | None
+    if name in _REPEATED:
+        return list[str] | None
     kind = field.annotation
     if typing.get_origin(kind) in (types.UnionType, typing.Union):
         kind = next(arm for arm in typing.get_args(kind) if arm is not type(None))

@@ -25,9 +25,11 @@ def reference() -> str:
         "# The `quarry` command",
         "",
         "Made by `python -m flows.cli.reference` from the commands' own help. Data goes to standard output, talk to "
-        "standard error; `--json` prints one JSON object last. Exit codes: 0 done, 1 more failures than allowed or a check "
-        "that did not pass, 2 something that you can mend (an option, a source, a schema, the output), 3 the output is in "
-        "use, 4 the provider must act (key, model, address), 5 a ceiling stopped the run, 70 a bug of ours, 130 interrupted.",
+        'standard error; `--json` prints one JSON object last, `{"error": ...}` where the command could not do its work. Exit '
+        "codes: 0 done, also where a ceiling or batches under way left records undone (`stopped` and `undone` tell), 1 more "
+        "failures than allowed or a check that did not pass, 2 something that you can mend (an option, a source, a schema, "
+        "the output), 3 the output is in use, 4 the provider must act (key, model, address), 6 the estimate waits for "
+        "approval, 70 a bug of ours, 130 interrupted.",
         "",
     ]
     for name, command in _commands("quarry", root):

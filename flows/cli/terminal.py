@@ -101,13 +101,13 @@ class Bar:
             BarColumn(),
             TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
             TextColumn("{task.fields[rate]}"),
-            TextColumn("{task.fields[failed]} failed"),
+            TextColumn("{task.fields[failed]} failed{task.fields[look_ups]}"),
             TextColumn("{task.fields[money]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=self._console,
         )
-        task = self._bar.add_task("", total=progress.total, rate="", failed="0", money="", left="")
+        task = self._bar.add_task("", total=progress.total, rate="", failed="0", look_ups="", money="", left="")
         self._bar.start()
         bar = self._bar
 
@@ -120,6 +120,7 @@ class Bar:
                 completed=progress.done,
                 rate=f"{rate:,.1f}/s" if rate >= 1 else f"{rate * 60:,.1f}/min",
                 failed=f"{progress.failures:,}",
+                look_ups=f"  {progress.look_ups}" if progress.look_ups else "",
                 money=f"{progress.input_tokens + progress.output_tokens:,} tokens {money(progress.cost)}",
                 left=f"{_duration(left)} left" if left else "",
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from extractors.batch.errands import collect_batches
+from extractors.endpoint import Settings
 from extractors.errors import BatchRefused, JobError
 from extractors.report import RunReport
 from extractors.store.catalog import current_rows, open_failures
@@ -142,6 +145,35 @@ def test_a_run_that_does_not_wait_is_collected_by_the_same_command(
     assert sum(report.rows for report in reports) == 30
     assert max(qwen.batches.asked.values()) == 1
     assert len(qwen.batches.kept) == 2
+
+
+def test_runs_that_go_on_from_each_other_share_one_ceiling(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    options = {"batch_wait": False, "max_tokens": 6_000, "max_output_tokens": 16}
+    with FakeQwen(thing_answer) as qwen:
+        reports = [run_batch(source, tmp_path / "out", qwen, **options)]
+        while (reports[-1].stopped or "").startswith("waiting:"):
+            reports.append(run_batch(source, tmp_path / "out", qwen, **options))
+        assert reports[-1].stopped is not None and reports[-1].stopped.startswith("budget:")
+        assert 3_000 < sum(one.input_tokens + one.output_tokens for one in reports) <= 6_000
+        again = run_batch(source, tmp_path / "out", qwen, **{**options, "batch_wait": True})
+    assert again.rows > 0, "a run that went on from none has a ceiling of its own"
+
+
+def test_batches_of_a_schema_that_has_changed_are_not_taken_for_a_new_run(
+    qwen: FakeQwen, source: Path, tmp_path: Path
+) -> None:
+    schema = tmp_path / "thing.json"
+    name = {"title": "thing", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+    schema.write_text(json.dumps(name))
+    run_batch(source, tmp_path / "out", qwen, schema=str(schema), batch_wait=False)
+    schema.write_text(json.dumps({**name, "properties": {**name["properties"], "price": {"type": "number"}}}))  # type: ignore[dict-item]
+    with pytest.raises(JobError, match="have changed since"):
+        collect_batches(tmp_path / "out", settings=lambda job: Settings())
+    assert len(qwen.batches.kept) == 1, "nothing else was submitted"
+    schema.write_text(json.dumps(name))
+    [report] = collect_batches(tmp_path / "out", settings=lambda job: Settings())
+    assert report.rows == 30
 
 
 def test_the_mixed_lane_asks_the_last_few_live(qwen: FakeQwen, source: Path, tmp_path: Path) -> None:

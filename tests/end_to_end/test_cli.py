@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.things import write_things
+from extractors.store.catalog import query
+from tests.end_to_end.things import run_things, write_things
 from tests.fakes.answers import thing_answer
 from tests.fakes.qwen import FakeQwen, Fault, Reply
 
@@ -118,6 +119,36 @@ def test_show_failures_and_retry(tmp_path: Path) -> None:
         {"name": "thing", "recipe": again["recipe"], "rows": 1, "failures": 2, "ignored": 0, "calls": 7}
     ]
     assert "thing recipe=" in quarry("show", out).stdout
+
+
+def test_a_retrys_ceiling_holds_for_all_recipes_together(tmp_path: Path) -> None:
+    source, out = write_things(tmp_path / "things.jsonl", range(12)), tmp_path / "o"
+    with FakeQwen(lambda body: "no") as qwen:
+        for temperature in (0.0, 0.1, 0.2):
+            run_things(source, out, qwen, temperature=temperature, max_attempts=1)
+    with FakeQwen(thing_answer) as qwen:
+        done = quarry("retry", str(out), "--base-url", qwen.base_url, "--max-tokens", "4000", "--json")
+    runs = told(done)["runs"]
+    assert isinstance(runs, list) and len(runs) == 3
+    assert 0 < sum(one["input_tokens"] + one["output_tokens"] for one in runs) <= 4000
+    assert sum(one["rows"] + one["undone"] for one in runs) == 36
+    assert all(one["stopped"].startswith("budget:") for one in runs)
+
+
+def test_a_comparisons_ceiling_holds_for_both_sides_together(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(
+        "".join(
+            json.dumps({"id": f"g{n}", "text": f"thing-{n:07}", "expected": {"name": f"thing-{n:07}"}}) + "\n"
+            for n in range(8)
+        )
+    )
+    with FakeQwen(thing_answer) as qwen:
+        quarry("compare", str(golden), "--schema", SCHEMA, "--out", str(tmp_path / "o"), "--a", "temperature=0",
+               "--b", "temperature=0.1", "--base-url", qwen.base_url, "--model", "qwen-plus", "--max-tokens", "3000",
+               "--concurrency", "1", "--max-output-tokens", "64", "--json")  # fmt: skip
+    calls = query(tmp_path / "o", "select sum(input_tokens + output_tokens)::bigint as n from thing_calls").to_pylist()
+    assert 0 < calls[0]["n"] <= 3000
 
 
 def test_schema_shows_json_arrow_and_prompt(tmp_path: Path) -> None:

@@ -222,6 +222,19 @@ def test_a_block_that_is_not_there_is_told(room: Room, tmp_path: Path) -> None:
     assert "no Qwen credentials block 'nobody'" in ended["state"]["message"]
 
 
+def test_an_active_schedule_has_its_next_runs_on_the_server(room: Room) -> None:
+    deployment = room.deployment("extract/nightly-products")
+    asked = {"deployments": {"id": {"any_": [deployment]}}, "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    assert room.api("POST", "flow_runs/filter", asked) == []
+    [made] = room.api(
+        "POST", f"deployments/{deployment}/schedules", [{"schedule": {"interval": 86_400}, "active": True}]
+    )  # fmt: skip
+    try:
+        room.until(lambda: room.api("POST", "flow_runs/filter", asked))
+    finally:
+        room.api("DELETE", f"deployments/{deployment}/schedules/{made['id']}")
+
+
 @pytest.mark.slow
 def test_a_schedule_picks_up_what_is_new_and_changed_and_reports_what_is_gone(room: Room, tmp_path: Path) -> None:
     folder = tmp_path / "mail"

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import pyarrow as pa
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from extractors import extract
 from extractors.endpoint import Settings
@@ -80,3 +80,23 @@ def test_the_embedded_model_cannot_write_a_verbatim_value_that_is_not_in_the_rec
         for value in (row["shop"], row["address"], *row["wares"]):
             assert value in text
         assert {one["match"] for one in row["_evidence"]} == {"exact"}
+
+
+class Ordered(BaseModel):
+    vendor: str
+    vendor_id: str | None = Field(default=None, description="The vendor's number, from find_vendor.")
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_the_embedded_model_looks_a_vendor_up(tmp_path: Path) -> None:
+    if find(MODEL) is None:
+        pytest.skip(f"the weights of {MODEL} are not here: quarry model pull {MODEL}")
+    table = pa.table({"id": ["a"], "text": ["Acme GmbH\nInvoice 2024-17\nTotal 19.90 EUR"]})
+    tools = ("tests.extractors.tools.vendors:find_vendor",)
+    found = extract(table, Ordered, tmp_path / "out", id="id", model=MODEL, tools=tools, settings=Settings())
+    [row] = found.rows().to_pylist()
+    assert (row["vendor"], row["vendor_id"]) == ("Acme GmbH", "V-0017")
+    evidence = {one["path"]: one for one in row["_evidence"]}
+    assert (evidence["vendor_id"]["match"], evidence["vendor_id"]["tool"]) == ("tool", "find_vendor#1")

@@ -16,7 +16,7 @@ from extractors.forecast import Forecast
 from extractors.pipeline import run
 from extractors.report import RunReport
 from extractors.stages import Decision, run_in_stages, take_sample
-from extractors.store.catalog import current_rows
+from extractors.store.catalog import current_rows, query
 from schemas.job import ExtractionJob
 from tests.end_to_end.things import Thing, job_for, write_things
 from tests.fakes.answers import record_of, thing_answer, thing_text
@@ -143,6 +143,17 @@ def test_a_plan_no_larger_than_a_sample_is_just_run(tmp_path: Path) -> None:
     assert (report.rows, len(list((tmp_path / "out/runs").glob("*.json")))) == (15, 1)
 
 
+def test_what_the_final_model_was_asked_in_the_sample_is_in_the_sum(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(40))
+    with FakeQwen(thing_answer) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, sample=10, final="qwen-max", route_below=1.0)
+        report = run_in_stages(job, settings=Settings())
+    assert report.routing is not None
+    assert (report.rows, report.routing["records"]) == (40, 40)
+    [told] = query(tmp_path / "out", "select count(*) filter (purpose = 'route') as n from thing_calls").to_pylist()
+    assert report.routing["routed_records"] == told["n"]
+
+
 def test_identical_records_come_with_the_sampled_one(tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", [n // 3 for n in range(180)])
     with FakeQwen(thing_answer) as qwen:
@@ -216,6 +227,18 @@ def test_the_sample_of_a_batch_run_is_live_and_the_rest_is_told_at_the_batch_pri
     rest = float(report.cost - Decimal(first["cost"]))
     assert told[0].cost.low == pytest.approx(rest, rel=1e-6)
     assert rest == pytest.approx(float(first["cost"]), rel=1e-6), "twice as many texts at half the price"
+
+
+def test_a_ceiling_holds_for_a_live_sample_and_the_batches_of_the_rest_together(tmp_path: Path) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(60))
+    with FakeQwen(thing_answer) as qwen:
+        options = {"sample": 20, "batch_poll": 0.05, "max_output_tokens": 16, "concurrency": 2}
+        job = job_for(source, tmp_path / "out", qwen, lane="batch", max_cost="0.0028", **options)
+        report = run_in_stages(job, settings=Settings())
+    [told] = query(tmp_path / "out", "select sum(cost) as spent from thing_calls").to_pylist()
+    assert told["spent"] == report.cost <= Decimal("0.0028")
+    assert report.stopped is not None and report.stopped.startswith("budget:")
+    assert report.undone > 0
 
 
 def test_the_python_door_hears_the_forecast_and_decides(tmp_path: Path) -> None:

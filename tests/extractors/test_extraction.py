@@ -381,3 +381,35 @@ def test_whatever_comes_back_there_is_one_outcome_within_the_attempts(answers: l
     assert asked <= 4
     assert extraction.outcome.usage.calls == sum(isinstance(a, ChatReply) for a in answers[:asked])
     assert len(extraction.outcome.attempts) == asked
+
+
+class Weighed(BaseModel):
+    title: str
+    weight: float | None = None
+
+
+def weighed() -> Recipe:
+    job = ExtractionJob.model_validate({"source": "-", "schema": "x", "out": "o"})
+    return compile_recipe(job, Weighed, POLICY)
+
+
+def test_a_number_that_no_float_holds_is_asked_again_and_never_infinite() -> None:
+    outcome, asked = drive(['{"title":"Kettle","weight":1e400}', '{"weight":1.5}'], with_recipe=weighed())
+    assert isinstance(outcome, Extracted)
+    assert outcome.value == Weighed(title="Kettle", weight=1.5)
+    assert outcome.corrected == ("weight",)
+    assert "larger than a 64-bit float" in asked[1].messages[-1].content
+
+
+def test_a_bare_nan_is_no_json_even_where_a_float_is_asked_for() -> None:
+    outcome, asked = drive(
+        ['{"title":"Kettle","weight":NaN}', '{"title":"Kettle","weight":null}'], with_recipe=weighed()
+    )
+    assert isinstance(outcome, Extracted)
+    assert asked[1].purpose is Purpose.REASK
+
+
+def test_a_key_that_stands_twice_marks_the_row_as_repaired() -> None:
+    outcome, _ = drive(['{"title":"Kettle","weight":2,"weight":1}'], with_recipe=weighed())
+    assert isinstance(outcome, Extracted)
+    assert (outcome.value, outcome.repaired) == (Weighed(title="Kettle", weight=1), True)

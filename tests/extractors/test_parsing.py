@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extractors.parsing import dumps_exact, loads_exact, read_answer
+from extractors.parsing import beyond_floats, dumps_exact, loads_exact, read_answer, repeats_a_key
 
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -138,3 +138,24 @@ def test_an_answer_that_nests_too_deeply_is_refused_or_can_be_written(levels: in
         assert answer.problem == "its JSON is nested too deeply"
     else:
         assert dumps_exact(loads_exact(answer.json)) == answer.json
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1E+400", "1" + "0" * 400, "9" * 5000])
+def test_a_number_beyond_any_float_is_read_and_named(number: str) -> None:
+    text = f'{{"price": 1.5, "lines": [{{"n": {number}}}]}}'
+    assert read_answer(f"```json\n{text}\n```").json == text
+    assert list(beyond_floats(text)) == [("lines/0/n", number)]
+
+
+@pytest.mark.parametrize(
+    ("text", "twice"),
+    [
+        ('{"a":1,"b":[{"a":2},{"a":3}]}', False),
+        ('{"a" : 1, "b": "say \\"a\\": no"}', False),
+        ('{"a":1,"a":1}', True),
+        ('{"a":[{"b":1,"b":2}]}', True),
+        ('{"a":1,"a":1e400}', True),
+    ],
+)
+def test_a_key_that_stands_twice_is_noticed(text: str, twice: bool) -> None:
+    assert repeats_a_key(text) is twice

@@ -89,6 +89,11 @@ class Asked(dict[str, Any]):
         return found if isinstance(found, bool) else None
 
     @property
+    def results(self) -> list[str]:
+        """What came of the functions that the model called, in the order of their messages."""
+        return [message["content"] for message in self["messages"] if message["role"] == "tool"]
+
+    @property
     def forced_tool(self) -> bool:
         """Whether the request names the tool that must be called."""
         return isinstance(self.get("tool_choice"), dict)
@@ -148,9 +153,11 @@ def _from_responses(body: Body) -> Body:
 
 def _item(item: Body) -> Body:
     if item.get("type") == "function_call_output":
-        return {"role": "tool", "content": item.get("output", "")}
+        return {"role": "tool", "content": item.get("output", ""), "tool_call_id": item.get("call_id")}
     if item.get("type") == "function_call":
-        return {"role": "assistant", "content": item.get("arguments", "")}
+        function = {"name": item.get("name"), "arguments": item.get("arguments", "")}
+        call = {"id": item.get("call_id"), "type": "function", "function": function}
+        return {"role": "assistant", "content": "", "tool_calls": [call]}
     role = "system" if item.get("role") == "developer" else item.get("role")
     return {"role": role, "content": item.get("content")}
 

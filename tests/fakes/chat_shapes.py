@@ -22,6 +22,9 @@ def whole(told: Told, asked: Asked) -> Body:
     if told.tool is not None:
         message["content"] = ""
         message["tool_calls"] = [_call(told.tool, told.text)]
+    if told.calls:
+        message["content"] = told.text or ""
+        message["tool_calls"] = [_call(name, given, place) for place, (name, given) in enumerate(told.calls)]
     choice = {"index": 0, "finish_reason": told.finish, "logprobs": None, "message": message}
     body: Body = {
         "id": "chatcmpl-fake",
@@ -55,6 +58,11 @@ def events(told: Told, asked: Asked, *, size: int) -> Iterator[bytes]:
     else:
         for piece in pieces(told.text or "", size):
             yield one({"content": piece})
+    for place, (name, given) in enumerate(told.calls):
+        yield one({"content": None, "tool_calls": [_call(name, "", place)]})
+        for piece in pieces(given, size):
+            more = {"index": place, "id": "", "type": "function", "function": {"arguments": piece}}
+            yield one({"content": None, "tool_calls": [more]})
     yield one({"content": ""}, told.finish)
     if told.tokens is not None and asked.usage_wanted:
         yield _chunk(told.model, [], usage(told.tokens))
@@ -98,11 +106,11 @@ def cache_details(tokens: Tokens) -> Body:
     }
 
 
-def _call(name: str, arguments: str | None) -> dict[str, Any]:
+def _call(name: str, arguments: str | None, place: int = 0) -> dict[str, Any]:
     return {
-        "id": "call_0",
+        "id": f"call_{place}",
         "type": "function",
-        "index": 0,
+        "index": place,
         "function": {"name": name, "arguments": arguments},
     }
 

@@ -14,7 +14,9 @@ from tests.fakes.told import Tokens, Told, pieces
 
 def whole(told: Told, asked: Asked) -> Body:
     """The body of a reply that is not streamed."""
-    return _reply(told, asked, _message(told, asked, told.text, told.thinking or "", told.text), told.finish)
+    message = _message(told, asked, told.text, told.thinking or "", told.text)
+    calls = [(place, name, given) for place, (name, given) in enumerate(told.calls)]
+    return _reply(told, asked, _with_calls(message, calls), told.finish)
 
 
 def events(told: Told, asked: Asked, *, size: int) -> Iterator[bytes]:
@@ -35,6 +37,15 @@ def events(told: Told, asked: Asked, *, size: int) -> Iterator[bytes]:
         yield _event(number, _reply(told, asked, _message(told, asked, text, thought, arguments), "null"))
     last = ("", "") if asked.incremental else (text, arguments)
     message = _message(told, asked, last[0], thought, last[1])
+    for place, (name, given) in enumerate(told.calls):
+        number += 1
+        # The arguments come in two pieces, the name with the first.
+        half = len(given) // 2
+        first = _with_calls(_message(told, asked, "", thought, None), [(place, name, given[:half])])
+        yield _event(number, _reply(told, asked, first, "null"))
+        number += 1
+        rest = _with_calls(_message(told, asked, "", thought, None), [(place, "", given[half:])])
+        yield _event(number, _reply(told, asked, rest, "null"))
     yield _event(number + 1, _reply(told, asked, message, told.finish))
 
 
@@ -79,6 +90,18 @@ def _message(told: Told, asked: Asked, text: str | None, thinking: str, argument
         function = {"name": told.tool, "arguments": arguments}
         message["tool_calls"] = [{"index": 0, "id": "call_0", "type": "function", "function": function}]
     return message
+
+
+def _with_calls(message: Body, calls: list[tuple[int, str, str]]) -> Body:
+    """The message with calls that the model chose to make: (place, name, arguments)."""
+    if not calls:
+        return message
+    content = message["content"] if message["content"] is not None else ""
+    functions = [
+        {"index": place, "id": f"call_{place}", "type": "function", "function": {"name": name, "arguments": given}}
+        for place, name, given in calls
+    ]
+    return {**message, "content": content, "tool_calls": functions}
 
 
 def _reply(told: Told, asked: Asked, message: Body, finish: str) -> Body:

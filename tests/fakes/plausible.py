@@ -41,10 +41,20 @@ class Plausible:
         last = asked["messages"][-1]["content"]
         found = _RECORD.search(last)
         values = _Values(draw, found[2] if found else last, self._nulls, schema or {})
+        if asked.get("tools") and asked.get("tool_choice") == "auto":
+            return self._looking_up(asked, values)
         if schema is None:
             return Reply(values.phrase(12).capitalize() + ".", pace=self._pace, thinking=_thought(asked))
         answer = json.dumps(values.of(schema), ensure_ascii=False, separators=(",", ":"))
         return Reply(answer, pace=self._pace, thinking=_thought(asked))
+
+    def _looking_up(self, asked: Asked, values: _Values) -> Reply:
+        """A call of each function with the record's words, and no more once there are results."""
+        if asked["messages"][-1]["role"] == "tool":
+            return Reply("DONE", pace=self._pace, thinking=_thought(asked))
+        functions = [tool["function"] for tool in asked["tools"]]
+        calls = tuple((one["name"], json.dumps(values.of(one.get("parameters") or {}))) for one in functions)
+        return Reply(None, pace=self._pace, thinking=_thought(asked), calls=calls)
 
 
 def _thought(asked: Asked) -> str | None:

@@ -106,10 +106,13 @@ def _items(told: Told) -> list[Body]:
                 "status": "completed",
             }
         )
-    else:
+    elif told.text or not told.calls:
         content: list[Body] = [{"type": "output_text", "text": told.text, "annotations": []}]
         status = "incomplete" if told.finish == "length" else "completed"
         items.append({"type": "message", "id": "msg_fake", "role": "assistant", "content": content, "status": status})
+    for place, (name, given) in enumerate(told.calls):
+        call = {"type": "function_call", "id": f"fc_fake_{place}", "call_id": f"call_{place}", "name": name}
+        items.append({**call, "arguments": given, "status": "completed"})
     return items
 
 

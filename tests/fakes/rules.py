@@ -162,7 +162,28 @@ def _bad_shape(asked: Asked) -> str | None:
             return "input content must be a string"
     if messages[-1]["role"] not in ("user", "tool"):
         return "the last message must be of the user"
-    return _bad_numbers(asked)
+    return _bad_turns(messages) or _bad_numbers(asked)
+
+
+def _bad_turns(messages: list[dict[str, Any]]) -> str | None:
+    """Every call that the model made is answered before anything else is said, and nothing else is answered."""
+    waiting: set[Any] = set()
+    for message in messages:
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in waiting:
+                return f"{_INNER}messages with role 'tool' must be a response to a preceding message with 'tool_calls'"
+            waiting.discard(message["tool_call_id"])
+            continue
+        calls = message.get("tool_calls") or ()
+        if waiting and not calls:
+            return f"{_INNER}an assistant message with 'tool_calls' must be followed by tool messages"
+        for call in calls:
+            try:
+                json.loads(call["function"]["arguments"])
+            except ValueError:
+                return "<400> InternalError.Algo: Expecting ',' delimiter: line 1 column 1 (char 0)"
+            waiting.add(call.get("id"))
+    return None
 
 
 def _bad_numbers(asked: Asked) -> str | None:

@@ -25,6 +25,8 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
     model: str | None = None
     pace: float = 0.0
+    calls: tuple[tuple[str, str], ...] = ()
+    """Functions that the model calls, with their arguments as it writes them; ``text`` is then beside them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +57,21 @@ class Told:
     tokens: Tokens | None = None
     model: str = "fake"
     tool: str | None = None
+    calls: tuple[tuple[str, str], ...] = ()
+    """The functions that are called where the model may choose: ``text`` is what it says besides."""
     choices: bool = True
     """False: the list of choices is empty, as a broken gateway sends it."""
 
 
 def tell(asked: Asked, reply: Reply, *, cached: int = 0, created: int = 0) -> Told:
-    """The answer to a question: a call of the first tool where tools were given."""
-    tools = asked.get("tools") if asked.get("tool_choice") != "none" else None
+    """The answer to a question: a call of the first tool where tools were given, unless the model may choose: then the
+    calls that the reply names, or its words."""
+    tools = asked.get("tools") if asked.get("tool_choice") not in ("none", "auto") and not reply.calls else None
     tool = tools[0]["function"]["name"] if tools and reply.text is not None else None
-    finish = "tool_calls" if tool and reply.finish_reason == "stop" else reply.finish_reason
+    finish = "tool_calls" if (tool or reply.calls) and reply.finish_reason == "stop" else reply.finish_reason
     tokens = usage_of(asked, reply, cached=cached, created=created) if reply.usage else None
     model = reply.model or asked.get("model") or "fake"
-    return Told(reply.text, finish, reply.thinking, tokens, model, tool)
+    return Told(reply.text, finish, reply.thinking, tokens, model, tool, reply.calls)
 
 
 def usage_of(asked: Asked, reply: Reply, *, cached: int = 0, created: int = 0) -> Tokens:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.end_to_end.things import job_for, write_things
+from tests.end_to_end.things import job_for, run_things, write_things
 from tests.fakes.answers import thing_answer
 from tests.fakes.qwen import FakeQwen, Reply
 
@@ -35,6 +35,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     with prefect_test_harness(server_startup_timeout=180):
         yield str(PREFECT_API_URL.value())
+
+
+@pytest.fixture(scope="module")
+def automations(server: str) -> None:
+    """The example automations, in the server."""
+    made = subprocess.run(
+        [sys.executable, "-m", "prefect", "automation", "create", "--from-file", "examples/automations.yaml"],
+        cwd=ROOT, env={**os.environ, "PREFECT_API_URL": server}, capture_output=True, text=True, timeout=180,
+        check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
 
 
 def soon(look: Callable[[], _T | None], seconds: float = 90.0) -> _T:
@@ -193,7 +204,7 @@ def test_a_run_leaves_one_artifact_of_each_kind_however_many_chunks_it_has(
 
 
 def test_a_suspended_deployment_goes_on_when_resumed_and_its_failures_pause_it(
-    server: str, tmp_path: Path, impatient: None
+    server: str, automations: None, tmp_path: Path, impatient: None
 ) -> None:
     """The run gives its worker back at the question, starts anew with the answer, fails too often, and the example
     automation pauses the deployment that it belongs to."""
@@ -204,12 +215,6 @@ def test_a_suspended_deployment_goes_on_when_resumed_and_its_failures_pause_it(
 
     from flows.extract import extract
 
-    environment = {**os.environ, "PREFECT_API_URL": server}
-    made = subprocess.run(
-        [sys.executable, "-m", "prefect", "automation", "create", "--from-file", "examples/automations.yaml"],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stdout + made.stderr
     source = write_things(tmp_path / "things.jsonl", range(60))
     deployment_id = UUID(str(extract.to_deployment("nightly", cron="0 3 * * *").apply()))
     seen: set[str] = set()
@@ -244,6 +249,38 @@ def test_a_suspended_deployment_goes_on_when_resumed_and_its_failures_pause_it(
             )
             assert alert["payload"]["failures_by_reason"] == {"not_json": 40}
             soon(lambda: True if client.read_deployment(deployment_id).paused else None)
+
+
+@pytest.mark.slow
+def test_a_reached_ceiling_and_an_unusual_cost_pause_their_deployments(
+    server: str, automations: None, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.flow_engine import run_flow
+
+    from flows.extract import extract
+
+    source = tmp_path / "things.jsonl"
+
+    def paused_by(name: str, job: Any) -> None:
+        deployment_id = UUID(str(extract.to_deployment(name, cron="0 3 * * *").apply()))
+        with get_client(sync_client=True) as client:
+            run = client.create_flow_run_from_deployment(
+                deployment_id, parameters={"job": job.model_dump(mode="json", by_alias=True)}
+            )
+            run_flow(extract, flow_run=run, parameters={"job": job}, return_type="state")
+            soon(lambda: True if client.read_deployment(deployment_id).paused else None)
+
+    with FakeQwen(thing_answer) as qwen:
+        for count in range(20, 120, 20):
+            run_things(write_things(source, range(count)), tmp_path / "out", qwen)
+        write_things(source, range(120))
+        paused_by("thrifty", job_for(source, tmp_path / "other", qwen, max_tokens=5_000))
+        qwen.answer_with(lambda body: thing_answer(body)[:-1] + " " * 8_000 + "}")
+        paused_by("steady", job_for(source, tmp_path / "out", qwen))
+    assert {one["payload"]["max_tokens"] for one in events("quarry.run.budget-reached")} >= {5_000}
+    [odd] = events("quarry.run.cost-anomaly")
+    assert (odd["payload"]["measure"], odd["payload"]["direction"]) == ("cost", "higher")
 
 
 @pytest.mark.slow

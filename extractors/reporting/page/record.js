@@ -1,7 +1,7 @@
 // One record: its values and their evidence in the source, or its failing answers; then its calls.
 
 const MATCHES = {
-  exact: 'exact', normalised: 'other spelling', value: 'equal value', fuzzy: 'similar', image: 'from the picture',
+  exact: 'exact', normalised: 'other spelling', value: 'equal value', fuzzy: 'similar', image: 'from the picture', tool: 'from a look-up',
   ungrounded: 'not found', chosen: 'chosen',
 };
 const NUMBERS = new Set(['latency', 'in', 'cached', 'out', 'cost']);

@@ -15,6 +15,7 @@ _MATCH_WORDS = {
     "value": "found as an equal value",
     "fuzzy": "found nearly",
     "image": "read from the picture",
+    "tool": "from a look-up",
     "ungrounded": "not found",
 }
 

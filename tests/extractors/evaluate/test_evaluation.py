@@ -81,6 +81,17 @@ def test_what_is_not_labelled_is_not_scored(tmp_path: Path) -> None:
     assert found.whole.value == 1
 
 
+@pytest.mark.parametrize("option", [{"approve_above": "0.01"}, {"sample": 20}])
+def test_a_gate_that_an_evaluation_has_not_is_refused_before_anything_is_asked(
+    option: dict[str, Any], tmp_path: Path
+) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(1)])
+    with FakeQwen(thing_answer) as qwen:
+        with pytest.raises(JobError, match="approve_above and sample"):
+            evaluated(golden, qwen, **option)
+        assert qwen.count == 0
+
+
 def test_other_right_values_count(tmp_path: Path) -> None:
     lines = [label(1, accept={"price": [9.99]}), label(2)]
     with FakeQwen(faulty) as qwen:

@@ -10,6 +10,7 @@ import pytest
 
 from extractors.endpoint import Settings
 from extractors.errors import JobError, OutputBusy, OutputError
+from extractors.evaluate.promotion import promote_records
 from extractors.review import acts
 from extractors.review.golden import add_example
 from extractors.review.queue import Entry, Queue, queues
@@ -198,6 +199,19 @@ def test_a_row_is_promoted_into_a_golden_set_once(out: Path, tmp_path: Path) -> 
     }  # fmt: skip
     with pytest.raises(JobError, match="only what is right"):
         acts.promote(queue, target(queue, "r00003"), golden, add=add_example)
+
+
+def test_of_the_reviewed_rows_those_are_promoted_that_stand_as_they_were_seen(out: Path, tmp_path: Path) -> None:
+    queue = only(out)
+    acts.accept(queue, target(queue, "r00003"), {"name": "by hand"})
+    acts.decide(queue, target(queue, "r00005"), "confirmed")
+    source = out.parent / "things.jsonl"
+    source.write_text(source.read_text().replace(thing_text(5), thing_text(95)))
+    with FakeQwen(thing_answer) as qwen:
+        run_things(source, out, qwen)
+    assert row(out, "r00005")["name"] == "thing-0000095", "an outcome that nobody has looked at"
+    added = promote_records(out, tmp_path / "golden.jsonl", reviewed=True)
+    assert [one.record_id for one in added] == ["r00003"]
 
 
 def test_a_schema_that_has_changed_takes_no_values(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

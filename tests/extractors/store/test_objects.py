@@ -11,13 +11,19 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
 from extractors.errors import JobError, OutputBusy
+from extractors.evaluate.evaluation import evaluate
 from extractors.qwen.requests import ChatReply
+from extractors.reporting import write_report
+from extractors.review import acts
+from extractors.review.queue import queues
 from extractors.store import catalog, files, segments
 from extractors.store.journal import Replay, result_entry
 from extractors.store.object_lock import ObjectLock
 from extractors.store.objects import ObjectPath
+from flows.cli.app import app
 from schemas.usage import Usage
 from tests.end_to_end.things import job_for, run_things, write_things
 from tests.fakes.answers import thing_answer
@@ -73,6 +79,25 @@ def test_a_second_run_asks_only_what_is_new_and_copies_what_is_identical(tmp_pat
     assert (report.skipped, report.rows, report.merged) == (12, 1, 1)
     [row] = catalog.query(out, "select name from Thing where record_id = 'twin'").to_pylist()
     assert row["name"] == "thing-0000003"
+
+
+def test_what_people_do_with_an_output_works_or_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    out = "s3://quarry/people"
+    source = write_things(tmp_path / "things.jsonl", range(4))
+    with FakeQwen(lambda body: "no" if "thing-0000001" in str(body) else thing_answer(body)) as qwen:
+        run_things(source, out, qwen)  # type: ignore[arg-type]
+    with pytest.raises(JobError, match="-o FILE"):
+        write_report(out)
+    assert write_report(out, tmp_path / "report.html").sample.of_rows == 3
+    [queue] = queues(files.place(out))
+    [entry] = [one for one in queue.entries() if one.kind == "failure"]
+    target = acts.Target("failure", entry.record_id, entry.occurrence, entry.sequence)
+    acts.accept(queue, target, {"name": "by hand", "price": None})
+    assert queue.record("row", "r00001", 0)["value"]["name"] == "by hand"
+    with pytest.raises(JobError, match="on a disk"):
+        evaluate(source, job_for(source, out, "http://127.0.0.1:9"))  # type: ignore[arg-type]
+    refused = CliRunner().invoke(app, ["batch", "list", out])
+    assert isinstance(refused.exception, JobError) and "has none" in str(refused.exception)
 
 
 def test_the_catalog_is_made_where_the_job_says(tmp_path: Path) -> None:

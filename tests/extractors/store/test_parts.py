@@ -34,7 +34,7 @@ def test_a_rows_part_has_the_fixed_the_kept_and_the_models_columns() -> None:
     assert found["name"] == "name 1"
     assert found["_evidence"][0] == {
         "path": "name", "match": "exact", "quote": "thing", "start": 0, "end": 5, "score": 1.0,
-        "page": None, "box": None, "chunk": None,
+        "page": None, "box": None, "chunk": None, "tool": None,
     }  # fmt: skip
     assert found["_evidence"][1]["start"] is None
     assert found["_meta"] == {
