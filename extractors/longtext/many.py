@@ -9,21 +9,21 @@ ones, and a gap that stays open is told in the row (``incomplete``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from orjson import loads
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from extractors.corrections import outermost, problems_of
 from extractors.documents.places import pages_of
 from extractors.extraction import Extraction
 from extractors.images import Pictures
 from extractors.longtext.budget import is_longer, room_of
+from extractors.longtext.collecting import MARKS, Beside, Listed, found_in, is_again, label, step_of, within
 from extractors.longtext.counting import unmet
-from extractors.longtext.merging import Found, joined, keyed, placed, same, with_missing, without_repeats
-from extractors.longtext.parts import GAP, ListField, Parts, key_in_json
+from extractors.longtext.merging import Found, joined, placed, with_missing, without_repeats
+from extractors.longtext.parts import GAP, Parts, key_in_json
 from extractors.longtext.retrieval import Ranker
 from extractors.longtext.windows import Window, windows
 from extractors.parsing import loads_exact
@@ -31,7 +31,6 @@ from extractors.qwen.requests import CallError, ChatReply, ChatRequest, Purpose
 from extractors.recipe import Recipe
 from extractors.tokens import estimate_tokens
 from extractors.tools.requests import ToolRequest, ToolResult
-from schemas.evidence import Evidence
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
 from schemas.usage import Usage
@@ -40,20 +39,6 @@ logger = logging.getLogger(__name__)
 MOST_GAPS = 2
 """Times that a window is looked at again for items that are missing; the second time only where the first found some."""
 _LEAST_WINDOW = 256
-_MOST_LABEL = 60
-_MARKS = ("corrected", "nulled", "routed")
-
-
-@dataclass(slots=True)
-class _Listed:
-    """What is known of one list: its ``items`` from the windows before, ``here`` of the one at hand, ``told`` how many the
-    model counted in each window, ``open`` windows that could not be read."""
-
-    of: ListField
-    items: list[Found] = field(default_factory=list)
-    here: list[Found] = field(default_factory=list)
-    told: dict[int, int] = field(default_factory=dict)
-    unread: list[int] = field(default_factory=list)
 
 
 class LongLists:
@@ -89,7 +74,7 @@ class LongLists:
         self._pictures = pictures
         self._ranker = ranker
         self._parts = parts
-        self._lists = [_Listed(one) for one in parts.lists]
+        self._lists = [Listed(one) for one in parts.lists]
         self._rest: Extracted | None = None
         self._attempts: list[Attempt] = []
         self._usage = Usage()
@@ -214,43 +199,9 @@ class LongLists:
     def _take_window(self, outcome: Extracted) -> None:
         window, text = self._window, self._record.text
         for one in self._lists:
-            one.here = placed(self._found(outcome, one.of), text, window)
+            one.here = placed(found_in(outcome, one.of, self._window), text, window)
             one.told[window.number] = int(getattr(outcome.value, one.of.count, 0) or 0)
         self._close_window()
-
-    def _found(self, outcome: Extracted, listed: ListField) -> list[Found]:
-        """The items of a list as a window's answer gave them."""
-        items: Sequence[BaseModel] = getattr(outcome.value, listed.name) or ()
-        step, start = _step(listed.path), self._window.start
-        evidence: list[list[Evidence]] = [[] for _ in items]
-        confidence: list[list[tuple[str, float]]] = [[] for _ in items]
-        for one in outcome.evidence:
-            if (place := _inside(one.path, step)) is not None:
-                evidence[place[0]].append(_moved(one, place[1], start))
-        for path, sure in outcome.confidence.items():
-            if (place := _inside(path, step)) is not None:
-                confidence[place[0]].append((place[1], sure))
-        marked: dict[str, list[list[str]]] = {kind: [[] for _ in items] for kind in _MARKS}
-        for kind in _MARKS:
-            for path in getattr(outcome, kind):
-                if (place := _inside(path, step)) is not None and place[0] < len(items):
-                    marked[kind][place[0]].append(place[1])
-        return [
-            keyed(
-                Found(
-                    item,
-                    item.model_dump_json(by_alias=True),
-                    tuple(evidence[at]),
-                    self._window.number,
-                    confidence=tuple(confidence[at]),
-                    corrected=tuple(marked["corrected"][at]),
-                    nulled=tuple(marked["nulled"][at]),
-                    routed=tuple(marked["routed"][at]),
-                ),
-                listed.key,
-            )
-            for at, item in enumerate(items)
-        ]
 
     def _close_window(self) -> None:
         """Go back for what is missing of the window at hand, or on to the next."""
@@ -277,33 +228,33 @@ class LongLists:
         window, grew = self._window, False
         if isinstance(outcome, Extracted):
             for one in self._lists:
-                again = placed([*one.here, *self._found(outcome, one.of)], self._record.text, window)
+                again = placed([*one.here, *found_in(outcome, one.of, self._window)], self._record.text, window)
                 old, new = again[: len(one.here)], again[len(one.here) :]
-                new = [each for each in new if not any(_is_again(each, other) for other in old)]
+                new = [each for each in new if not any(is_again(each, other) for other in old)]
                 grew = grew or bool(new)
                 one.here = with_missing(old, new)
         if not grew:
             self._gaps = MOST_GAPS
         self._close_window()
 
-    def _missing(self, one: _Listed) -> int:
+    def _missing(self, one: Listed) -> int:
         """Items that the window at hand holds by the model's count, or by the text's numbering, and that are not there."""
         if self._recipe.lists.count == "never":
             return 0
         window = self._window
-        inside = _within(self._with_here(one), window)
+        inside = within(self._with_here(one), window)
         counted = one.told.get(window.number, 0) - len(inside)
         unnumbered = unmet(inside, self._record.text, window) if len(self._lists) == 1 else 0
         return max(counted, unnumbered)
 
-    def _with_here(self, one: _Listed) -> list[Found]:
+    def _with_here(self, one: Listed) -> list[Found]:
         if self._at == 0:
             return list(one.here)
         return joined(one.items, one.here, (self._window.start, self._windows[self._at - 1].end))
 
-    def _gap_words(self, one: _Listed, missing: int) -> str:
-        inside = _within(self._with_here(one), self._window)
-        labels = "\n".join(_label(item, one.of) for item in inside) or "(none)"
+    def _gap_words(self, one: Listed, missing: int) -> str:
+        inside = within(self._with_here(one), self._window)
+        labels = "\n".join(label(item, one.of) for item in inside) or "(none)"
         count = f", {missing} fewer than it should"
         said = GAP.replace("{{done}}", str(len(inside))).replace("{{list}}", one.of.path)
         return said.replace("{{count}}", count).replace("{{labels}}", labels)
@@ -345,14 +296,14 @@ class LongLists:
             found = outermost(unfit)
             self._fail(Reason.INVALID, f"the lists as a whole: {found[0].path}: {found[0].message}", found)
             return
-        beside = None if rest is None else _Beside(rest, tuple(lists[name].of for name in lists))
+        beside = None if rest is None else Beside(rest, tuple(lists[name].of for name in lists))
         evidence = [] if beside is None else list(beside.evidence)
         confidence = {} if beside is None else dict(beside.confidence)
         marks: dict[str, list[str]] = {
-            kind: [] if beside is None else list(beside.paths(getattr(beside.rest, kind))) for kind in _MARKS
+            kind: [] if beside is None else list(beside.paths(getattr(beside.rest, kind))) for kind in MARKS
         }
         for name, one in lists.items():
-            step = _step(one.of.path)
+            step = step_of(one.of.path)
             for at, item in enumerate(items[name]):
                 prefix = f"{step}/{at}/"
                 chunk = item.window if len(self._windows) > 1 else None
@@ -375,10 +326,10 @@ class LongLists:
             repaired=self._repaired,
             confidence=confidence,
             routed=tuple(marks["routed"]),
-            incomplete=tuple(_step(one.of.path) for name, one in lists.items() if self._is_open(one)),
+            incomplete=tuple(step_of(one.of.path) for name, one in lists.items() if self._is_open(one)),
         )
 
-    def _is_open(self, one: _Listed) -> bool:
+    def _is_open(self, one: Listed) -> bool:
         """Whether a window holds more items than were found in it, the windows beside it included."""
         if one.unread:
             return True
@@ -386,7 +337,7 @@ class LongLists:
             return False
         text = self._record.text
         return any(
-            len(inside := _within(one.items, window)) < one.told.get(window.number, 0)
+            len(inside := within(one.items, window)) < one.told.get(window.number, 0)
             or (len(self._lists) == 1 and unmet(inside, text, window) > 0)
             for window in self._windows
         )
@@ -400,68 +351,7 @@ class LongLists:
         self.outcome = Failed(reason, message, model, tuple(problems), self._attempts, self._usage, partial)
 
 
-@dataclass(frozen=True, slots=True)
-class _Beside:
-    """What is kept of the answer with the other fields: all but the paths of the lists and their counts."""
-
-    rest: Extracted
-    lists: tuple[ListField, ...]
-
-    @property
-    def evidence(self) -> Iterator[Evidence]:
-        return (one for one in self.rest.evidence if self._is_beside(one.path))
-
-    @property
-    def confidence(self) -> Mapping[str, float]:
-        return {path: sure for path, sure in self.rest.confidence.items() if self._is_beside(path)}
-
-    def paths(self, paths: Sequence[str]) -> Iterator[str]:
-        return (path for path in paths if self._is_beside(path))
-
-    def _is_beside(self, path: str) -> bool:
-        first = path.split("/")[0]
-        return not any(first in (_step(one.path), one.count) for one in self.lists)
-
-
 def window_tokens(recipe: Recipe) -> int:
     """Tokens of a window: as many as one call shows, but no more than one answer may have, since a list's answer is about as
     long as what it is taken from."""
     return max(_LEAST_WINDOW, min(room_of(recipe).shown, recipe.max_output_tokens))
-
-
-def _within(items: Sequence[Found], window: Window) -> list[Found]:
-    return [
-        item
-        for item in items
-        if item.window == window.number or (item.anchor is not None and window.start <= item.anchor < window.end)
-    ]
-
-
-def _is_again(item: Found, known: Found) -> bool:
-    """Whether another look at a window gave what was there."""
-    return same(item, known) or (item.anchor is not None and item.anchor == known.anchor)
-
-
-def _label(item: Found, listed: ListField) -> str:
-    """What a missing item is told apart by: the key, or the first values."""
-    data = loads(item.text)
-    names = listed.key or tuple(data)
-    words = " | ".join(str(data[name]) for name in names if isinstance(data.get(name), str | int | float))
-    return f"- {' '.join(words.split())[:_MOST_LABEL]}"
-
-
-def _inside(path: str, step: str) -> tuple[int, str] | None:
-    """Which item of the list at ``step`` a path leads into, and where to in it; None for any other path."""
-    first, _, more = path.partition("/")
-    at, _, inner = more.partition("/")
-    return (int(at), inner) if first == step and inner and at.isdigit() else None
-
-
-def _moved(one: Evidence, path: str, start: int) -> Evidence:
-    if one.start is None or one.end is None:
-        return replace(one, path=path)
-    return replace(one, path=path, start=one.start + start, end=one.end + start)
-
-
-def _step(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")
