@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import pytest
@@ -9,8 +10,9 @@ from pydantic import BaseModel, Field
 
 from extractors.extraction import Extraction
 from extractors.longtext.begin import begin
-from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose, ToolCall
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
+from extractors.tools.requests import ToolRequest, ToolResult
 from schemas.job import ExtractionJob
 from schemas.keys import Key
 from schemas.outcomes import Extracted, Failed, Outcome, Reason
@@ -239,3 +241,39 @@ def test_the_same_record_asks_the_same_questions_again() -> None:
     asked = [[one.digest() for one in drive(ListingModel(forgets=0.1), catalogue(150))[1]] for _ in range(2)]
 
     assert asked[0] == asked[1] and len(set(asked[0])) == len(asked[0])
+
+
+class Bought(BaseModel):
+    name: str
+    vendor_id: str | None = None
+
+
+class Purchases(BaseModel):
+    items: list[Bought]
+
+
+def test_look_ups_are_made_for_each_window() -> None:
+    text = "".join(f"{n}. {name_of(n)} by {'Globex' if n % 2 else 'Acme GmbH'}.\n" for n in range(1, 201))
+    tools = ("tests.extractors.tools.vendors:find_vendor",)
+    extraction = begin(
+        recipe(Purchases, tools=tools, max_output_tokens=1_000), Record("r1", text, content_fingerprint(text))
+    )
+    made: list[ToolRequest] = []
+    windows = 0
+    while (request := extraction.next_request()) is not None:
+        if isinstance(request, ToolRequest):
+            made.append(request)
+            extraction.receive(ToolResult('{"vendor_id": "V-0042"}'))
+            continue
+        said = request.messages[-1].content
+        if request.purpose is Purpose.LOOKUP:
+            calls = () if "V-0042" in str(request.messages) else (ToolCall("1", "find_vendor", '{"name": "Globex"}'),)
+            extraction.receive(ChatReply("DONE", "stop", Usage(1, 1, 1), model="fake", tool_calls=calls))
+            continue
+        windows += 1
+        there = [n for n in range(1, 201) if f"{name_of(n)} by" in said]
+        answer = {"items": [{"name": name_of(n), "vendor_id": "V-0042" if n % 2 else None} for n in there]}
+        extraction.receive(ChatReply(json.dumps(answer), "stop", Usage(1, 1, 1), model="fake"))
+
+    assert extraction.outcome is not None and names(extraction.outcome) == [name_of(n) for n in range(1, 201)]
+    assert len(made) == windows > 3
