@@ -28,8 +28,9 @@ from extractors.errors import (
     QuarryError,
     ServerUnreachable,
 )
-from extractors.extraction import CALL_REASONS, Extraction
+from extractors.extraction import CALL_REASONS
 from extractors.images import Pictures, load_pictures
+from extractors.longtext.begin import begin
 from extractors.longtext.retrieval import Ranker
 from extractors.packer import Packer, Question, share_key
 from extractors.packing import whole_calls, with_packs
@@ -359,7 +360,7 @@ class Engine:
                 finally:
                     work.replayed += helped.replayed
                     calls.extend(helped.calls)
-            extraction = Extraction(self._recipe, record, pictures, ranker=ranker)
+            extraction = begin(self._recipe, record, pictures, ranker=ranker)
             while (asked := extraction.next_request()) is not None:
                 if isinstance(asked, ToolRequest):
                     found, row = await self._look_up(asked, record.record_id, journal, work)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -83,6 +84,9 @@ class Prompter:
         look_ups: bool = False,
     ) -> None:
         self.texts = texts
+        self._instructions = instructions
+        self._ways = (pictures, omit_nulls, compact, look_ups)
+        self._tail = ""
         extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
         if pictures:
             extra.insert(0, texts.image)
@@ -103,9 +107,28 @@ class Prompter:
         system = "\n".join(rules).replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
         self.system = Message("system", system.rstrip())
 
+    def about(self, schema: Mapping[str, Any], *, also: str = "") -> Prompter:
+        """The same way of asking for another schema, with the rules of ``also`` (one a line) after the instructions."""
+        pictures, omit_nulls, compact, look_ups = self._ways
+        return Prompter(
+            self.texts,
+            schema,
+            instructions=f"{self._instructions}\n{also}",
+            pictures=pictures,
+            omit_nulls=omit_nulls,
+            compact=compact,
+            look_ups=look_ups,
+        )
+
+    def adding(self, tail: str) -> Prompter:
+        """The same with some lines after every record."""
+        copied = copy(self)
+        copied._tail = f"\n\n{tail}"
+        return copied
+
     def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:
         """The first question about a record. ``code`` seeds the fence; see ``fence``."""
-        return (self.system, Message("user", shown(text, code=code, images=images), images))
+        return (self.system, Message("user", f"{shown(text, code=code, images=images)}{self._tail}", images))
 
     def pack(self, texts: Sequence[str], *, code: str) -> Message:
         """One question about several records, numbered from 1."""
@@ -148,7 +171,7 @@ class Prompter:
         return self._after(text, tail, code=code, images=images)
 
     def _after(self, text: str, tail: str, *, code: str, images: tuple[Image, ...]) -> tuple[Message, ...]:
-        return (self.system, Message("user", f"{shown(text, code=code, images=images)}\n\n{tail}", images))
+        return (self.system, Message("user", f"{shown(text, code=code, images=images)}{self._tail}\n\n{tail}", images))
 
 
 def shown(text: str, *, code: str, images: Sequence[Image] = ()) -> str:

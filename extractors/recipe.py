@@ -30,6 +30,7 @@ from extractors.tools.words import asking as asking_for
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
+from schemas.keys import item_schema, key_of
 from schemas.verbatim import has_verbatim
 
 ALL = "*"
@@ -64,6 +65,15 @@ class ModelPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class ListWays:
+    """How lists of objects are made complete; the fields are the job's."""
+
+    count: Literal["auto", "always", "never"] = "auto"
+    max_windows: int = 200
+    failed_windows: Literal["fail", "incomplete"] = "fail"
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything about a record's extraction that does not depend on the record."""
 
@@ -85,6 +95,7 @@ class Recipe:
     second_look: Literal["auto", "always", "never"]
     long_text: Literal["auto", "whole", "chunks"]
     context_tokens: int | None
+    lists: ListWays
     instructions: str
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
@@ -103,6 +114,8 @@ class Recipe:
     document: Mapping[str, Any]
     """What ``recipe.json`` holds: enough to do it again."""
     _corrections: dict[tuple[str, ...], AnswerShape] = field(default_factory=dict, repr=False)
+    derived: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What other modules compiled from this recipe once, by their own keys."""
 
     def looks_twice(self, images: Sequence[object]) -> bool:
         """Whether what is missing is asked a second time of a record with these pictures."""
@@ -167,6 +180,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     except SchemaMappingError as error:
         raise SchemaError(str(error)) from error
     schema = answer_schema(model)
+    _check_keys(schema)
     fields = [name for name in model.model_fields]
     unknown = [path for path in job.require_evidence if path.split("/")[0] not in fields and path != ALL]
     if unknown:
@@ -247,6 +261,10 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "embedding_dimensions": job.embedding_dimensions,
             "rerank_model": job.rerank_model,
         }
+    if job.count_lists != "auto":
+        document["count_lists"] = job.count_lists
+    if job.failed_windows != "fail":
+        document["failed_windows"] = job.failed_windows
     if job.omit_nulls:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True
@@ -293,6 +311,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         second_look=job.second_look,
         long_text=job.long_text,
         context_tokens=job.context_tokens,
+        lists=ListWays(job.count_lists, job.max_windows, job.failed_windows),
         instructions=job.instructions,
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
@@ -311,6 +330,17 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         records_per_call=job.records_per_call,
         document=document,
     )
+
+
+def _check_keys(schema: Mapping[str, Any]) -> None:
+    """Raises ``SchemaError`` for a list whose key names a field that its items do not have."""
+    for name, each in schema.get("properties", {}).items():
+        item = item_schema(each)
+        if item is not None:
+            try:
+                key_of(each, item)
+            except SchemaMappingError as error:
+                raise SchemaError(f"{name}: {error}") from error
 
 
 def _check_evidence(required: Sequence[str], schema: Mapping[str, Any]) -> None:

@@ -49,7 +49,13 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Service",
         ("credentials", "base_url", "region", "workspace", "dialect", "mode", "stream", "thinking"),
     ),
-    "long": ("Long records", ("long_text", "context_tokens", "embedding_model", "embedding_dimensions", "rerank_model")),
+    "long": (
+        "Long records",
+        (
+            "long_text", "context_tokens", "count_lists", "max_windows", "failed_windows",
+            "embedding_model", "embedding_dimensions", "rerank_model",
+        ),
+    ),
     "machines": ("Many machines", ("runner", "dask_address", "dask_workers", "s3_endpoint", "catalog")),
 }  # fmt: skip
 """A group -> its title and the job's fields in it."""

@@ -238,6 +238,23 @@ class ExtractionJob(BaseModel):
         description="A model that orders the best chunks once more, such as qwen3-rerank: a call for each field of each long "
         "record; part of the recipe.",
     )
+    count_lists: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Whether the model counts the items of lists of objects and is asked for those that are missing: auto "
+        "in records that are longer than one call, always in all; part of the recipe where it is not auto.",
+    )
+    max_windows: int = Field(
+        default=200,
+        ge=1,
+        le=10_000,
+        description="Windows into which a record that is longer than one call is cut for its lists of objects at most; one "
+        "that needs more fails as too_long, unasked.",
+    )
+    failed_windows: Literal["fail", "incomplete"] = Field(
+        default="fail",
+        description="What a window that cannot be read means: the record fails, or its lists are marked as incomplete; part "
+        "of the recipe where it is not fail.",
+    )
     omit_nulls: bool = Field(
         default=False,
         description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",
@@ -318,6 +335,8 @@ class ExtractionJob(BaseModel):
     def _packs_are_plain(self) -> ExtractionJob:
         if self.records_per_call > 1 and self.tools:
             raise ValueError("a call about several records makes no look-ups: leave out `records_per_call`, or `tools`")
+        if self.records_per_call > 1 and self.count_lists == "always":
+            raise ValueError("a call about several records counts no lists: leave out `records_per_call`, or `count_lists`")
         return self
 
     @model_validator(mode="after")

@@ -47,6 +47,8 @@ from schemas.json_shape import (
     types_named,
     union_of,
 )
+from schemas.keys import KEY as ITEM_KEY
+from schemas.keys import key_named
 from schemas.verbatim import KEY as VERBATIM
 from schemas.verbatim import Verbatim
 
@@ -195,6 +197,9 @@ class _Builder:
             rule = inner.get(COMPARE) if isinstance(inner, Mapping) else None
             if isinstance(rule, str):
                 whole = Annotated[whole, Compare(rule)]
+            key_mark = key_named(inner.get(ITEM_KEY)) if isinstance(inner, Mapping) else None
+            if key_mark is not None:
+                whole = Annotated[whole, key_mark]
             fields[name] = (whole, Field(default=None, **options) if optional else Field(**options))
         return fields
 

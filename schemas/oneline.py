@@ -3,14 +3,15 @@
 ::
 
     fields   = field (("," | newline) field)*
-    field    = name "?"? (":" type)? "?"? "optional"? note?
+    field    = name "?"? (":" type)? "?"? "optional"? "key"? note?
     type     = part ("|" part)*
     part     = word | "'text'" | number | "list[" type "]" | "dict[" type "]" | "{" fields "}" | "[" fields-or-type "]"
     note     = "(" text ")" | "#" text to the end of the line
 
 The type is ``str`` where none is given. A field is required unless ``?`` or ``optional`` follows its name or type;
 then it may be null. ``[{name, qty: int}]`` is a list of objects, ``[str]`` a list. A note is the description that
-the model reads, and may stand before the colon too.
+the model reads, and may stand before the colon too. ``key`` after a field of an object in a list says that it tells
+the list's items apart (``schemas.keys``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from schemas.arrow_types import RESERVED, SchemaMappingError
 from schemas.json_shape import union_of
+from schemas.keys import Key
 from schemas.verbatim import Verbatim
 
 TYPES: dict[str, Any] = {
@@ -103,12 +105,14 @@ class _Parser:
         optional = self._take("?")
         note = self._note()
         kind: Any = str
-        nullable = False
+        nullable = key = False
         if self._take(":"):
             kind, nullable = self._type(name)
         while True:
             if self._take("?") or self._take("optional"):
                 optional = True
+            elif self._take("key"):
+                key = True
             elif (more := self._note()) is not None:
                 note = more
             else:
@@ -116,6 +120,8 @@ class _Parser:
         if not (self._peek(",") or self._peek("newline") or (end and self._peek(end)) or self._done()):
             self._fail(f"after the field {name} a comma is expected", self._start())
         options: dict[str, Any] = {"description": note} if note else {}
+        if key:
+            kind = Annotated[kind, Key()]
         if optional:
             return (kind | None, Field(default=None, **options))
         return (kind | None if nullable else kind, Field(**options))

@@ -15,8 +15,8 @@ from extractors.budget import worst_case
 from extractors.documents.places import with_boxes
 from extractors.engine import ChunkDone, Known, call_records, internal_failure
 from extractors.errors import JobError, QuarryError
-from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
+from extractors.longtext.begin import begin
 from extractors.qwen import chat
 from extractors.qwen.dialects import CHAT
 from extractors.qwen.prices import Pricing
@@ -129,7 +129,7 @@ class Passes:
         try:
             limits = self._recipe.policy.images
             pictures = load_pictures(record.images, limits) if record.images and limits is not None else Pictures()
-            extraction = Extraction(self._recipe, record, pictures)
+            extraction = begin(self._recipe, record, pictures)
             while (request := extraction.next_request()) is not None:
                 if isinstance(request, ToolRequest):
                     raise JobError("look-ups are made in the live lane only: leave --lane out, or --tool")

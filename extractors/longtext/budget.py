@@ -70,3 +70,16 @@ def budget_of(recipe: Recipe, text: str) -> int | None:
     if recipe.long_text == "chunks" and tokens > SHORT:
         return min(room.shown, int(tokens * SHARE))
     return room.shown if tokens > room.whole else None
+
+
+def is_longer(recipe: Recipe, text: str) -> bool:
+    """Whether a text does not fit into one call, and may be shown in several."""
+    if recipe.long_text == "whole":
+        return False
+    whole = room_of(recipe).whole
+    if len(text) * 4 <= whole:
+        return False
+    tokens = estimate_tokens(text)
+    if recipe.policy.tokenizer is not None and 0.7 < tokens / whole < 1.4:
+        tokens = recipe.policy.tokenizer(text)
+    return tokens > whole

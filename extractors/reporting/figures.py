@@ -48,6 +48,8 @@ class Figures:
     merged: int
     corrected: int
     nulled: int
+    incomplete: int
+    """Rows with a list that is known to lack items."""
     repaired: int
     low_evidence: int
     answered: int
@@ -80,7 +82,7 @@ def add_up(desk: Desk, scope: Scope) -> Figures:
     rows = desk.one(
         "select count(*) as rows, count(*) filter (meta.merged) as merged, "
         "count(*) filter (len(meta.corrected) > 0) as corrected, count(*) filter (len(meta.nulled) > 0) as nulled, "
-        "count(*) filter (meta.repaired) as repaired from desk.rows"
+        "count(*) filter (meta.repaired) as repaired, count(*) filter (len(meta.incomplete) > 0) as incomplete from desk.rows"
     )
     failures = desk.one("select count(*) as n, count(*) filter (merged) as merged from desk.failures")
     calls = desk.one(
@@ -98,6 +100,7 @@ def add_up(desk: Desk, scope: Scope) -> Figures:
         merged=rows["merged"] + failures["merged"],
         corrected=rows["corrected"],
         nulled=rows["nulled"],
+        incomplete=rows["incomplete"],
         repaired=rows["repaired"],
         low_evidence=_low_evidence(desk),
         answered=calls["answered"],

@@ -32,6 +32,7 @@ def show_output(out: Path, *, limit: int, as_json: bool) -> None:
             terminal.blocks(
                 [
                     {k: v for k, v in row.items() if k not in _HIDDEN or (k == "recipe" and "_recipe" in row)}
+                    | ({"incomplete": ", ".join(lacking)} if (lacking := row["_meta"].get("incomplete")) else {})
                     for row in rows
                 ]
             )

@@ -39,6 +39,10 @@ def overview(story: Story) -> Markup:
         notes.append(f"{count(figures.corrected)} rows have values that a correction changed.")
     if figures.nulled:
         notes.append(f"{count(figures.nulled)} rows have values set to null because no evidence was found.")
+    if figures.incomplete:
+        notes.append(
+            f"{count(figures.incomplete)} rows have lists that lack items which their records hold (_meta.incomplete)."
+        )
     if figures.repaired:
         notes.append(f"{count(figures.repaired)} answers had their JSON text mended (fences, thinking text).")
     return section(
