@@ -8,17 +8,18 @@ import typing
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from extractors.api import explain
-from extractors.endpoint import Settings
 from extractors.errors import JobError
 from flows import environment
 from schemas.job import ExtractionJob
+
+if TYPE_CHECKING:
+    from extractors.endpoint import Settings
 
 _LISTS = ("keep", "require_evidence", "image_hosts")
 _REPEATED = {"tools": "--tool"}
@@ -94,6 +95,8 @@ def job_from(given: Mapping[str, Any]) -> ExtractionJob:
             values = {**base, **values}
         return ExtractionJob.model_validate(values)
     except ValidationError as error:
+        from extractors.api import explain
+
         raise JobError(_as_options(explain(error))) from error
     except (OSError, ValueError) as error:
         raise JobError(f"{source}: {error}") from error
@@ -101,6 +104,8 @@ def job_from(given: Mapping[str, Any]) -> ExtractionJob:
 
 def settings_for(job: ExtractionJob) -> Settings:
     """The environment's settings; with a block's key where the job names one, which starts Prefect's client."""
+    from extractors.endpoint import Settings
+
     if job.credentials is None:
         return Settings.from_environment()
     environment.prepare()

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from rich.box import HEAVY_HEAD
@@ -22,10 +22,12 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from extractors.engine import ChunkDone
-from extractors.report import Progress as Counters
-from extractors.report import RunReport
-from extractors.store.plan import PlanCounts
+if TYPE_CHECKING:
+    # The engine costs half a second to load, which `quarry --help` does not need.
+    from extractors.engine import ChunkDone
+    from extractors.report import Progress as Counters
+    from extractors.report import RunReport
+    from extractors.store.plan import PlanCounts
 
 _TICK = 0.2
 
