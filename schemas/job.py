@@ -336,7 +336,9 @@ class ExtractionJob(BaseModel):
         if self.records_per_call > 1 and self.tools:
             raise ValueError("a call about several records makes no look-ups: leave out `records_per_call`, or `tools`")
         if self.records_per_call > 1 and self.count_lists == "always":
-            raise ValueError("a call about several records counts no lists: leave out `records_per_call`, or `count_lists`")
+            raise ValueError(
+                "a call about several records counts no lists: leave out `records_per_call`, or `count_lists`"
+            )
         return self
 
     @model_validator(mode="after")
