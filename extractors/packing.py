@@ -16,6 +16,7 @@ from typing import Any
 from extractors.examples import Example
 from extractors.extraction import Extraction
 from extractors.grounding import Haystack, ground
+from extractors.longtext.begin import is_in_parts
 from extractors.parsing import EXACT, dumps_exact, loads_exact, read_answer
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Logprobs, Message
 from extractors.recipe import Recipe
@@ -61,7 +62,7 @@ def packs(records: Sequence[Record], recipe: Recipe) -> list[tuple[int, ...]]:
         if record.images or record.problem is not None or not record.text.strip():
             continue
         tokens = estimate_tokens(record.text)
-        if tokens > min(SHORT, room):
+        if tokens > min(SHORT, room) or is_in_parts(recipe, record.text):
             continue
         # A record is never shown an example that is nearly itself: it goes with those that are shown the same ones.
         shown = recipe.examples.of(record) if recipe.examples is not None else ()

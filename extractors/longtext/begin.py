@@ -30,9 +30,16 @@ class Begun(Protocol):
 
 def begin(recipe: Recipe, record: Record, pictures: Pictures = _NO_PICTURES, *, ranker: Ranker | None = None) -> Begun:
     """An ``Extraction``, or ``LongLists`` for a record that is longer than one call and has lists of objects to fill."""
-    if record.problem is None and pictures.problem is None and has_lists(recipe):
-        counted = recipe.lists.count == "always" and bool(record.text)
-        parts = parts_of(recipe) if counted or is_longer(recipe, record.text) else None
+    if record.problem is None and pictures.problem is None and is_in_parts(recipe, record.text):
+        parts = parts_of(recipe)
         if parts is not None:
             return LongLists(recipe, record, pictures, parts=parts, ranker=ranker)
     return Extraction(recipe, record, pictures, ranker=ranker)
+
+
+def is_in_parts(recipe: Recipe, text: str) -> bool:
+    """Whether a record with this text is asked in parts: it has lists of objects, which are counted, or it is longer than one
+    call."""
+    if not has_lists(recipe):
+        return False
+    return (recipe.lists.count == "always" and bool(text)) or is_longer(recipe, text)

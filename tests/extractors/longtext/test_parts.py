@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 
 from extractors.longtext.begin import begin
 from extractors.longtext.parts import has_lists, parts_of
+from extractors.packing import packs
 from extractors.qwen.requests import ChatReply, Mode
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.job import ExtractionJob
@@ -130,3 +131,11 @@ def test_a_json_schema_file_is_cut_into_parts_too(tmp_path: Path) -> None:
     assert parts is not None and parts.rest is not None
     assert [(one.path, one.key) for one in parts.lists] == [("the lines", ("sku",))]
     assert list(parts.rest.shape.schema["properties"]) == ["no."]
+
+
+def test_a_record_that_is_asked_in_parts_shares_no_call() -> None:
+    texts = [f"Order {n}: " + "two of A1 for Ann, " * 50 for n in range(2)]
+    records = [Record(text, text, content_fingerprint(text)) for text in texts]
+
+    assert packs(records, recipe(records_per_call=2)) == [(0, 1)]
+    assert packs(records, recipe(records_per_call=2, context_tokens=256)) == []
