@@ -24,6 +24,7 @@ from extractors.corrections import (
     with_value,
     without_nulls,
 )
+from extractors.dropping import dropped
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
@@ -48,7 +49,8 @@ COPIED = "copied"
 class Verdict:
     """An answer that was JSON, judged. ``value`` is None where it does not validate; ``problems`` are empty where
     it is right, and ``reason`` is then None. ``repaired``: its text, keys or nulls had to be mended. ``invalid``: the
-    reply as it came did not validate. ``nulled``: paths that were made null for want of evidence."""
+    reply as it came did not validate. ``nulled``: paths that were made null for want of evidence, and lists that lost
+    ``items``."""
 
     text: str
     value: BaseModel | None
@@ -58,6 +60,7 @@ class Verdict:
     repaired: bool = False
     invalid: bool = False
     nulled: Sequence[str] = ()
+    items: Sequence[str] = ()
 
     @property
     def data(self) -> Any:
@@ -192,14 +195,14 @@ class Judge:
         return Verdict(text, value, evidence)
 
     def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
-        """The answer with null at ``paths``; None where that is no answer, and the model must be asked."""
-        data = loads_exact(text)
-        for path in paths:
-            data = with_value(data, path, None)
+        """The answer with null at ``paths``, or without those that are items of a list; None where that is no
+        answer, and the model must be asked."""
+        data, lost, items = dropped(loads_exact(text), paths, self._recipe.schema)
         value_left = self.fitting(data)
         if value_left is None:
             return None
-        return Verdict(dumps_exact(data), value_left, self.ground(value_left), nulled=tuple(paths))
+        evidence = self.ground(value_left)
+        return Verdict(dumps_exact(data), value_left, evidence, nulled=tuple(lost), items=tuple(items))
 
     def _is_choice(self, path: str) -> bool:
         try:
