@@ -5,14 +5,50 @@ A list with one invented item is worth more without it than a failed record.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from extractors.corrections import value_at, with_value
 from extractors.qwen.fitting import nullable
+from extractors.second_look import is_choice
 from schemas.jsonschema import subschema
 
 _T = TypeVar("_T")
+
+_WORDS = (
+    "unknown", "null", "none", "n/a", "not available", "not specified", "not mentioned", "not stated", "not provided",
+    "not given", "unspecified", "未知", "无", "不详", "未提及", "未说明", "未提供",
+)  # fmt: skip
+"""What models write where they mean null. Not ``na``, which is a code of many things."""
+_NOTHING = re.compile("|".join(f'"{re.escape(word)}"' for word in _WORDS), re.IGNORECASE)
+
+
+def says_nothing(answer: str) -> bool:
+    """Whether an answer's text may hold a word for null. Costs microseconds."""
+    return _NOTHING.search(answer) is not None
+
+
+def nothings(data: Any, paths: Sequence[str], schema: Mapping[str, Any]) -> list[str]:
+    """Those of ``paths``, of values that stand nowhere in the record, that are a word for null where null may stand, or
+    an item of a list. A field that speaks of the word itself, or has fixed values, means it."""
+    found = []
+    for path in paths:
+        try:
+            value, own = value_at(data, path), subschema(dict(schema), path)
+            above = subschema(dict(schema), path.rpartition("/")[0])
+        except KeyError:
+            continue
+        if not isinstance(value, str) or value.strip().lower() not in _WORDS or is_choice(own):
+            continue
+        if not nullable(own) and _item(data, path, objects=False) is None:
+            continue
+        # The list of an item says what its items are.
+        told = [own, above] if path.rpartition("/")[2].isdigit() else [own]
+        if value.strip().lower() not in json.dumps(told, ensure_ascii=False).lower():
+            found.append(path)
+    return found
 
 
 def dropped(

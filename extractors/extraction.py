@@ -262,8 +262,8 @@ class Extraction:
     def _take(self, request: ChatRequest, verdict: Verdict) -> None:
         """An answer was judged: it is taken, looked over once more, or corrected."""
         self._repaired = self._repaired or verdict.repaired
-        if verdict.items:
-            self._scores = moved(self._scores, verdict.items)
+        for items in verdict.items:
+            self._scores = moved(self._scores, items)
         if verdict.reason is not None:
             self._data = verdict.data
             self._ask_again(request, verdict.problems, verdict.reason)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from extractors.dropping import dropped, moved
+from extractors.dropping import dropped, moved, nothings
 from extractors.extraction import Extraction
 from extractors.qwen.requests import ChatReply, Mode
 from extractors.recipe import ModelPolicy, compile_recipe
@@ -27,18 +27,26 @@ class Dose(BaseModel):
 
 class Offer(BaseModel):
     title: str
+    color: str | None = None
+    origin: str | None = Field(default=None, description="A country, or 'unknown'.")
     tags: list[str] = []
     notes: list[str | None] = []
     doses: list[Dose] = []
 
 
+class Used(Offer):
+    state: str | None = "unknown"
+
+
 SCHEMA = answer_schema(Offer)
 
 
-def drive(*answers: Any, **options: Any) -> Extracted | Failed:
-    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", "require_evidence": ["*"], **options})
+def drive(*answers: Any, model: type[BaseModel] = Offer, **options: Any) -> Extracted | Failed:
+    job = ExtractionJob.model_validate(
+        {"source": "x", "schema": "x", "out": "o", **{"require_evidence": ["*"], **options}}
+    )
     policy = ModelPolicy("fake", Mode.GRAMMAR, None, max_input_tokens=1000, max_output_tokens=4000, logprobs=True)
-    extraction = Extraction(compile_recipe(job, Offer, policy), Record("r", TEXT, content_fingerprint(TEXT)))
+    extraction = Extraction(compile_recipe(job, model, policy), Record("r", TEXT, content_fingerprint(TEXT)))
     for answer in answers:
         assert extraction.next_request() is not None, extraction.outcome
         extraction.receive(ChatReply(json.dumps(answer), "stop", Usage(1, 10, 10), model="fake"))
@@ -47,7 +55,7 @@ def drive(*answers: Any, **options: Any) -> Extracted | Failed:
 
 
 def test_an_item_that_stands_nowhere_leaves_its_list_without_a_call() -> None:
-    found = drive({"title": "Copper kettle", "tags": ["lid", "unknown", "spout"]}, evidence_policy="drop")
+    found = drive({"title": "Copper kettle", "tags": ["lid", "blue", "spout"]}, evidence_policy="drop")
     assert isinstance(found, Extracted) and found.value.tags == ["lid", "spout"]
     assert (found.usage.calls, found.nulled) == (1, ("tags",))
     assert [one.path for one in found.evidence] == ["title", "tags/0", "tags/1"]
@@ -94,3 +102,26 @@ def test_what_is_known_of_the_other_items_moves_up() -> None:
         "tags/10": 4,
         "doses/1/dose": 6,
     }
+
+
+# Words for null --------------------------------------------------------------------------------------
+
+
+def test_a_word_for_null_that_the_record_does_not_say_is_null_and_no_item() -> None:
+    answer = {"title": "Copper kettle", "color": "Unknown", "tags": ["n/a", "lid"], "notes": ["未知"]}
+    found = drive(answer, require_evidence=[])
+    assert isinstance(found, Extracted) and found.usage.calls == 1 and found.repaired
+    assert found.value == Offer(title="Copper kettle", tags=["lid"], notes=[None])
+    assert "tags/0" in found.confidence and "tags/1" not in found.confidence
+
+
+def test_it_stays_where_the_field_speaks_of_it_has_it_as_default_or_may_not_be_null() -> None:
+    found = drive({"title": "unknown", "origin": "unknown", "state": "unknown"}, model=Used, require_evidence=[])
+    assert isinstance(found, Extracted) and not found.repaired
+    assert found.value == Used(title="unknown", origin="unknown", state="unknown")
+
+
+def test_it_stays_where_the_record_says_it() -> None:
+    data = {"title": "Copper kettle", "color": "lid"}
+    assert nothings(data, ["color"], SCHEMA) == []
+    assert nothings({**data, "color": " NONE "}, ["color"], SCHEMA) == ["color"]
