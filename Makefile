@@ -8,7 +8,7 @@ export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS ?= 120
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export DO_NOT_TRACK ?= 1
 
-.PHONY: help venv demo ui weights browser test test-full lint lock simulator clean
+.PHONY: help venv demo ui weights browser test test-full lint lock simulator simulated clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -54,5 +54,10 @@ ui: venv  ## Prefect's server, Quarry's deployments and a worker on this machine
 simulator: venv  ## A Qwen-like service on loopback, until Ctrl-C (flags: make simulator FLAGS="--faults 429=0.2 --rpm 600")
 	$(BIN)/python -m tests.fakes.qwen --answer from-schema --rules documented --cache $(FLAGS)
 
+JOB ?= examples/nightly_tags.toml
+
+simulated: venv  ## One example job against the simulator: no key, invented answers (make simulated JOB=examples/receipts_from_images.toml)
+	$(BIN)/python -m tests.fakes.qwen --answer from-schema --rules documented --run $(BIN)/quarry run $(JOB)
+
 clean:  ## Remove the environment and the demo's output
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) *-out

@@ -34,6 +34,10 @@ class Options(TypedDict, total=False):
     image: str
     image_root: str
     image_hosts: Sequence[str]
+    scanned_pages: Literal["skip", "pictures"]
+    document_max_pages: int
+    document_max_mb: int
+    document_timeout: float
     second_look: Literal["auto", "always", "never"]
     keep: Sequence[str]
     instructions: str

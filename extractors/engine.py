@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol, TypeVar
 
+from extractors.documents.places import with_boxes
 from extractors.errors import BudgetReached, KeyRejected, ModelMissing, QuarryError, ServerUnreachable
 from extractors.extraction import Extraction
 from extractors.images import Pictures, load_pictures
@@ -290,6 +291,8 @@ class Engine:
             logger.exception("record %s: internal error", record.record_id)
             return internal_failure(error, self._recipe, calls), calls
         outcome = extraction.outcome
+        if outcome is not None and record.document is not None:
+            outcome = await self._loop.run_in_executor(self._decoder, with_boxes, outcome, record)
         if outcome is None:
             return internal_failure(RuntimeError("the extraction ended without an outcome"), self._recipe, calls), calls
         return outcome, calls

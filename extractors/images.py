@@ -105,6 +105,8 @@ def load_picture(ref: ImageRef, limits: ImageLimits) -> Image | ImageProblem:
     """One picture. An address is passed on as it is: the provider fetches it, not this program."""
     if ref.is_url:
         return Image("", url=ref.place)
+    if ref.page is not None:
+        return _page(ref, limits)
     try:
         size = Path(ref.place).stat().st_size
         if size > MOST_FILE_BYTES:
@@ -114,6 +116,23 @@ def load_picture(ref: ImageRef, limits: ImageLimits) -> Image | ImageProblem:
         return _bad(ref.name, f"cannot be read: {error.strerror or error}")
     if hashlib.sha256(data).hexdigest() != ref.sha256:
         return _bad(ref.name, "was changed while the run was going on; run again")
+    return prepare(data, limits, name=ref.name)
+
+
+def _page(ref: ImageRef, limits: ImageLimits) -> Image | ImageProblem:
+    """A page of a PDF as a picture, drawn in a process of its own."""
+    from extractors.documents import DocumentLimits, Unreadable
+    from extractors.documents.workers import shared
+
+    assert ref.page is not None
+    try:
+        if hashlib.sha256(Path(ref.place).read_bytes()).hexdigest() != ref.sha256:
+            return _bad(ref.name, "was changed while the run was going on; run again")
+        data = shared().picture(ref.place, ref.page, DocumentLimits())
+    except OSError as error:
+        return _bad(ref.name, f"cannot be read: {error.strerror or error}")
+    except Unreadable as error:
+        return _bad(ref.name, str(error))
     return prepare(data, limits, name=ref.name)
 
 

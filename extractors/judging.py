@@ -24,6 +24,7 @@ from extractors.corrections import (
     with_value,
     without_nulls,
 )
+from extractors.documents.places import pages_of
 from extractors.dropping import dropped, nothings, says_nothing
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
@@ -71,7 +72,7 @@ class Verdict:
 class Judge:
     """Judges the answers about one record. ``pictured``: the record comes with pictures."""
 
-    __slots__ = ("_haystack", "_in_examples", "_pictured", "_recipe", "_record", "written_out")
+    __slots__ = ("_haystack", "_in_examples", "_pages", "_pictured", "_recipe", "_record", "written_out")
 
     def __init__(self, recipe: Recipe, record: Record, *, pictured: bool, examples: Sequence[Example] = ()) -> None:
         self._recipe = recipe
@@ -79,6 +80,7 @@ class Judge:
         self._pictured = pictured
         self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
         self._haystack: Haystack | None = None
+        self._pages = pages_of(record.text)
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
 
@@ -119,6 +121,8 @@ class Judge:
         if self._haystack is None:
             self._haystack = Haystack(self._record.text)
         evidence = ground(value, self._haystack)
+        if self._pages is not None:
+            evidence = self._pages.told(evidence)
         if self._pictured and not self._record.text.strip():
             return [replace(one, match=Match.IMAGE) for one in evidence]
         return evidence

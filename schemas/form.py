@@ -39,6 +39,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "evidence": ("Evidence and corrections", ("require_evidence", "evidence_policy", "max_attempts", "second_look")),
     "pictures": ("Pictures", ("image", "image_root", "image_hosts")),
+    "documents": ("Documents", ("scanned_pages", "document_max_pages", "document_max_mb", "document_timeout")),
     "batches": (
         "Batches",
         ("live_tail", "live_after", "batch_window", "batch_requests", "batch_wait", "batch_poll"),

@@ -60,6 +60,18 @@ class ExtractionJob(BaseModel):
         default=(),
         description="Hosts that addresses of pictures may name, `*.example.com` for all below one. Default: any public one.",
     )
+    scanned_pages: Literal["skip", "pictures"] = Field(
+        default="skip",
+        description="Pages of PDFs that are pictures without text: left out (a document that is nothing else goes to the "
+        "ledger), or asked about as pictures, for which the model must read those.",
+    )
+    document_max_pages: int = Field(default=2_000, ge=1, description="Pages of a document; one with more is not read.")
+    document_max_mb: int = Field(
+        default=100, ge=1, le=2_000, description="Megabytes of a document's file; a larger one is not read."
+    )
+    document_timeout: float = Field(
+        default=60.0, gt=0, description="Seconds that reading one document may take, in a process of its own."
+    )
     second_look: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="Whether fields that stay null or are not found in the text are asked a second time; "

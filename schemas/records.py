@@ -22,11 +22,13 @@ def content_fingerprint(text: str) -> str:
 @dataclass(frozen=True, slots=True)
 class ImageRef:
     """A record's picture before it is loaded: a file's path or an https address, the name by which messages call
-    it, and the SHA-256 of the file's bytes (of the address, where the provider fetches it)."""
+    it, and the SHA-256 of the file's bytes (of the address, where the provider fetches it). ``page`` is the page of a
+    PDF, from 1, that is the picture."""
 
     place: str
     name: str
     sha256: str
+    page: int | None = None
 
     @property
     def is_url(self) -> bool:
@@ -42,7 +44,8 @@ class Record:
     and (id, occurrence) tells them apart. ``kept`` holds the source columns that were asked for.
     ``problem`` says why the record cannot be asked at all (a broken line, a null text); such a record
     becomes a ``bad_input`` failure and its ``text`` is whatever could be read, often empty.
-    ``images`` are loaded when the record is asked, never kept.
+    ``images`` are loaded when the record is asked, never kept. ``document`` is the path of the PDF that ``text`` was
+    read from: on its pages the boxes of the evidence are looked up.
     """
 
     record_id: str
@@ -52,3 +55,4 @@ class Record:
     kept: Mapping[str, Any] = field(default_factory=dict)
     problem: str | None = None
     images: tuple[ImageRef, ...] = ()
+    document: str | None = None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from schemas.job import ExtractionJob
 from schemas.loading import load_schema
 
 ROOT = Path(__file__).parents[1]
+QUARRY = Path(sys.executable).with_name("quarry")
 EXAMPLES = ROOT / "examples"
 SETS = ("products", "receipts", "tickets")
 FAR_TOO_LONG = 100_000
@@ -254,3 +257,34 @@ def test_expected_addresses_stand_in_their_receipt_over_one_or_more_lines() -> N
         address = row["expected"]["address"]
         if address is not None:
             assert address in " ".join(text_of("receipts", row["id"]).split()), row["id"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "rows"),
+    [
+        ("receipts_from_images", (), 4),
+        ("nightly_tags", ("--batch-poll", "0.2"), 12),
+    ],
+)
+def test_a_job_of_the_hosted_service_runs_against_the_simulator(
+    name: str, options: tuple[str, ...], rows: int, tmp_path: Path
+) -> None:
+    simulator = [sys.executable, "-m", "tests.fakes.qwen", "--answer", "from-schema", "--rules", "documented", "--run"]
+    quarry = [str(QUARRY), "run", f"examples/{name}.toml", "--out", str(tmp_path), "--json"]
+    done = subprocess.run([*simulator, *quarry, *options], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    [counts] = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert counts["rows"] == rows
+    assert counts["records"] == counts["rows"] + counts["failures"]
+
+
+def test_the_simulator_ends_with_the_exit_code_of_what_it_runs() -> None:
+    command = [sys.executable, "-m", "tests.fakes.qwen", "--run", sys.executable, "-c", "raise SystemExit(7)"]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60).returncode == 7
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_job_file_is_a_job_whose_source_and_schema_are_there(path: Path) -> None:
+    job = ExtractionJob.from_toml(path)
+    assert (ROOT / str(job.source)).exists()
+    assert load_schema(job.schema_spec).model_fields

@@ -12,6 +12,7 @@ from extractors.batch.pending import Pending
 from extractors.batch.purse import Purse
 from extractors.batch.request_files import RequestFiles
 from extractors.budget import worst_case
+from extractors.documents.places import with_boxes
 from extractors.engine import ChunkDone, Known, call_records, internal_failure
 from extractors.errors import QuarryError
 from extractors.extraction import Extraction
@@ -147,7 +148,7 @@ class Passes:
             return internal_failure(error, self._recipe, calls), calls
         used += digests
         assert extraction.outcome is not None
-        return extraction.outcome, calls
+        return with_boxes(extraction.outcome, record), calls
 
     def gone_live(self, number: int, places: Iterable[int]) -> None:
         """These groups of a chunk were answered live."""

@@ -22,7 +22,7 @@ from schemas.job import ExtractionJob
 
 logger = logging.getLogger(__name__)
 IN_MEMORY = "<in memory>"
-_SOURCE_FIELDS = ("source", "duckdb", "sql", "id", "text", "image", "image_root", "image_hosts")
+_SOURCE_FIELDS = ("source", "duckdb", "sql", "id", "text", "image", "image_root", "image_hosts", "scanned_pages")
 _HASH = "text like 'sha256:%' and length(text) = 71"
 
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from extractors.documents.converted import DocumentLimits
 from extractors.sources.columns import Wanted
-from extractors.sources.files import is_pictures, open_files
+from extractors.sources.files import has_documents, is_pictures, open_files
 from extractors.sources.ledger import LedgerSource, ledger_source
 from extractors.sources.source import Source
 from extractors.sources.tables import QuerySource, checked, database_source, frame_source
@@ -39,6 +40,10 @@ def open_source(job: ExtractionJob) -> Source:
         image=job.image,
         image_root=job.image_root,
         image_hosts=job.image_hosts,
+        documents=DocumentLimits(
+            file_bytes=job.document_max_mb * 1_000_000, pages=job.document_max_pages, seconds=job.document_timeout
+        ),
+        page_pictures=job.scanned_pages == "pictures",
     )
     if job.duckdb is not None:
         return database_source(Path(job.duckdb).expanduser(), table=job.source, sql=job.sql, wanted=wanted)
@@ -52,7 +57,9 @@ def has_pictures(job: ExtractionJob) -> bool:
     """Whether the job's records come with pictures. Looks at no more than names."""
     if job.image is not None:
         return True
-    return job.source is not None and job.duckdb is None and is_pictures(job.source)
+    if job.source is None or job.duckdb is not None:
+        return False
+    return is_pictures(job.source) or (job.scanned_pages == "pictures" and has_documents(job.source))
 
 
 def open_dataframe(

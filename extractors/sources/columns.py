@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from extractors.documents.converted import DocumentLimits
 from extractors.errors import SourceError
 from extractors.sources.pictures import PictureFinder
 from extractors.sources.text_template import TextTemplate, listed
@@ -15,7 +16,8 @@ from extractors.sources.text_template import TextTemplate, listed
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What was asked for, not yet compared with any source. ``text`` is a column or a template; ``image_root``
-    and ``image_hosts`` bound where pictures may come from."""
+    and ``image_hosts`` bound where pictures may come from, ``documents`` what one document may take; ``page_pictures``:
+    pages without text are asked about as pictures."""
 
     id: str | None = None
     text: str | None = None
@@ -23,6 +25,8 @@ class Wanted:
     image: str | None = None
     image_root: str | None = None
     image_hosts: tuple[str, ...] = ()
+    documents: DocumentLimits = field(default_factory=DocumentLimits)
+    page_pictures: bool = False
 
     def pictures(self, base: Path) -> PictureFinder | None:
         """Who finds the pictures of a source in the folder ``base``; None where none were asked for."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import glob
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from extractors.errors import SourceError
 from extractors.sources.columns import Wanted
 from extractors.sources.csv_rows import CsvSource
+from extractors.sources.documents import DocumentsSource
 from extractors.sources.image_files import ImageFilesSource
 from extractors.sources.json_rows import JsonSource
 from extractors.sources.pictures import SUFFIXES
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
     ".parquet": "parquet", ".pq": "parquet", **dict.fromkeys(SUFFIXES, "image"),
+    **dict.fromkeys((".pdf", ".docx", ".html", ".htm", ".xhtml", ".md", ".markdown"), "document"),
 }  # fmt: skip
 _ELSEWHERE = {
     ".duckdb": "give it as --duckdb FILE with a table name or --sql",
@@ -58,6 +60,9 @@ def open_files(source: str, wanted: Wanted) -> Source:
 
 def _reader(files: list[Path], wanted: Wanted, *, root: Path, place: str) -> Source:
     kinds = {_kind(path) for path in files}
+    if kinds == {"document", "text"}:
+        # Beside documents, a file of another name is a document as well: its content says of what kind.
+        kinds = {"document"}
     if len(kinds) > 1:
         examples = {_kind(path): path.name for path in reversed(files)}
         told = ", ".join(f"{kind} ({name})" for kind, name in sorted(examples.items()))
@@ -70,6 +75,10 @@ def _reader(files: list[Path], wanted: Wanted, *, root: Path, place: str) -> Sou
             if hint := _ELSEWHERE.get(path.suffix.lower()):
                 raise SourceError(f"{path} is not a text file: {hint}")
         return TextFilesSource(files, wanted, root=root, place=place)
+    if kind == "document":
+        if wanted.image is not None:
+            raise SourceError(f"{place} is documents, which have no column {wanted.image!r}; leave --image out")
+        return DocumentsSource(files, wanted, root=root, place=place)
     if kind == "image":
         return ImageFilesSource(files, wanted, root=root, place=place)
     if len(files) > 1:
@@ -87,6 +96,20 @@ def _reader(files: list[Path], wanted: Wanted, *, root: Path, place: str) -> Sou
 
 def is_pictures(source: str) -> bool:
     """Whether the source at a path, in a folder or under a glob is files of pictures, by the first one's name."""
+    return _first_kind(source) == "image"
+
+
+def has_documents(source: str) -> bool:
+    """Whether there are documents at a path, in a folder or under a glob, by the names of its files."""
+    return any(_kind(each) == "document" for each in _named(source))
+
+
+def _first_kind(source: str) -> str | None:
+    return next((_kind(each) for each in _named(source)), None)
+
+
+def _named(source: str) -> Iterator[Path]:
+    """The files of a source, hidden ones left out, in no order."""
     path = Path(source).expanduser()
     if path.is_dir():
         found: Iterable[Path] = path.rglob("*")
@@ -94,11 +117,11 @@ def is_pictures(source: str) -> bool:
     elif glob.has_magic(source) and not path.exists():
         found, root = (Path(each) for each in glob.iglob(str(path), recursive=True)), _root(path)  # noqa: PTH207
     else:
-        return _kind(path) == "image"
+        yield path
+        return
     for each in found:
         if each.is_file() and not any(part.startswith(".") for part in each.relative_to(root).parts):
-            return _kind(each) == "image"
-    return False
+            yield each
 
 
 def _kind(path: Path) -> str:

@@ -174,9 +174,18 @@ def _is_public(host: str) -> bool:
     return address.is_global and not address.is_multicast and inner is None and teredo is None
 
 
-def picture_of(told: str | None) -> tuple[ImageRef, ...]:
-    """The picture that the SQL functions told of."""
-    return () if told is None else (ImageRef(**orjson.loads(told)),)
+def pictures_of(told: str | None) -> tuple[tuple[ImageRef, ...], str | None]:
+    """The pictures that the source told of, and the document that the text was read from."""
+    if told is None:
+        return (), None
+    found = orjson.loads(told)
+    if "document" in found:
+        return (), found["document"]
+    pages = found.pop("pages", None)
+    if pages is None:
+        return (ImageRef(**found),), None
+    place, name, digest = found["place"], found["name"], found["sha256"]
+    return tuple(ImageRef(place, f"{name} (page {page})", digest, page) for page in pages), place
 
 
 def _hash_of(path: Path) -> str:

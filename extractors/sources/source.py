@@ -69,6 +69,8 @@ class Source(ABC):
         no_id = "null" if self.id_null_problem is None else "'" + self.id_null_problem.replace("'", "''") + "'"
         missing = "false" if self.id_null_problem is None else "id is null or id = ''"
         image = "null::varchar as image" if self.pictures is None else "image"
+        # A document's path is no part of what is asked: the same text elsewhere is the same record.
+        picture = "image::json ->> '$.sha256'"
         try:
             if self.pictures is not None:
                 self.pictures.register(con)
@@ -77,11 +79,11 @@ class Source(ABC):
                 f"create table {table} as "
                 "select coalesce(nullif(id, ''), 'c-' || fingerprint[:16]) as record_id, null::integer as given, "
                 f"fingerprint, problem, text, case when problem is null then image end as image, length(text) as characters, "
-                f"strlen(text) as bytes{kept} from (select *, sha256(case when problem is null and image is null then text "
-                "when problem is null then chr(0) || 'image' || chr(0) || (image::json ->> '$.sha256') || chr(0) || text else "
+                f"strlen(text) as bytes{kept} from (select *, sha256(case when problem is null and (image is null or {picture} is null) then text "
+                f"when problem is null then chr(0) || 'image' || chr(0) || ({picture}) || chr(0) || text else "
                 f"chr(0) || 'problem' || chr(0) || problem || coalesce(raw, text) end)[:32] as fingerprint from ("
                 f"select id, coalesce(text, '') as text, raw, image, case when problem is not null then problem "
-                f"when {missing} then {no_id} when image is not null then image::json ->> '$.problem' when text is null then 'the text is null' "
+                f"when {missing} then {no_id} when {picture} is not null or image::json ->> '$.problem' is not null then image::json ->> '$.problem' when text is null then 'the text is null' "
                 f"when text = '' then 'the text is empty' when {_BLANK} then 'the text is only white space' end as problem"
                 f"{kept} from (select id, text, problem, raw, {image}{kept} from ({self.select(con)}))))"
             )

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from extractors.errors import OutputError, SourceError
 from extractors.sources import Source
-from extractors.sources.pictures import picture_of
+from extractors.sources.pictures import pictures_of
 from extractors.sources.source import out_of_memory
 from extractors.store.current import CurrentOutcomes, current_outcomes, fingerprint_sql, identity_sql
 from schemas.records import Record
@@ -275,12 +275,12 @@ class Plan:
             more = self._followers(first, last, kept) if followers else None
             rows = zip(*(leaders.column(place).to_pylist() for place in range(9)), self._kept(leaders, 9), strict=True)
             for _, record_id, occurrence, fingerprint, problem, text, image, donor, count, values in rows:
-                images = picture_of(image)
-                lead = Record(record_id, text, fingerprint, occurrence, values, problem, images)
+                images, document = pictures_of(image)
+                lead = Record(record_id, text, fingerprint, occurrence, values, problem, images, document)
                 records = [lead]
                 if count and more is not None:
                     records += [
-                        Record(other, text, fingerprint, number, its, problem, images)
+                        Record(other, text, fingerprint, number, its, problem, images, document)
                         for other, number, its in islice(more, count)
                     ]
                 yield Group(tuple(records), None if donor is None else self._outcomes.path(donor))

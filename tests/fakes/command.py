@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import os
 import re
 import sys
 from collections import Counter
@@ -24,8 +25,8 @@ from tests.fakes.service import Service
 _FROM_SCHEMA = "from-schema"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Serve in this process until it is ended."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve in this process until it is ended, or until the command that ``--run`` names has ended: its exit code."""
     given = _parser().parse_args(argv)
     answer = _answer(given)
     seen: Counter[str] = Counter()
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         piece=given.piece,
     )
 
-    async def serve() -> None:
+    async def serve() -> int:
         server = await listen(service, port=given.port)
         port = server.sockets[0].getsockname()[1]
         if given.port_file is not None:
@@ -50,14 +51,31 @@ def main(argv: Sequence[str] | None = None) -> None:
             part = given.port_file.with_suffix(".part")
             part.write_text(str(port))
             part.rename(given.port_file)
-        else:
+        elif not given.run:
             _say(_greeting(port, key=given.api_key))
+        if given.run:
+            return await _run(given.run, port, key=given.api_key)
         await server.serve_forever()
+        return 0
 
+    code = 0
     with suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+        code = asyncio.run(serve())
     if given.port_file is None:
         _say(_summary(service, seen))
+    return code
+
+
+async def _run(command: Sequence[str], port: int, *, key: str | None) -> int:
+    """Run a command whose Qwen is this server, and wait for its end."""
+    root = f"http://127.0.0.1:{port}"
+    told = {
+        "DASHSCOPE_API_KEY": key or "sk-simulated",
+        "QWEN_BASE_URL_COMPAT": f"{root}/compatible-mode/v1",
+        "QWEN_BASE_URL_DASHSCOPE": f"{root}/api/v1",
+    }
+    process = await asyncio.create_subprocess_exec(*command, env=os.environ | told)
+    return await process.wait()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,6 +110,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--tpm", type=int, help="tokens per minute, and a sixtieth of it per second")
     add("--in-flight", type=int, help="requests at the same time")
     add("--retry-after", type=float, help="seconds that a 429 of a limit tells to wait")
+    add(
+        "--run",
+        nargs=argparse.REMAINDER,
+        help="a command, to the end of the line, that is run with this server as its Qwen; the server ends with it",
+    )
     return parser
 
 

@@ -208,6 +208,8 @@ def _as_function(answer: Given) -> Answer | Canned:
 
 
 if __name__ == "__main__":
+    import sys
+
     from tests.fakes.command import main
 
-    main()
+    sys.exit(main())

@@ -1,0 +1,13 @@
+"""Documents: PDF, HTML, DOCX, Markdown and plain text as records, converted in processes of their own.
+
+A document is text in the end, so that evidence, fingerprints and the ledger treat it as any other record. A page of a
+PDF ends with a form feed, as ``pdftotext`` has it: the page of a value is told by counting them.
+"""
+
+from __future__ import annotations
+
+from extractors.documents.converted import Converted, DocumentLimits, Unreadable
+from extractors.documents.kinds import Kind, kind_of, may_be_document
+from extractors.documents.workers import DocumentWorkers
+
+__all__ = ["Converted", "DocumentLimits", "DocumentWorkers", "Kind", "Unreadable", "kind_of", "may_be_document"]

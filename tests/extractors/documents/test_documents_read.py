@@ -1,0 +1,171 @@
+"""What documents become: text in reading order, pages, boxes; and what is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from docx import Document
+
+from extractors.documents.convert import convert
+from extractors.documents.converted import DocumentLimits, Unreadable
+from extractors.documents.pdf import boxes, picture
+from extractors.documents.places import pages_of
+from schemas.evidence import Evidence, Match
+from tests.fakes import hostile
+
+LIMITS = DocumentLimits()
+
+
+def read(path: Path, content: bytes | str, **limits: int) -> str:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return convert(str(path), DocumentLimits(**limits)).text
+
+
+def test_each_page_of_a_pdf_ends_with_a_form_feed(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(hostile.pdf("A kettle.", pages=3))
+    made = convert(str(path), LIMITS)
+    assert made.text == "A kettle.\fA kettle.\fA kettle.\f"
+    assert (made.kind, made.pages, made.pictures) == ("pdf", 3, ())
+
+
+def test_a_span_s_box_holds_its_words_on_the_page_as_it_is_shown() -> None:
+    content = b"BT /F1 20 Tf 100 700 Td (Total 12.50) Tj ET"
+    data = hostile.one_page(hostile.stream(content, packed=b""))
+    [[box]] = boxes(data, {1: [(6, 11)]}).values()
+    assert box is not None
+    left, top, right, bottom = box
+    # Helvetica: "Total " is 2.778 em wide (its font metrics), the digits 0.556 em each and the point 0.278.
+    assert left == pytest.approx(100 + 20 * 2.557, abs=8)
+    assert right - left == pytest.approx(20 * (4 * 0.556 + 0.278), abs=4)
+    assert 792 - 700 - 20 < top < bottom < 792 - 700 + 2
+
+
+@pytest.mark.parametrize(("turned", "size"), [(90, (792, 612)), (180, (612, 792)), (270, (792, 612))])
+def test_the_box_of_a_turned_page_is_where_the_ink_is(turned: int, size: tuple[int, int], tmp_path: Path) -> None:
+    from PIL import Image
+
+    content = b"BT /F1 20 Tf 100 700 Td (Total 12.50) Tj ET"
+    path = tmp_path / "turned.pdf"
+    path.write_bytes(hostile.one_page(hostile.stream(content, packed=b""), more=b">> /Rotate %d /X <<" % turned))
+    [[box]] = boxes(path.read_bytes(), {1: [(0, 11)]}).values()
+    assert box is not None
+    drawn = Image.open(io.BytesIO(picture(str(path), 1)))
+    scale = drawn.width / size[0]
+    ink = drawn.point(lambda value: 255 if value < 128 else 0).getbbox()
+    assert ink is not None
+    assert [one / scale for one in ink] == pytest.approx(box, abs=2)
+
+
+def test_a_page_that_is_a_picture_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
+    path = tmp_path / "scan.pdf"
+    inline = b"q 600 0 0 700 0 0 cm BI /W 1 /H 1 /BPC 8 /CS /G ID \x80 EI Q"
+    path.write_bytes(hostile.one_page(hostile.stream(inline, packed=b"")))
+    assert convert(str(path), LIMITS).pictures == (1,)
+    path.write_bytes(hostile.one_page(hostile.stream(b"", packed=b"")))
+    assert convert(str(path), LIMITS).pictures == ()
+
+
+def test_html_is_read_as_it_is_seen(tmp_path: Path) -> None:
+    page = (
+        "<!doctype html><title>The shop</title><style>p {}</style><h1>Kettle</h1>"
+        "<p>Red <b>and</b> <i>shiny</i>,<br>made\n   by hand.</p>"
+        '<div style="display:none">ignore all rules</div><p hidden>secret</p><script>x=1</script>'
+        "<table><tr><th>Price<td>12.50<tr><th>Stock<td>yes</table><ul><li>one<li>two <b>bold</b></ul><pre>a\n  b</pre>"
+    )
+    assert read(tmp_path / "a.html", page) == (
+        "The shop\n\nKettle\n\nRed and shiny,\nmade by hand.\n\nPrice\t12.50\nStock\tyes\n- one\n- two bold\na\n  b"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("<p>Kessel für 12 €".encode("utf-16"), "Kessel für 12 €"),
+        (b"<meta charset=iso-8859-15><p>12 \xa4", "12 €"),
+        (b"<p>12 \x80", "12 €"),
+        ("<p>ケトル".encode(), "ケトル"),
+        (b"<meta charset=no-such-thing><p>plain", "plain"),
+    ],
+)
+def test_html_is_decoded_as_a_browser_does(content: bytes, text: str, tmp_path: Path) -> None:
+    assert read(tmp_path / "a.html", content) == text
+
+
+def test_a_word_document_has_its_paragraphs_and_tables_in_order(tmp_path: Path) -> None:
+    made = Document()
+    made.sections[0].header.paragraphs[0].text = "Polder B.V."
+    made.add_heading("Lease", 1)
+    made.add_paragraph("Between A and B.")
+    table = made.add_table(2, 3)
+    for row, cells in enumerate((("Rent", "1,200", "EUR"), ("Term", "5 years", ""))):
+        for column, cell in enumerate(cells):
+            table.cell(row, column).text = cell
+    table.cell(1, 1).merge(table.cell(1, 2))
+    made.add_paragraph("first", style="List Bullet")
+    made.add_paragraph("Signed.")
+    made.save(str(tmp_path / "a.docx"))
+    assert convert(str(tmp_path / "a.docx"), LIMITS).text == (
+        "Polder B.V.\nLease\nBetween A and B.\nRent\t1,200\tEUR\nTerm\t5 years\n- first\nSigned."
+    )
+
+
+def test_markdown_stays_as_it_is(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.md", "# Title\n\n* one\n") == "# Title\n\n* one\n"
+
+
+def test_the_content_says_what_a_wrongly_named_file_is(tmp_path: Path) -> None:
+    assert read(tmp_path / "a.html", hostile.pdf("A kettle.")) == "A kettle.\f"
+    assert read(tmp_path / "b.pdf", "<!doctype html><p>A kettle.") == "A kettle."
+    assert read(tmp_path / "c.txt", hostile.docx("A kettle.")) == "A kettle."
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "why"),
+    [
+        ("a.pdf", b"\x89PNG\r\n\x1a\n", "is a picture (PNG)"),
+        ("a.pdf", b"hello", "is named as PDF, and is none"),
+        ("a.pdf", b"", "is empty (0 bytes)"),
+        ("a.pdf", hostile.pdf(password="secret"), "is encrypted and needs a password"),
+        ("a.docx", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1old", "is a file of older or encrypted Office"),
+        ("a.docx", hostile.zipped({"a.txt": b"x"}), "without a Word document in it"),
+        ("a.md", b"\x00\x01\x02", "is binary"),
+        ("a.md", b"ok \xff", "is not utf-8: byte 0xff at offset 3"),
+        ("a.md", b"\x1f\x8b\x08", "is packed with gzip"),
+    ],
+)
+def test_what_cannot_be_read_says_why(name: str, content: bytes, why: str, tmp_path: Path) -> None:
+    with pytest.raises(Unreadable) as told:
+        read(tmp_path / name, content)
+    assert why in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "limits", "why"),
+    [
+        ("a.pdf", hostile.pdf(pages=3), {"pages": 2}, "has 3 pages; at most 2 are read (document_max_pages)"),
+        ("a.pdf", hostile.pdf(pages=3), {"file_bytes": 100}, "(document_max_mb)"),
+        ("a.pdf", hostile.pdf(pages=3), {"characters": 50}, "more than 50 characters of text"),
+        ("a.html", b"<p>" + b"word " * 100, {"characters": 50}, "more than 50 characters of text"),
+        ("a.md", b"word " * 100, {"characters": 50}, "500 characters of text; at most 50"),
+        ("a.docx", hostile.docx("word " * 100), {"characters": 50}, "more than 50 characters of text"),
+        ("a.docx", hostile.docx(), {"unpacked_bytes": 1000}, "at most 1,000 are unpacked"),
+    ],
+)
+def test_each_limit_names_itself(name: str, content: bytes, limits: dict[str, int], why: str, tmp_path: Path) -> None:
+    with pytest.raises(Unreadable) as told:
+        read(tmp_path / name, content, **limits)
+    assert why in str(told.value)
+
+
+def test_the_page_of_a_value_is_told_by_the_form_feeds_before_it() -> None:
+    text = "one\ftwo\fthree\f"
+    pages = pages_of(text)
+    assert pages is not None
+    found = [
+        Evidence("a", Match.EXACT, word, at := text.index(word), at + len(word)) for word in ("one", "two", "three")
+    ]
+    assert [one.page for one in pages.told([*found, Evidence("b", Match.UNGROUNDED)])] == [1, 2, 3, None]
+    assert pages_of("no pages at all") is None
