@@ -1,8 +1,14 @@
-"""The tools that ``benchmarks/quality.py`` measures: Quarry, instructor, LangExtract, each set up as it should be."""
+"""The tools that ``benchmarks/quality.py`` measures: Quarry, instructor, LangExtract, each set up as it should be.
+
+``SHOWN`` are the ways of showing labelled examples: none; the same fixed ones to every tool, Quarry's as its
+``examples``, instructor's as turns of the conversation, LangExtract's as its own; or those that Quarry chooses for each
+record by likeness from a golden set, which the others have no way to do.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -26,6 +32,7 @@ from schemas.jsonschema import answer_schema
 
 OUTPUT = 512
 ANSWERS = 3
+SHOWN = ("none", "same", "similar")
 INSTRUCTOR = {"instructor JSON": "JSON", "instructor JSON_SCHEMA": "JSON_SCHEMA"}
 _SYSTEM = "Extract the fields from the record. A field that the record does not tell is null, or an empty list."
 
@@ -62,17 +69,28 @@ class Bench:
     label: str
     verbatim: bool
     langextract: Path | None
+    shown: str = "none"
+
+    def named(self, tool: str) -> str:
+        """The name under which a tool's results are kept: with what it was shown."""
+        name = self.label if tool == "quarry" else tool
+        return name if self.shown == "none" else f"{name}, {self.shown} examples"
+
+    def takes(self, tool: str) -> bool:
+        """Whether a tool can be asked in this way: LangExtract needs examples, choosing them is Quarry's."""
+        return {"none": tool != "langextract", "same": True, "similar": tool == "quarry"}[self.shown]
 
 
 def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
     """The whole pipeline, evidence and ledger included; its own output folder resumes what was cut off."""
-    shots = bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}.jsonl"
+    label = bench.named("quarry")
+    shots = bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}-{bench.shown}.jsonl"
     shots.parent.mkdir(parents=True, exist_ok=True)
-    shots.write_text(
-        "".join(json.dumps({"text": s.text, "expected": dict(s.label.expected)}) + "\n" for s in task.shots)
-    )
+    shown = task.golden if bench.shown == "similar" else task.shots
+    shots.write_text("".join(json.dumps({"text": s.text, "expected": dict(s.label.expected)}) + "\n" for s in shown))
+    examples = {"examples": str(shots), "examples_choice": "similar" if bench.shown == "similar" else "fixed"}
     table = pa.table({"id": [row.record_id for row in rows], "text": [row.text for row in rows]})
-    out = bench.out / "quarry" / bench.label.replace(" ", "_") / task.set
+    out = bench.out / "quarry" / re.sub(r"\W+", "_", label) / task.set
     job = ExtractionJob.model_validate(
         {
             "source": f"<{task.set}>",
@@ -87,7 +105,8 @@ def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
             "max_output_tokens": OUTPUT,
             "max_attempts": ANSWERS,
             "chunk_size": 5,
-            **{key: _option(key, value, task, shots) for key, value in bench.options.items()},
+            **(examples if bench.shown != "none" and shown else {}),
+            **{key: _option(key, value, task) for key, value in bench.options.items()},
         }
     )
     report = run(job, source=open_dataframe(table, id="id", text="text"), settings=Settings())
@@ -95,15 +114,15 @@ def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
     found = read_outcomes(out, name=report.name, recipe=report.recipe, model=task.model, wanted=wanted)
     for one in found.values():
         yield Result(
-            bench.label, task.set, bench.model, one.record_id, one.value, one.reason, one.input_tokens,
+            label, task.set, bench.model, one.record_id, one.value, one.reason, one.input_tokens,
             one.output_tokens, one.calls, one.seconds,
         )  # fmt: skip
 
 
-def _option(key: str, value: str, task: Task, shots: Path) -> Any:
-    """An option's value: ``{shots}`` is the file of examples, ``{fields}`` every field whose values are printed."""
+def _option(key: str, value: str, task: Task) -> Any:
+    """An option's value, in which ``{fields}`` is every field whose values are printed."""
     fields = [one for one, schema in answer_schema(task.model)["properties"].items() if not is_choice(schema)]
-    told = value.replace("{shots}", str(shots)).replace("{fields}", ",".join(fields))
+    told = value.replace("{fields}", ",".join(fields))
     return tuple(told.split(",")) if key in ("require_evidence", "keep") else told
 
 
@@ -116,6 +135,10 @@ def instructor(bench: Bench, task: Task, rows: Sequence[Row], tool: str) -> Iter
     told = f"{_SYSTEM}\n{task.instructions}"
     if INSTRUCTOR[tool] == "JSON_SCHEMA":
         told += f"\nAnswer with JSON of this JSON Schema:\n{json.dumps(task.model.model_json_schema())}"
+    before = [{"role": "system", "content": told}]
+    for shot in task.shots if bench.shown == "same" else ():
+        answer = task.model.model_validate(dict(shot.label.expected)).model_dump_json(by_alias=True)
+        before += [{"role": "user", "content": shot.text}, {"role": "assistant", "content": answer}]
     client = library.from_openai(
         openai.OpenAI(base_url=bench.url, api_key="none", max_retries=0, timeout=600),
         mode=library.Mode[INSTRUCTOR[tool]],
@@ -135,7 +158,7 @@ def instructor(bench: Bench, task: Task, rows: Sequence[Row], tool: str) -> Iter
             answer = client.chat.completions.create(
                 model=bench.model,
                 response_model=task.model,
-                messages=[{"role": "system", "content": told}, {"role": "user", "content": row.text}],
+                messages=[*before, {"role": "user", "content": row.text}],
                 max_retries=ANSWERS - 1,
                 max_tokens=OUTPUT,
                 temperature=0,
@@ -144,7 +167,7 @@ def instructor(bench: Bench, task: Task, rows: Sequence[Row], tool: str) -> Iter
         except (InstructorRetryException, IncompleteOutputException) as trouble:
             error = type(trouble).__name__
         yield Result(
-            tool, task.set, bench.model, row.record_id, value, error, used["input_tokens"], used["output_tokens"],
+            bench.named(tool), task.set, bench.model, row.record_id, value, error, used["input_tokens"], used["output_tokens"],
             used["calls"], time.perf_counter() - clock,
         )  # fmt: skip
 
@@ -177,7 +200,7 @@ def langextract(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Resul
             one = json.loads(line)
             value = None if one["error"] else _object(task.model, one["extractions"])
             yield Result(
-                "langextract", task.set, bench.model, one["id"], value, one["error"], one["input_tokens"],
+                bench.named("langextract"), task.set, bench.model, one["id"], value, one["error"], one["input_tokens"],
                 one["output_tokens"], one["calls"], one["seconds"],
             )  # fmt: skip
     if worker.returncode:

@@ -119,7 +119,9 @@ class Task:
     rows: Sequence[Row]
     spans: bool
     shots: Sequence[Row]
-    """Further rows, from the end of the file and so never among ``rows``: for tools that need examples."""
+    """Further rows, from the end of the file and so never among ``rows``: examples that every tool can be shown."""
+    golden: Sequence[Row]
+    """Those rows all together, from which examples can be chosen."""
 
 
 def tasks(name: str, *, limit: int | None = None, shots: int = 3) -> list[Task]:
@@ -150,6 +152,7 @@ def tasks(name: str, *, limit: int | None = None, shots: int = 3) -> list[Task]:
                 root=compared_fields(model, adapter.rules),
                 rows=[_row(line, adapter) for line in mine],
                 shots=[_row(line, adapter) for line in _varied(others, shots)],
+                golden=[_row(line, adapter) for line in others],
             )
         )
     return found

@@ -22,7 +22,8 @@ from pydantic import BaseModel
 
 from extractors.confidence import TokenScore, confidence_of, rescored, token_scores
 from extractors.continuation import Beginning, answered, beginning, extended
-from extractors.corrections import merge, signature, split, with_value
+from extractors.corrections import merge, signature, split
+from extractors.dropping import dropped, moved
 from extractors.errors import SchemaError
 from extractors.images import Pictures
 from extractors.judging import Judge, Verdict
@@ -343,6 +344,8 @@ class Extraction:
     def _take(self, request: ChatRequest, verdict: Verdict) -> None:
         """An answer was judged: it is taken, looked over once more, or corrected."""
         self._repaired = self._repaired or verdict.repaired
+        for items in verdict.items:
+            self._scores = moved(self._scores, items)
         if verdict.reason is not None:
             self._data = verdict.data
             self._ask_again(request, verdict.problems, verdict.reason)
@@ -553,11 +556,11 @@ class Extraction:
         if self._handed_over(problems, reason):
             return
         if reason is Reason.UNGROUNDED and self._recipe.evidence_policy != "fail":
-            data, paths = self._data, [problem.path for problem in problems]
-            for path in paths:
-                data = with_value(data, path, None)
+            wrong = [problem.path for problem in problems]
+            data, paths, items = dropped(self._data, wrong, self._recipe.schema, objects=True)
             value = self._judge.fitting(data)
             if value is not None:
+                self._scores = moved(self._scores, items) if items else self._scores
                 evidence = self._judge.ground(value)
                 if self._last is None or not self._look_elsewhere(self._last, data, value, evidence, paths):
                     self._succeed(value, evidence, nulled=paths)

@@ -25,6 +25,7 @@ from extractors.corrections import (
     without_nulls,
 )
 from extractors.documents.places import pages_of
+from extractors.dropping import dropped, nothings, says_nothing
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.longtext.evidence import LongGrounding
@@ -52,7 +53,8 @@ COPIED = "copied"
 class Verdict:
     """An answer that was JSON, judged. ``value`` is None where it does not validate; ``problems`` are empty where
     it is right, and ``reason`` is then None. ``repaired``: its text, keys or nulls had to be mended. ``invalid``: the
-    reply as it came did not validate. ``nulled``: paths that were made null for want of evidence."""
+    reply as it came did not validate. ``nulled``: paths that were made null for want of evidence, and lists that lost
+    items; ``items`` are those, one removal after the other."""
 
     text: str
     value: BaseModel | None
@@ -62,6 +64,7 @@ class Verdict:
     repaired: bool = False
     invalid: bool = False
     nulled: Sequence[str] = ()
+    items: Sequence[Sequence[str]] = ()
 
     @property
     def data(self) -> Any:
@@ -206,6 +209,10 @@ class Judge:
         if len(text) > LONGEST_STRING and (cut := self._cut_strings(loads_exact(text))):
             return Verdict(text, value, problems=cut, reason=Reason.TRUNCATED)
         evidence = self.ground(value)
+        if says_nothing(text):
+            meant = self._without_nothings(evidence, text)
+            if meant is not None:
+                return meant
         loose = self._loose(evidence, text) if self._recipe.verbatim else []
         if any(one.match is Match.NORMALISED for one in loose):
             spelt = loads_exact(text)
@@ -235,15 +242,35 @@ class Judge:
             return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
         return Verdict(text, value, evidence)
 
-    def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
-        """The answer with null at ``paths``; None where that is no answer, and the model must be asked."""
+    def _without_nothings(self, evidence: Sequence[Evidence], text: str) -> Verdict | None:
+        """The answer with null for the words that mean it, judged; None where there are none."""
         data = loads_exact(text)
-        for path in paths:
-            data = with_value(data, path, None)
+        nowhere = [one.path for one in evidence if one.match is Match.UNGROUNDED]
+        # A default of that word is what the schema wants to have there.
+        defaults = {field.alias or name: field.default for name, field in self._recipe.model.model_fields.items()}
+        paths = [
+            path
+            for path in nothings(data, nowhere, self._recipe.schema)
+            if path not in defaults or defaults[path] != value_at(data, path)
+        ]
+        if not paths:
+            return None
+        data, _, items = dropped(data, paths, self._recipe.schema)
+        value = self.fitting(data)
+        if value is None:
+            return None
+        judged = self._fit(value, dumps_exact(data))
+        return replace(judged, repaired=True, items=((tuple(items), *judged.items) if items else judged.items))
+
+    def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
+        """The answer with null at ``paths``, or without those that are items of a list; None where that is no
+        answer, and the model must be asked."""
+        data, lost, items = dropped(loads_exact(text), paths, self._recipe.schema)
         value_left = self.fitting(data)
         if value_left is None:
             return None
-        return Verdict(dumps_exact(data), value_left, self.ground(value_left), nulled=tuple(paths))
+        evidence = self.ground(value_left)
+        return Verdict(dumps_exact(data), value_left, evidence, nulled=tuple(lost), items=(tuple(items),))
 
     def _is_choice(self, path: str) -> bool:
         try:

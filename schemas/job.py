@@ -212,7 +212,8 @@ class ExtractionJob(BaseModel):
     evidence_policy: Literal["null", "fail", "drop"] = Field(
         default="null",
         description="What happens to a required-evidence value that stays ungrounded after correction: "
-        "null where the field allows it (else fail), or fail the record; drop makes it null at once, without a call.",
+        "null where the field allows it, or out of its list (else fail), or fail the record; drop does so at once, "
+        "without a call.",
     )
     long_text: Literal["auto", "whole", "chunks"] = Field(
         default="auto",

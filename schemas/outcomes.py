@@ -64,8 +64,9 @@ class Extracted:
     """A record that became a row.
 
     ``evidence`` has one entry for every grounded or ungrounded leaf; ``corrected`` lists the paths
-    that a correction changed, ``nulled`` those set to null because no evidence was found,
-    ``repaired`` says that the JSON text itself had to be mended (fences, thinking text). ``confidence`` has a number
+    that a correction changed, ``nulled`` those set to null, and lists that lost items, because
+    no evidence was found, ``repaired`` says that the answer itself had to be mended (fences, thinking text, words for
+    null). ``confidence`` has a number
     from 0 to 1 for each value; ``routed`` are the paths that a final model was asked about; ``incomplete`` are the paths
     of lists that have fewer items than the record is known to hold.
     """
