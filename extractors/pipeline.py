@@ -399,7 +399,7 @@ class _Tally:
             out=job.out,
             model=endpoint.model,
             engine=engine_name,
-            started_at=started.isoformat(timespec="seconds"),
+            started_at=started.isoformat(timespec="milliseconds"),
             records=counts.records,
             rows=self.rows,
             failures=self.failures,

@@ -21,9 +21,10 @@ def test_a_program_that_froze_its_objects_itself_finds_them_frozen_afterwards() 
     gc.freeze()
     try:
         frozen = gc.get_freeze_count()
+        # Frozen objects still die by their reference counts, a few of them here as well.
         with older_objects_set_aside():
-            assert gc.get_freeze_count() == frozen
-        assert gc.get_freeze_count() == frozen
+            assert frozen - 100 < gc.get_freeze_count() <= frozen
+        assert frozen - 100 < gc.get_freeze_count() <= frozen
     finally:
         gc.unfreeze()
 
