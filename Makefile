@@ -15,9 +15,10 @@ help:  ## Show this list
 
 venv: $(VENV)/.ready  ## Make the environment from the hash lock
 
+# The lock names everything, so nothing is resolved again: pip's resolver would take another version for an extra.
 $(VENV)/.ready: requirements.lock requirements-dev.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
