@@ -11,7 +11,7 @@ import orjson
 from pydantic import ValidationError
 
 from extractors.errors import OutputError
-from extractors.sources import Source, ledger_source, open_source
+from extractors.sources import Source, ledger_source, open_source, reads_documents
 from extractors.store.catalog import open_failures, outputs, query
 from extractors.store.plan import RetrySelection
 from schemas.job import ExtractionJob
@@ -45,8 +45,8 @@ def retry_jobs(
         selection = RetrySelection.of(failures, recipe=one.recipe)
         texts = failures.column("text")
         images = failures.column("image") if "image" in failures.column_names else None
-        # A picture is not in the ledger, only its name.
-        whole = (
+        # A picture is not in the ledger, only its name; nor is the page of a PDF, and what reads it may be well again.
+        whole = not reads_documents(job) and (
             texts.null_count == 0
             and (images is None or images.null_count == len(images))
             and not any(text.startswith("sha256:") and len(text) == 71 for text in texts.to_pylist())

@@ -11,6 +11,7 @@ ones) and reads nothing else; ``Source.stage`` then reads it once, in order, int
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,15 @@ from schemas.job import ExtractionJob
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LedgerSource", "Source", "has_pictures", "ledger_source", "open_dataframe", "open_source"]
+__all__ = [
+    "LedgerSource",
+    "Source",
+    "has_pictures",
+    "ledger_source",
+    "open_dataframe",
+    "open_source",
+    "reads_documents",
+]
 
 
 def open_source(job: ExtractionJob) -> Source:
@@ -60,6 +69,14 @@ def has_pictures(job: ExtractionJob) -> bool:
     if job.source is None or job.duckdb is not None:
         return False
     return is_pictures(job.source) or (job.scanned_pages == "pictures" and has_documents(job.source))
+
+
+def reads_documents(job: ExtractionJob) -> bool:
+    """Whether the job's records are documents that are there. Looks at no more than names."""
+    if job.source is None or job.duckdb is not None:
+        return False
+    path = Path(job.source).expanduser()
+    return has_documents(job.source) and (path.exists() or glob.has_magic(job.source))
 
 
 def open_dataframe(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from extractors import extract
 from extractors.errors import JobError, SourceError
+from extractors.store.catalog import current_rows
 from tests.fakes import hostile
 from tests.fakes.qwen import FakeQwen
 
@@ -139,3 +142,15 @@ def test_two_hundred_hostile_documents(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     everything_has_its_reason(folder, tmp_path / "out", 200, seed=2)
+
+
+def test_a_retry_reads_the_document_again(tmp_path: Path) -> None:
+    content = b"BT /F1 12 Tf 72 700 Td (Kettle 12.50) Tj ET"
+    (tmp_path / "a.pdf").write_bytes(hostile.one_page(hostile.stream(content, packed=b"")))
+    run(tmp_path / "a.pdf", tmp_path / "out", lambda asked: "no", max_attempts=1)
+    with FakeQwen(price_in) as qwen:
+        command = [str(Path(sys.executable).with_name("quarry")), "retry", str(tmp_path / "out")]
+        done = subprocess.run([*command, "--base-url", qwen.compat_url], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    [row] = current_rows(tmp_path / "out").to_pylist()
+    assert row["_evidence"][0]["box"] is not None
