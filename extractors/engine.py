@@ -17,6 +17,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from extractors.documents.places import with_boxes
@@ -54,6 +55,8 @@ from schemas.records import Record
 from schemas.usage import Usage
 
 logger = logging.getLogger(__name__)
+_LONG = 50_000
+"""Characters of a text whose chunks take more than some 0.1 s to choose."""
 _T = TypeVar("_T")
 
 
@@ -360,7 +363,7 @@ class Engine:
                 finally:
                     work.replayed += helped.replayed
                     calls.extend(helped.calls)
-            extraction = begin(self._recipe, record, pictures, ranker=ranker)
+            extraction = await self._aside(record, partial(begin, self._recipe, record, pictures, ranker=ranker))
             while (asked := extraction.next_request()) is not None:
                 if isinstance(asked, ToolRequest):
                     found, row = await self._look_up(asked, record.record_id, journal, work)
@@ -388,7 +391,8 @@ class Engine:
                         record.record_id, record.fingerprint, digest, request, result, self._dialect_of(request)
                     )
                 )
-                extraction.receive(result if self._recipe.records_per_call == 1 else with_packs(result))
+                answer = result if self._recipe.records_per_call == 1 else with_packs(result)
+                await self._aside(record, partial(extraction.receive, answer))
         except Undone as undone:
             if undone.tries and request is not None:
                 # They were made, and no answer will ever hold them.
@@ -414,6 +418,13 @@ class Engine:
         if helped is not None and helped.usage.calls:
             outcome = replace(outcome, usage=outcome.usage + helped.usage)
         return outcome, calls
+
+    async def _aside(self, record: Record, work: Callable[[], _T]) -> _T:
+        """Do a record's computing: that of a long text, which takes up to seconds, in a thread, so that the answers of
+        all other records are heard meanwhile."""
+        if len(record.text) <= _LONG:
+            return work()
+        return await self._loop.run_in_executor(self._decoder, copy_context().run, work)
 
     async def _look_up(
         self, request: ToolRequest, record_id: str, journal: ChunkJournal, work: _ChunkWork
