@@ -7,7 +7,7 @@ PDF ends with a form feed, as ``pdftotext`` has it: the page of a value is told 
 from __future__ import annotations
 
 from extractors.documents.converted import Converted, DocumentLimits, Unreadable
-from extractors.documents.kinds import Kind, kind_of, may_be_document
+from extractors.documents.kinds import SUFFIXES, Kind, kind_of
 from extractors.documents.workers import DocumentWorkers
 
-__all__ = ["Converted", "DocumentLimits", "DocumentWorkers", "Kind", "Unreadable", "kind_of", "may_be_document"]
+__all__ = ["SUFFIXES", "Converted", "DocumentLimits", "DocumentWorkers", "Kind", "Unreadable", "kind_of"]

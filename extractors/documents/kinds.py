@@ -31,6 +31,8 @@ _BY_SUFFIX = {
     ".md": Kind.MARKDOWN,
     ".markdown": Kind.MARKDOWN,
 }
+SUFFIXES = tuple(_BY_SUFFIX)
+"""Ends of the names of files that are documents rather than plain text or tables."""
 _OFFICE = "is a file of older or encrypted Office (OLE); save it as .docx or PDF, without a password"
 _REFUSED = (
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OFFICE),
@@ -52,11 +54,6 @@ _REFUSED = (
     (b"PAR1", "is a Parquet file; give it as a source of its own"),
 )
 _HTML = re.compile(rb"<(!doctype\s+html|html|head|body|article|table|div|meta|title)\b", re.IGNORECASE)
-
-
-def may_be_document(name: str) -> bool:
-    """Whether a file of that name is a document rather than plain text or a table."""
-    return Path(name.lower()).suffix in _BY_SUFFIX
 
 
 def kind_of(head: bytes, name: str) -> Kind:

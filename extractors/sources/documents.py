@@ -14,10 +14,11 @@ from pathlib import Path
 import orjson
 import pyarrow as pa
 
-from extractors.documents import Converted, DocumentLimits, DocumentWorkers
+from extractors.documents import Converted, DocumentWorkers
 from extractors.sources.columns import Wanted, choose
 from extractors.sources.pictures import PictureFinder
 from extractors.sources.rows import BATCH_CHARACTERS, BATCH_ROWS, Batch, RowSource
+from extractors.sources.text_files import shown_name
 from extractors.sources.text_template import listed
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,12 @@ class DocumentsSource(RowSource):
             paths = {str(path.absolute()): path for path in self._files}
             for place, made in workers.converted(paths, self._limits):
                 path = paths[place]
-                label = _shown(path.relative_to(self._root).as_posix())
+                label = shown_name(path.relative_to(self._root).as_posix())
                 text, problem, image = self._record(place, label, made, left_out)
                 found = made if isinstance(made, Converted) else Converted("", "")
                 values: dict[str, str | None] = {
                     "path": label,
-                    "name": _shown(path.name),
+                    "name": shown_name(path.name),
                     "text": text,
                     "kind": found.kind or None,
                     "pages": str(found.pages) if found.pages else None,
@@ -114,11 +115,3 @@ class _Pages(PictureFinder):
 
     def from_text(self, cell: str | None) -> str | None:
         return cell
-
-
-def _shown(name: str) -> str:
-    """A file name that is not UTF-8 has lone surrogates in it."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-__all__ = ["DocumentLimits", "DocumentsSource"]

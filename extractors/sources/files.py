@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from extractors.documents import SUFFIXES as DOCUMENTS
 from extractors.errors import SourceError
 from extractors.sources.columns import Wanted
 from extractors.sources.csv_rows import CsvSource
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 _KINDS = {
     ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".json": "json", ".jsonl": "json", ".ndjson": "json",
     ".parquet": "parquet", ".pq": "parquet", **dict.fromkeys(SUFFIXES, "image"),
-    **dict.fromkeys((".pdf", ".docx", ".html", ".htm", ".xhtml", ".md", ".markdown"), "document"),
+    **dict.fromkeys(DOCUMENTS, "document"),
 }  # fmt: skip
 _ELSEWHERE = {
     ".duckdb": "give it as --duckdb FILE with a table name or --sql",

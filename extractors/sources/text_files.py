@@ -36,9 +36,9 @@ class TextFilesSource(RowSource):
         for path in self._files:
             label = path.relative_to(self._root).as_posix()
             text, problem = _read(path)
-            values: dict[str, str] = {"path": _shown(label), "name": _shown(path.name), "text": text}
+            values: dict[str, str] = {"path": shown_name(label), "name": shown_name(path.name), "text": text}
             if problem is not None:
-                batch.troubles[len(batch.ids)] = (f"{_shown(label)} {problem}", text)
+                batch.troubles[len(batch.ids)] = (f"{shown_name(label)} {problem}", text)
             batch.ids.append(values[columns.id or "path"])
             batch.texts.append(columns.text.render(values.get))
             for column, (name, _) in zip(batch.kept, columns.keep, strict=True):
@@ -69,6 +69,6 @@ def _read(path: Path) -> tuple[str, str | None]:
         return data.decode("utf-8", "replace"), f"is not UTF-8: byte 0x{data[at]:02x} at offset {at}"
 
 
-def _shown(name: str) -> str:
+def shown_name(name: str) -> str:
     """A file name that is not UTF-8 has lone surrogates in it."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
