@@ -20,6 +20,9 @@ def show_ids() -> None:
     if ours.level == logging.NOTSET:
         # Prefect adds its handler to a logger and leaves the level at the root's, which is WARNING.
         ours.setLevel(logging.INFO)
+    if not any(isinstance(one, APILogHandler) for one in ours.handlers):
+        # Prefect was imported before its settings named this logger.
+        ours.addHandler(APILogHandler())
     for handler in [
         *logging.getLogger().handlers,
         *(one for name in _OURS for one in logging.getLogger(name).handlers),
