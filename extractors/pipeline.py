@@ -9,7 +9,6 @@ from __future__ import annotations
 import concurrent.futures
 import logging
 import math
-import secrets
 import statistics
 import threading
 import time
@@ -34,7 +33,7 @@ from extractors.errors import JobError, SchemaError
 from extractors.limits import LimitStats, Permit
 from extractors.qwen.batch_client import BatchClient
 from extractors.recipe import Recipe, compile_recipe
-from extractors.report import Progress, RunReport
+from extractors.report import Progress, RunReport, new_run_id
 from extractors.routing_report import Routed
 from extractors.sources import Source, open_source
 from extractors.store.catalog import build_catalog
@@ -163,7 +162,7 @@ def run(
         answering = resolve_endpoint(job, settings, model=model)
         stand_in = compile_recipe(job, schema, answering.policy)
         recipe = replace(stand_in, id=recipe.id, document=recipe.document)
-    run_id = f"{started:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+    run_id = new_run_id(started)
     with ExitStack() as stack:
         stack.enter_context(older_objects_set_aside())
         source = stack.enter_context(source or open_source(job))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from extractors.errors import InternalError
+
+
+def new_run_id(at: datetime) -> str:
+    """The name of a run that begins at ``at`` (UTC). Names sort by time, to the millisecond: a sample and the run of the
+    rest may begin in one second."""
+    return f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03}Z-{secrets.token_hex(3)}"
 
 
 @dataclass(frozen=True, slots=True)

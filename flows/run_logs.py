@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import logging
 
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 
 from extractors.telemetry.logs import TextWithIds, WithIds
 
 _OURS = ("extractors", "prefect.flow_runs", "prefect.task_runs")
+
+
+class _OfARun(logging.Filter):
+    """Lets through what was logged inside a flow or task run: the same process may use the engine without one later."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """True inside of a run. Prefect's handler warns of every other line, whatever the process that hosts it does."""
+        return (
+            getattr(record, "flow_run_id", None) is not None
+            or FlowRunContext.get() is not None
+            or TaskRunContext.get() is not None
+        )
 
 
 def show_ids() -> None:
@@ -31,3 +44,6 @@ def show_ids() -> None:
             handler.addFilter(WithIds())
         if isinstance(handler, APILogHandler) and not isinstance(handler.formatter, TextWithIds):
             handler.setFormatter(TextWithIds())
+    for handler in ours.handlers:
+        if isinstance(handler, APILogHandler) and not any(isinstance(one, _OfARun) for one in handler.filters):
+            handler.addFilter(_OfARun())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.grounding import ground
 from extractors.pipeline import run
-from extractors.report import RunReport
+from extractors.report import RunReport, new_run_id
 from extractors.retrying import retry_jobs
 from extractors.review.queue import Kind, Queue
 from extractors.sources.text_template import sql_text
@@ -72,7 +71,7 @@ def accept(queue: Queue, target: Target, values: Mapping[str, Any], *, note: str
     )
     with _opened(queue) as store:
         store.commits(verify="size")
-        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+        run_id = new_run_id(datetime.now(UTC))
         commit = store.commit(chunk_name([record]), [Item(record, outcome)], [], run_id=run_id, at=datetime.now(UTC))
     _decide(queue, Target("row", target.record_id, target.occurrence, commit.sequence), "accepted", note)
     return after
