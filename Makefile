@@ -42,8 +42,8 @@ browser:  ## Chromium for the tests of the HTML report (Debian's, when this is r
 test: lint weights browser  ## Everything a landing needs (15 minutes at most on 2 cores)
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(WORKERS) --dist loadfile
 
-test-full: lint weights browser  ## The same, and the slow tests
-	$(BIN)/python -m pytest
+test-full: lint weights browser  ## The same with property tests that look for new cases, and the slow tests
+	$(BIN)/python -m pytest --hypothesis-profile default
 
 lock:  ## Resolve the dependencies again (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --no-annotate pyproject.toml -o requirements.lock

@@ -47,6 +47,8 @@ _NUMBERED_OR_CAPITALS = re.compile(
     )""",
     re.VERBOSE,
 )
+_NUMBER_ALONE = re.compile(r"[^\S\n]*(?:[0-9]{1,4}(?:\.[0-9]{1,3}){0,4}|[A-Za-z]|[ivxlc]{1,6})\.[^\S\n]+")
+"""A line's number, up to what it numbers. It ends no sentence: cut there, an item would stand without its number."""
 _SENTENCE_END = re.compile(r"""[.!?;:。！？；…]["'”’」』）】)\]]*[^\S\n]*$""")
 
 
@@ -116,6 +118,9 @@ def _borders(text: str) -> Iterator[tuple[int, int]]:
             continue
         if end == len(text):
             return
+        begins_line = begun == 0 or text[begun - 1] == "\n" or text[begun] == "\f"
+        if kind == "sentence" and begins_line and _NUMBER_ALONE.fullmatch(text, begun, end):
+            continue
         strength = _SENTENCE
         if kind == "blank":
             strength = _BLANK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -56,3 +58,13 @@ def test_a_line_longer_than_a_chunk_is_cut_between_words() -> None:
 
     assert len(shown) > 10
     assert all(each.endswith(" ") for each in shown[:-1])
+
+
+def test_the_number_of_a_line_is_not_cut_from_what_it_numbers() -> None:
+    text = "".join(f"{number}. brass screw, {number} euros\n" for number in range(1, 40))
+    text += "  a. one more of them. And another\n\f12.3. the last\n"
+
+    borders = {chunk.start for most in range(8, 80) for chunk in cut(text, most_tokens=most)}
+
+    assert not [at for at in borders if re.search(r"(?m)^[^\S\n]*[\w.]+\.\s$", text[:at])]
+    assert text.index("And another") in borders
