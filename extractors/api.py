@@ -44,6 +44,7 @@ class Options(TypedDict, total=False):
     examples: str
     examples_shown: int
     examples_choice: Literal["similar", "fixed"]
+    made_up_examples: Literal["auto", "always", "never"]
     prompt: str
     model: str
     draft: str

@@ -229,7 +229,9 @@ class Judge:
             missing = [path for path in missing if not self._is_choice(path)]
         missing += [one.path for one in loose if one.path not in missing]
         copied = self._copied(evidence, text) if self._in_examples else []
-        if (missing or copied) and self._recipe.evidence_policy == "drop":
+        ours = self._recipe.examples is not None and self._recipe.examples.made_up
+        # What comes of a made-up example is not worth a question.
+        if (missing or copied) and (self._recipe.evidence_policy == "drop" or (ours and not missing)):
             dropped = self._without(value, text, [*missing, *copied])
             if dropped is not None:
                 return dropped

@@ -17,6 +17,7 @@ from extractors.continuation import Beginning, rest_schema
 from extractors.errors import SchemaError
 from extractors.examples import ExampleBank, load_examples
 from extractors.images import ImageLimits
+from extractors.made_up import made_up_examples
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import Prompter, describe
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
@@ -190,13 +191,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         )
     _check_evidence([path for path in job.require_evidence if path != ALL], schema)
     calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
-    examples = (
-        None
-        if job.examples is None
-        else load_examples(
-            Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
-        )
-    )
+    examples = _examples(job, model, policy)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
@@ -330,6 +325,19 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         records_per_call=job.records_per_call,
         document=document,
     )
+
+
+def _examples(job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy) -> ExampleBank | None:
+    """The labelled examples, or without those made-up ones. They earn their tokens where decoding is held to a grammar,
+    which takes from a model the form that it would write by itself; others were not measured."""
+    if job.examples is not None:
+        return load_examples(
+            Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
+        )
+    wanted = job.made_up_examples == "always" or (
+        job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
+    )
+    return made_up_examples(model, omit_nulls=job.omit_nulls) if wanted else None
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

@@ -98,6 +98,11 @@ class ExtractionJob(BaseModel):
         default="similar",
         description="Whether each record is shown the examples most like it, or every one the first of the file.",
     )
+    made_up_examples: Literal["auto", "always", "never"] = Field(
+        default="auto",
+        description="Without `examples`, show two records made up from the schema before each record; part of the recipe. "
+        "`auto`: where decoding is held to a grammar, as the embedded models' is.",
+    )
     prompt: str | None = Field(
         default=None,
         description="Versions of the prompts, such as `v1`, `extract.v1` or a file of your own `my/extract.short.txt`; part "
