@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="quarry",
-    help="Structured extraction with Qwen: records in, typed Parquet and a failure ledger out.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -45,6 +44,23 @@ app.command("eval")(eval_command)
 app.command("compare")(compare_command)
 
 logger = logging.getLogger(__name__)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"quarry {version('quarry')}")
+        raise typer.Exit
+
+
+@app.callback()
+def quarry(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Structured extraction with Qwen: records in, typed Parquet and a failure ledger out."""
 
 
 def _set_log_format(named: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -42,3 +43,12 @@ def test_without_json_an_error_leaves_standard_output_empty(
     assert ended(OutputBusy("held"), monkeypatch) == 3
     assert ended(KeyboardInterrupt(), monkeypatch, "--json") == 130
     assert capsys.readouterr().out == ""
+
+
+def test_the_version_is_that_of_the_installed_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["quarry", "--version"])
+    with pytest.raises(SystemExit) as ending:
+        app.main()
+    assert (ending.value.code, capsys.readouterr().out) == (0, f"quarry {version('quarry')}\n")
