@@ -9,11 +9,12 @@ prompt by hand). LangExtract: as its documentation has it, with schema constrain
 
 ``--shown`` says what each is shown besides, and only tools that were shown the same are compared:
 
-- ``none``: no labelled example. LangExtract takes part in no such comparison, since it refuses to work without.
+- ``none``: no labelled example (Quarry shows its made-up ones, as it does by itself). LangExtract takes part in no such comparison, since it refuses to work without.
 - ``same``: three fixed labelled rows that are not measured, the same for all: as Quarry's examples, as turns of
   instructor's conversation, as LangExtract's examples.
-- ``similar``: Quarry alone, with three rows it chooses for each record from the last rows of the set (golden set); what a
-  golden set is worth, and no comparison of like with like.
+- ``similar``: Quarry alone, with rows it chooses for each record from the last rows of the set (golden set). A last table
+  sets this beside the others with their ``same`` three, since a golden set is what both have: it says what each tool makes of
+  one, and is no comparison of like prompts.
 
 Results are appended to ``OUT/results.jsonl``, a line for each tool, set, model and record, and what is there is not
 asked again: stop it at any time and run it on, with more records, sets or models. ``--report`` only prints. The table's
@@ -88,14 +89,20 @@ def report(results: Sequence[Result], names: Sequence[str], labels: Sequence[str
             tools = sorted({one.tool for one in mine.values() if shown_to(one.tool) == shown}, key=_order)
             tools = [tool for tool in tools if not labels or not tool.startswith("quarry") or _plain(tool) in labels]
             if tools:
-                _compare(mine, model, tools, names, shown)
+                _compare(mine, model, tools, names, _TITLES[shown])
+        every = {one.tool for one in mine.values()}
+        chosen = {tool for tool in every if shown_to(tool) == "similar" and (not labels or _plain(tool) in labels)}
+        others = {tool for tool in every if shown_to(tool) == "same" and not tool.startswith("quarry")}
+        if chosen and others:
+            _compare(mine, model, sorted(chosen | others, key=_order), names, _WORTH)
 
 
 _TITLES = {
     "none": "no examples",
     "same": "the same three examples shown to every tool",
-    "similar": "three examples chosen for each record, which only Quarry does",
+    "similar": "examples chosen for each record from a golden set, which only Quarry does",
 }
+_WORTH = "what each makes of a golden set: Quarry shows each record those like it, the others the same three to all"
 
 
 def shown_to(tool: str) -> str:
@@ -112,11 +119,11 @@ def _order(tool: str) -> tuple[bool, str]:
 
 
 def _compare(
-    mine: Mapping[tuple[str, str, str, str], Result], model: str, tools: Sequence[str], names: Sequence[str], shown: str
+    mine: Mapping[tuple[str, str, str, str], Result], model: str, tools: Sequence[str], names: Sequence[str], title: str
 ) -> None:
     """F1 with its interval, valid answers, tokens and seconds a record, of the records that all of ``tools`` have."""
     averages: dict[str, list[tuple[float, float, float, float]]] = {tool: [] for tool in tools}
-    print(f"\n{model}, {_TITLES[shown]}")
+    print(f"\n{model}, {title}")
     records = 0
     for name in names:
         common = set.intersection(*({key[3] for key in mine if key[:2] == (tool, name)} for tool in tools))
