@@ -44,7 +44,7 @@ class ToolRunner:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, request: ToolRequest) -> ToolResult:
-        """What came of a look-up. Raises nothing but ``CancelledError``."""
+        """What came of a look-up. Raises nothing but ``CancelledError``, where its own task is cancelled."""
         tool = self._toolbox.tools.get(request.tool)
         if tool is None:
             names = ", ".join(self._toolbox.tools)
@@ -79,6 +79,9 @@ class ToolRunner:
         text, trouble, message = None, None, ""
         if late:
             trouble, message = Trouble.TIMED_OUT, f"no result within {limit:g} s"
+        elif running.cancelled():
+            # By what it awaits, which is no cancelling of the record's task.
+            trouble, message = Trouble.RAISED, "CancelledError: what it waited for was cancelled"
         elif (error := running.exception()) is None:
             text = running.result()
         elif isinstance(error, _Unfit):
@@ -128,7 +131,7 @@ class _Unfit(Exception):
 
 
 class _Raised(Exception):
-    """What is no ``Exception``, such as ``SystemExit``, as one."""
+    """What a future takes no exception of, such as ``SystemExit``, as one."""
 
 
 def _arguments(tool: Tool, text: str) -> dict[str, Any]:
@@ -147,7 +150,10 @@ async def _awaited(tool: Tool, arguments: dict[str, Any]) -> str:
 
 
 def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else _Raised(f"{type(error).__name__}: {error}")
+    """The error as one that a future takes: it takes no ``StopIteration``, and nothing that would end a loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return _Raised(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _as_json(value: Any) -> str:
