@@ -149,7 +149,7 @@ class Extraction:
             return
         if self._focus is not None:
             self._show(self._focus.first())
-            self._request = self._questions.first()
+            self._begin()
             return
         length = estimate_tokens(record.text) if recipe.long_text == "whole" and len(record.text) > 1000 else 0
         # The estimate may be 15 % off: only what is surely too long is turned away unasked.
@@ -161,9 +161,14 @@ class Extraction:
                 "Leave out --long-text whole, split it, or use a model with a longer context",
             )
             return
+        self._begin()
+
+    def _begin(self) -> None:
+        """Ask the first question: for look-ups, where the recipe has any, else for the answer."""
+        recipe = self._recipe
         first = self._request = self._questions.first()
         if recipe.tools is not None and recipe.asking is not None:
-            self._look_ups = LookUps(recipe.tools, first, recipe.asking, record=record.fingerprint)
+            self._look_ups = LookUps(recipe.tools, first, recipe.asking, record=self._record.fingerprint)
             self._request = self._look_ups.request
 
     def next_request(self) -> ChatRequest | ToolRequest | None:
@@ -224,8 +229,8 @@ class Extraction:
             called = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
             self._trail.note(request, reply, raw=called or reply.text, error=None)
             look_ups.answered(reply)
-        self._request = look_ups.request
-        if self._request is not None:
+        if look_ups.request is not None and not self._trail.over_tokens:
+            self._request = look_ups.request
             return
         self._look_ups = None
         if look_ups.failure is not None:
