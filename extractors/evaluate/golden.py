@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from extractors.errors import JobError
+from schemas.answer_values import answer_keys, answer_value, answer_values
 from schemas.records import content_fingerprint
 
 _OWN = ("expected", "accept", "free", "draft")
@@ -69,10 +70,7 @@ class _Reader:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        self._keys = {
-            (info.validation_alias if isinstance(info.validation_alias, str) else info.alias or name): name
-            for name, info in model.model_fields.items()
-        }
+        self._keys = {key: name for name, key in answer_keys(model).items()}
         self._adapters: dict[str, TypeAdapter[Any]] = {}
 
     def labelled(self, record_id: str, row: Mapping[str, Any], where: str) -> Labelled:
@@ -106,7 +104,7 @@ class _Reader:
                 # A rule over several fields does not make the labels wrong one by one.
                 pass
             else:
-                told = whole.model_dump(mode="json", by_alias=True)
+                told = answer_values(whole)
                 return {key: told.get(key) for key in given}
         return {key: self._value(key, value, f"{where}: expected") for key, value in given.items()}
 
@@ -130,7 +128,8 @@ class _Reader:
                 kind = Annotated[kind, note]
             adapter = self._adapters[key] = TypeAdapter(kind)
         try:
-            return adapter.dump_python(adapter.validate_json(_json(value)), mode="json", by_alias=True)
+            found = adapter.validate_json(_json(value))
+            return answer_value(found, adapter.dump_python(found, mode="json", by_alias=False))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise JobError(f"{where}.{key}: {first['msg']} (given {value!r})") from error

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from extractors.second_look import is_choice
 from extractors.store.catalog import opened
+from schemas.answer_values import answer_values
 from schemas.arrow import RowCodec
 from schemas.jsonschema import answer_schema, subschema
 
@@ -85,7 +86,7 @@ def read_outcomes(
         one = Given(
             row["record_id"],
             meta["occurrence"],
-            value.model_dump(mode="json", by_alias=True),
+            answer_values(value),
             evidence=evidence,
             grounded=(sum(looked_for), len(looked_for)),
             confidence=dict(row["_confidence"] or ()),

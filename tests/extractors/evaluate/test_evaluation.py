@@ -10,6 +10,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import BaseModel, Field
 
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation, evaluate, score_recipe
@@ -79,6 +80,23 @@ def test_what_is_not_labelled_is_not_scored(tmp_path: Path) -> None:
         found = evaluated(write_golden(tmp_path / "golden.jsonl", lines), qwen)
     assert found.by_field["price"].f1.value is None
     assert found.whole.value == 1
+
+
+class Spelt(BaseModel):
+    name: str = Field(validation_alias="Name")
+    price: float = Field(serialization_alias="cost")
+
+
+def test_a_field_is_scored_under_the_key_of_the_answer_whatever_it_is_printed_as(tmp_path: Path) -> None:
+    def answer(body: Body) -> str:
+        return orjson.dumps({"Name": orjson.loads(thing_answer(body))["name"], "price": 9.99}).decode()
+
+    line = label(1)
+    line["expected"] = {"Name": line["expected"]["name"], "price": line["expected"]["price"]}
+    with FakeQwen(answer) as qwen:
+        golden = write_golden(tmp_path / "golden.jsonl", [line])
+        found = evaluated(golden, qwen, schema="tests.extractors.evaluate.test_evaluation:Spelt")
+    assert (found.by_field["Name"].true_positives, found.by_field["price"].false_positives) == (1, 1)
 
 
 @pytest.mark.parametrize("option", [{"approve_above": "0.01"}, {"sample": 20}])
