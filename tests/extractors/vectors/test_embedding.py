@@ -125,6 +125,25 @@ def test_a_text_that_the_provider_refuses_has_no_vector_and_the_others_have_thei
     assert set(embed(qwen, tmp_path, ["good", "bad", "better"])) == {"good", "better"}
 
 
+def test_a_text_that_cannot_be_embedded_costs_the_record_that_has_it_and_none_that_shares_its_call(
+    qwen: FakeQwen, tmp_path: Path
+) -> None:
+    def odd(body: dict[str, Any]) -> Fault | None:
+        return Fault.status(400, "InvalidParameter", "an odd text") if "odd" in body["input"] else None
+
+    async def work() -> list[dict[str, bytes] | BaseException]:
+        async with helped(qwen, tmp_path) as one:
+            wanted = (["query", "odd", "last"], ["query", "last", "fine"], ["query", "odd"])
+            asked = (one.embedder.vectors(texts, one.call) for texts in wanted)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    qwen.embeddings.trouble = odd
+    first, second, third = asyncio.run(work())
+    assert isinstance(first, HelperFailed) and isinstance(third, HelperFailed)
+    assert second == {text: as_sent(text) for text in ("query", "last", "fine")}
+    assert all(count == 1 for count in qwen.embeddings.texts.values())
+
+
 def test_errors_that_pass_are_tried_again_and_told(qwen: FakeQwen, tmp_path: Path) -> None:
     faults = [Fault.status(503, "ServiceUnavailable", "busy"), Fault.status(429, "limit_requests", "slower")]
     qwen.embeddings.trouble = lambda body: faults.pop() if faults else None
