@@ -124,6 +124,24 @@ def test_comparing_two_prompts_finds_the_better_one_and_pays_for_it_once(
     assert any("extract.careful" in version for version in recipes), "a recipe remembers its prompt"
 
 
+def test_a_ceiling_of_the_command_holds_for_both_sides_together_also_where_one_is_a_job_file(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    lines = [{"id": f"r{n}", "text": thing_text(n), "expected": {"name": f"thing-{n:07}"}} for n in range(12)]
+    golden.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    side = tmp_path / "side.toml"
+    with FakeQwen(thing_answer) as qwen:
+        side.write_text(
+            f'source = "{golden}"\nschema = "{SCHEMA}"\nout = "{tmp_path / "out"}"\nmodel = "qwen-plus"\nseed = 2\n'
+            f'base_url = "{qwen.base_url}"\nmax_output_tokens = 32\n'
+        )
+        options = [str(golden), "--job", str(side), "--a", "seed=1", "--b", str(side), "--json", "--concurrency", "1"]
+        both = told(quarry("compare", *options, "--out", str(tmp_path / "free")))
+        used = [both[one]["input_tokens_a_record"] + both[one]["output_tokens_a_record"] for one in "ab"]
+        ceiling = int(12 * used[0] + 11 * used[1])
+        found = told(quarry("compare", *options, "--max-tokens", str(ceiling)))
+    assert (found["a"]["unasked"], found["b"]["unasked"] > 0) == (0, True)
+
+
 def test_no_difference_is_claimed_where_none_can_be_shown(evaluated: tuple[Path, list[str], FakeQwen]) -> None:
     _, options, _ = evaluated
     found = told(quarry("compare", *options, "--a", "instructions=", "--b", "instructions=Hurry.", "--json"))
