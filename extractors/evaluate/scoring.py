@@ -6,6 +6,8 @@ should not be there *and* one that is missing; where neither says anything, noth
 
 from __future__ import annotations
 
+import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -134,9 +136,14 @@ def _set(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: s
 
 def _objects(node: Compared, expected: Any, got: Any, path: str) -> Iterator[Cell]:
     as_one = node.comparator.kind == "whole"
-    likeness = [[_alike(node, one, other) for other in got] for one in expected]
+    pairs = _the_same(expected, got)
+    taken = set(pairs.values())
+    rows = [row for row in range(len(expected)) if row not in pairs]
+    columns = [column for column in range(len(got)) if column not in taken]
+    likeness = [[_alike(node, expected[row], got[column]) for column in columns] for row in rows]
     # An object that counts as one value is right or wrong; how nearly it is right decides nothing.
-    pairs = dict(align(likeness, least=1.0 if as_one else 0.0))
+    found = align(likeness, least=1.0 if as_one else 0.0)
+    pairs |= {rows[row]: columns[column] for row, column in found}
     used = set(pairs.values())
     if as_one:
         if not expected and not got:
@@ -161,6 +168,19 @@ def _objects(node: Compared, expected: Any, got: Any, path: str) -> Iterator[Cel
         yield from _members(node, one, None if at is None else got[at], place)
     for column in left:
         yield from _members(node, None, got[column], f"{path}/{column}")
+
+
+def _the_same(expected: Sequence[Any], got: Sequence[Any]) -> dict[int, int]:
+    """Objects that are each other's equals to the letter, in order. They belong together in a best alignment too, and of
+    a long list few are left to be compared with each other."""
+    places: dict[str, deque[int]] = {}
+    for column, one in enumerate(got):
+        places.setdefault(json.dumps(one, sort_keys=True), deque()).append(column)
+    pairs = {}
+    for row, one in enumerate(expected):
+        if waiting := places.get(json.dumps(one, sort_keys=True)):
+            pairs[row] = waiting.popleft()
+    return pairs
 
 
 def _members(node: Compared, expected: Any, got: Any, place: str) -> Iterator[Cell]:
