@@ -124,6 +124,19 @@ def test_records_beyond_a_ceiling_are_named_and_not_scored(tmp_path: Path) -> No
     assert (len(found.records), len(found.unasked), found.micro.f1.value) == (2, 3, 1)
 
 
+def test_the_outcome_of_a_text_that_was_changed_since_is_not_scored(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(3)])
+    with FakeQwen(thing_answer) as qwen:
+        before = evaluated(golden, qwen)
+        write_golden(golden, [label(0), {**label(1), "text": thing_text(8)}, label(2)])
+        stopped = evaluated(golden, qwen, max_tokens=1)
+        job = ExtractionJob.model_validate({"source": str(golden), "schema": SCHEMA, "out": str(tmp_path / "out")})
+        there = score_recipe(golden, job, before.recipe)
+        after = evaluated(golden, qwen)
+    assert (stopped.unasked, there.unasked, after.unasked) == (["r1"], ["r1"], [])
+    assert (there.micro.f1.value, len(after.records)) == (1, 3) and after.micro.f1.value < 1
+
+
 def test_labels_alone_find_their_records_elsewhere_and_ask_no_other(tmp_path: Path) -> None:
     records = write_golden(tmp_path / "records.jsonl", [{"id": f"r{n}", "text": thing_text(n)} for n in range(20)])
     lines = [{key: label(number)[key] for key in ("id", "expected")} for number in (3, 11)]
