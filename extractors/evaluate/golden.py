@@ -15,6 +15,7 @@ only labels, the records come from another source and are found by their ids.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,6 +81,8 @@ class _Reader:
         if expected is None:
             raise JobError(f"{where}: record {record_id!r} has no `expected`")
         accept, free = self._object(row, "accept", where) or {}, row.get("free") or ()
+        if not isinstance(free, list | tuple):
+            raise JobError(f"{where}: `free` must be a list of fields")
         for key in (*expected, *accept, *free):
             if key not in self._keys:
                 raise JobError(
@@ -171,6 +174,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             return
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield f"{path}, line {number}", _object_of(line, f"{path}, line {number}")
     except (OSError, ValueError) as error:

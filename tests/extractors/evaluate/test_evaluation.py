@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from pydantic import BaseModel, Field
 
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation, evaluate, score_recipe
+from extractors.evaluate.golden import read_golden
 from schemas.job import ExtractionJob
+from tests.end_to_end.things import Thing
 from tests.fakes.answers import record_of, thing_answer, thing_text
 from tests.fakes.asked import Body
 from tests.fakes.qwen import FakeQwen
@@ -135,6 +138,12 @@ def test_the_outcome_of_a_text_that_was_changed_since_is_not_scored(tmp_path: Pa
         after = evaluated(golden, qwen)
     assert (stopped.unasked, there.unasked, after.unasked) == (["r1"], ["r1"], [])
     assert (there.micro.f1.value, len(after.records)) == (1, 3) and after.micro.f1.value < 1
+
+
+def test_a_byte_order_mark_before_the_first_label_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "golden.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + orjson.dumps(label(1)))
+    assert list(read_golden(path, Thing)) == ["r1"]
 
 
 def test_labels_alone_find_their_records_elsewhere_and_ask_no_other(tmp_path: Path) -> None:
