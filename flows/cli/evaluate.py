@@ -215,6 +215,8 @@ def _bars(given: Sequence[str]) -> dict[str, float]:
             found[match[1]] = float(match[2])
         except ValueError as error:
             raise JobError(f"--fail-under {one}: {match[2]} is no number") from error
+        if found[match[1]] > 1:
+            raise JobError(f"--fail-under {one}: every figure lies between 0 and 1; 90 % is 0.9")
     return found
 
 

@@ -87,6 +87,7 @@ def test_the_exit_code_says_whether_the_figures_are_good_enough(evaluated: tuple
     assert "f1:price is" in done.stderr and "below 0.8" in done.stderr
     assert "f1 is" not in done.stderr
     assert "there is no figure 'f2'" in quarry("eval", *options, "--fail-under", "f2=1", expect=2).stderr
+    assert "90 % is 0.9" in quarry("eval", *options, "--fail-under", "f1=90", expect=2).stderr
 
 
 def test_results_are_parquet_with_wrong_values_beside_the_expected_and_the_source(
