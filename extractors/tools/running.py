@@ -39,7 +39,10 @@ class ToolRunner:
     def __init__(self, toolbox: Toolbox) -> None:
         self._toolbox = toolbox
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._left = 0
+        self._running = 0
+        """Threads that run a function."""
+        self._waited_for = 0
+        """Those of them whose time is not up."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -65,15 +68,18 @@ class ToolRunner:
     async def _timed(self, tool: Tool, arguments: dict[str, Any]) -> ToolResult:
         limit = self._toolbox.timeout
         with self._lock:
-            left = self._left
+            left = self._running - self._waited_for
         if left >= MOST_LEFT:
             said = f"{left} earlier look-ups have not come back in their {limit:g} s; no more are begun"
             return ToolResult(None, Trouble.TIMED_OUT, said, started_at=time.time())
         started_at, start = time.time(), time.perf_counter()
         running = asyncio.wrap_future(self._begun(tool, arguments))
+        threads = tool.run is not None
+        self._waited_for += threads
         try:
             await asyncio.wait([running], timeout=limit)
         finally:
+            self._waited_for -= threads
             # One that is done stays as it is.
             late = running.cancel()
         text, trouble, message = None, None, ""
@@ -96,6 +102,8 @@ class ToolRunner:
             return asyncio.run_coroutine_threadsafe(_awaited(tool, arguments), self._own_loop())
         future: concurrent.futures.Future[str] = concurrent.futures.Future()
         here = copy_context()
+        with self._lock:
+            self._running += 1
         threading.Thread(
             target=lambda: here.run(self._work, tool, arguments, future),
             name=f"quarry-tool-{tool.spec.name}",
@@ -105,8 +113,6 @@ class ToolRunner:
 
     def _work(self, tool: Tool, arguments: dict[str, Any], future: concurrent.futures.Future[str]) -> None:
         assert tool.run is not None
-        with self._lock:
-            self._left += 1
         try:
             text = _as_json(tool.run(arguments))
         except BaseException as error:  # noqa: BLE001 -- a function may even call exit()
@@ -117,7 +123,7 @@ class ToolRunner:
                 future.set_result(text)
         finally:
             with self._lock:
-                self._left -= 1
+                self._running -= 1
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:

@@ -41,6 +41,22 @@ def test_an_async_function_whose_own_await_was_cancelled_raised_and_cancels_nobo
     assert result.trouble is Trouble.RAISED and "CancelledError" in result.message
 
 
+def test_only_functions_whose_time_was_up_keep_others_from_being_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("extractors.tools.running.MOST_LEFT", 2)
+    box = load_tools([f"{HERE}:naps"], timeout=0.3, most_steps=3)
+    assert box is not None
+
+    async def together(seconds: float, count: int) -> list[ToolResult]:
+        runner = ToolRunner(box)
+        asked = [ToolRequest("r", 1, "naps", f'{{"seconds": {seconds}}}', "fake") for _ in range(count)]
+        found = await asyncio.gather(*(runner.run(one) for one in asked))
+        return [*found, await runner.run(asked[0])]
+
+    assert all(one.text == "null" for one in asyncio.run(together(0.02, 6)))
+    *late, refused = asyncio.run(together(1.0, 3))
+    assert {one.message for one in late} == {"no result within 0.3 s"} and "no more are begun" in refused.message
+
+
 def test_evidence_is_found_in_a_result_with_a_number_that_python_would_not_read() -> None:
     text = ran("very_long_number").text
     assert text is not None and len(text) > 4_300

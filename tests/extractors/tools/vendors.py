@@ -59,6 +59,11 @@ def leaves(name: str) -> str:
     raise SystemExit(name)
 
 
+def naps(seconds: float) -> None:
+    """Takes its time."""
+    time.sleep(seconds)
+
+
 def runs_dry(name: str) -> str:
     """Looks for the first of none."""
     return next(iter(()))
