@@ -281,7 +281,8 @@ def _print_comparison(found: Comparison) -> None:
         cost = "cost unknown" if side.cost is None else f"{side.cost / records * 1000:.4f} for 1,000 records"
         console.print(
             f"{name}: F1 {side.micro.f1}, {side.output_tokens / records:,.0f} output tokens a record, {cost}"
-            + ("" if p50 is None else f", {p50:.2f} s a record"),
+            + ("" if p50 is None else f", {p50:.2f} s a record")
+            + (f", {len(side.unasked):,} labelled records not asked" if side.unasked else ""),
             markup=False,
         )
     console.print(found.verdict, markup=False)
