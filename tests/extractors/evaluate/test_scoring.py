@@ -132,6 +132,17 @@ def test_objects_are_aligned_before_they_are_compared() -> None:
     ]
 
 
+@pytest.mark.parametrize("rule", ["objects", "whole"])
+def test_an_accepted_object_or_what_is_other_in_it_is_right_too(rule: str) -> None:
+    expected = [{"text": "apple", "price": 1.0}, {"text": "pear", "price": 2.0}]
+    got = [{"text": "poire", "price": 2.5}, {"text": "apple", "price": 1.2}]
+    accept = {"lines": [[{"price": 1.2}], [{"text": "birne", "price": 2.0}, {"text": "poire", "price": 2.5}]]}
+    found = verdicts({"lines": expected}, {"lines": got}, accept=accept, rules={"lines": rule})
+    assert {verdict for _, verdict in found} == {"right"}
+    swapped = verdicts({"lines": expected}, {"lines": [{**got[0], "price": 1.2}]}, accept=accept)
+    assert Counter(verdict for _, verdict in swapped) == {"right": 1, "wrong": 1, "missing": 2}
+
+
 def test_a_long_list_of_which_most_is_right_is_aligned_at_once() -> None:
     lines = [{"text": f"part {number}", "price": number} for number in range(1500)]
     shown = [{**line, "price": -1} if line["price"] in range(7, 1500, 100) else line for line in reversed(lines)]
