@@ -6,6 +6,7 @@ should not be there *and* one that is missing; where neither says anything, noth
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,8 +51,8 @@ _COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value beside the expected one. ``path`` is the given value's place in the answer (the expected one's, where
-    nothing was given)."""
+    """A value beside the expected one. ``path`` is the given value's place in the answer; of an object that is missing
+    in a list, a place after the given ones, where no other value's evidence or confidence is."""
 
     field: str
     path: str
@@ -168,9 +169,10 @@ def _objects(node: Compared, expected: Any, got: Any, accept: Sequence[Any], pat
     for row in range(len(expected)):
         if row not in pairs and left:
             pairs[row] = left.pop(0)
+    after = itertools.count(len(got))
     for row, one in enumerate(expected):
         at = pairs.get(row)
-        place = f"{path}/{row if at is None else at}"
+        place = f"{path}/{next(after) if at is None else at}"
         if at is not None and len(rights[row]) > 1:
             one = max(rights[row], key=lambda right: _alike(node, right, got[at]))
         yield from _members(node, one, None if at is None else got[at], place)

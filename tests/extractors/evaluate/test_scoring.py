@@ -132,6 +132,19 @@ def test_objects_are_aligned_before_they_are_compared() -> None:
     ]
 
 
+def test_an_object_that_is_missing_has_the_place_of_no_other() -> None:
+    expected = [{"text": "apple", "price": 1.0}, {"text": "pear", "price": 2.0}, {"text": "plum", "price": 3.0}]
+    found = verdicts({"lines": expected}, {"lines": [{"text": "pear", "price": 2.0}]})
+    assert found == [
+        ("lines/1/text", "missing"),
+        ("lines/1/price", "missing"),
+        ("lines/0/text", "right"),
+        ("lines/0/price", "right"),
+        ("lines/2/text", "missing"),
+        ("lines/2/price", "missing"),
+    ]
+
+
 @pytest.mark.parametrize("rule", ["objects", "whole"])
 def test_an_accepted_object_or_what_is_other_in_it_is_right_too(rule: str) -> None:
     expected = [{"text": "apple", "price": 1.0}, {"text": "pear", "price": 2.0}]
