@@ -161,6 +161,11 @@ def _without_the_last(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "data": body["data"][:-1]}
 
 
+def _of_two_lengths(body: dict[str, Any]) -> dict[str, Any]:
+    first, *more = body["data"]
+    return {**body, "data": [{**first, "embedding": first["embedding"][:-1]}, *more]}
+
+
 def _of_another_length(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "data": [{**row, "embedding": row["embedding"][:-1]} for row in body["data"]]}
 
@@ -178,7 +183,7 @@ def _all_at_one_index(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_without_the_last, _of_another_length, _with_a_hole, _too_large_for_float32, _all_at_one_index]
+    "spoil", [_without_the_last, _of_two_lengths, _with_a_hole, _too_large_for_float32, _all_at_one_index]
 )
 def test_a_reply_without_a_finite_vector_for_each_text_is_garbled_and_nothing_is_kept(
     qwen: FakeQwen, tmp_path: Path, spoil: Any
@@ -192,6 +197,13 @@ def test_a_reply_without_a_finite_vector_for_each_text_is_garbled_and_nothing_is
             return failed.value.error.kind, len(one.stored)
 
     assert asyncio.run(work()) == (ErrorKind.GARBLED, 0)
+
+
+def test_a_model_that_makes_vectors_of_another_length_is_asked_once(qwen: FakeQwen, tmp_path: Path) -> None:
+    qwen.embeddings.spoil = _of_another_length
+    with pytest.raises(HelperFailed, match="sent vectors of 63 numbers where 64 are wanted") as failed:
+        embed(qwen, tmp_path, ["a", "b"])
+    assert (failed.value.error.kind, qwen.embeddings.count) == (ErrorKind.MODEL, 1)
 
 
 def test_vectors_come_in_the_order_of_their_index(qwen: FakeQwen, tmp_path: Path) -> None:
