@@ -74,6 +74,10 @@ class Calibration:
         ordered = all(one[0] < other[0] for one, other in pairwise(points))
         if made.kind not in ("isotonic", "platt") or not points or not ordered:
             raise JobError("this is no calibration (its points are not in order); fit one anew")
+        if made.kind == "platt" and len(points) != 1:
+            raise JobError(f"this is no calibration (a platt map is one slope and offset, not {len(points)}); fit one anew")
+        if made.kind == "isotonic" and not all(0 <= number <= 1 for point in points for number in point):
+            raise JobError("this is no calibration (a point lies outside of 0 to 1); fit one anew")
         return made
 
     def save(self, path: Path) -> None:
@@ -95,6 +99,10 @@ def fit(pairs: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
     """The map of labelled values. Raises ``JobError`` for fewer than 20."""
     if len(pairs) < LEAST_PAIRS:
         raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
+    return _fitted(pairs, kind)
+
+
+def _fitted(pairs: Sequence[Pair], kind: Kind) -> Calibration:
     points = _isotonic(pairs) if kind == "isotonic" else (_platt(pairs),)
     return Calibration(kind, points, len(pairs))
 
@@ -142,18 +150,20 @@ def expected_calibration_error(pairs: Sequence[Pair], *, bins: int = 10) -> floa
 
 def held_out_pairs(pairs: Sequence[Pair], *, kind: Kind = "isotonic", folds: int = 5) -> list[Pair]:
     """The pairs with calibrated scores, each from a map fitted on the other folds (every ``folds``-th pair is one):
-    what a calibration is worth is not told by the values that it was fitted on."""
+    what a calibration is worth is not told by the values that it was fitted on. Raises ``JobError`` for fewer than 20."""
+    if len(pairs) < LEAST_PAIRS:
+        raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
     made: list[Pair] = []
     for fold in range(folds):
         rest = [pair for number, pair in enumerate(pairs) if number % folds != fold]
-        fitted = fit(rest, kind=kind)
+        fitted = _fitted(rest, kind)
         made += [(fitted.apply(score), right) for score, right in pairs[fold::folds]]
     return made
 
 
 def held_out_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> list[Pair]:
     """``held_out_pairs`` of the maps that ``fit_both`` makes."""
-    if min(len(values), len(nulls)) < 2 * LEAST_PAIRS:
+    if min(len(values), len(nulls)) < LEAST_PAIRS:
         return held_out_pairs([*values, *nulls], kind=kind)
     return [*held_out_pairs(values, kind=kind), *held_out_pairs(nulls, kind=kind)]
 

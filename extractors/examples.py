@@ -113,6 +113,8 @@ def load_examples(
     for number, row in enumerate(_rows(path), start=1):
         where = f"{path}, row {number}"
         text, expected = row.get("text"), row.get("expected")
+        if row.get("draft"):
+            raise JobError(f"{where}: this is a draft, whose values nobody has put right: do so, and take `draft` out")
         if not isinstance(text, str) or expected is None:
             raise JobError(
                 f"{where}: an example has a text and an expected answer; this has {', '.join(row) or 'none'}"
@@ -245,5 +247,5 @@ def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
                 if not isinstance(row, dict):
                     raise JobError(f"{path}, line {number} is not a JSON object")
                 yield row
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # pyarrow's too
         raise JobError(f"the examples {path} cannot be read ({error}); give a JSONL or Parquet file") from error

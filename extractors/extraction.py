@@ -149,7 +149,7 @@ class Extraction:
             return
         if self._focus is not None:
             self._show(self._focus.first())
-            self._request = self._questions.first()
+            self._begin()
             return
         length = estimate_tokens(record.text) if recipe.long_text == "whole" and len(record.text) > 1000 else 0
         # The estimate may be 15 % off: only what is surely too long is turned away unasked.
@@ -161,9 +161,14 @@ class Extraction:
                 "Leave out --long-text whole, split it, or use a model with a longer context",
             )
             return
+        self._begin()
+
+    def _begin(self) -> None:
+        """Ask the first question: for look-ups, where the recipe has any, else for the answer."""
+        recipe = self._recipe
         first = self._request = self._questions.first()
         if recipe.tools is not None and recipe.asking is not None:
-            self._look_ups = LookUps(recipe.tools, first, recipe.asking, record=record.fingerprint)
+            self._look_ups = LookUps(recipe.tools, first, recipe.asking, record=self._record.fingerprint)
             self._request = self._look_ups.request
 
     def next_request(self) -> ChatRequest | ToolRequest | None:
@@ -224,8 +229,8 @@ class Extraction:
             called = "\n".join(f"{call.name}({call.arguments})" for call in reply.tool_calls)
             self._trail.note(request, reply, raw=called or reply.text, error=None)
             look_ups.answered(reply)
-        self._request = look_ups.request
-        if self._request is not None:
+        if look_ups.request is not None and not self._trail.over_tokens:
+            self._request = look_ups.request
             return
         self._look_ups = None
         if look_ups.failure is not None:
@@ -305,17 +310,24 @@ class Extraction:
         self._data, value, changed = taken(
             first,
             said if self._focus is None else filled(said),
-            validated=self._judge.fitting,
+            validated=self._allowed,
             grounded=self._judge.ground,
         )
-        if self._focus is not None and changed and self._judge.data(self._data).reason is not None:
-            # Fine by itself, but not by the rules of evidence.
-            self._data, value, changed = first.data, first.value, []
+        self._nulled = tuple(path for path in self._nulled if path not in changed)
+        evidence: Sequence[Evidence] = self._judge.ground(value)
+        items: Sequence[Sequence[str]] = ()
+        if changed:
+            # What was taken is spelt, or dropped, by the rules that hold for a first answer.
+            verdict = self._judge.data(self._data)
+            if verdict.value is not None and verdict.reason is None:
+                self._data, value, evidence, items = verdict.data, verdict.value, verdict.evidence, verdict.items
+                changed = [path for path in changed if path not in verdict.nulled]
+                self._nulled = (*self._nulled, *(path for path in verdict.nulled if path not in self._nulled))
         self._corrected.extend(path for path in changed if path not in self._corrected)
         found = self._token_scores(reply, pointers=True)
         self._scores |= {path: score for path, score in found.items() if path in changed}
-        self._nulled = tuple(path for path in self._nulled if path not in changed)
-        evidence = self._judge.ground(value)
+        for gone in items:
+            self._scores = moved(self._scores, gone)
         if not self._look_elsewhere(request, self._data, value, evidence):
             self._settle(value, evidence, dumps_exact(self._data), self._nulled)
 
@@ -327,7 +339,7 @@ class Extraction:
         if answer.json is None:
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
-        made = merged(draft, loads_exact(answer.json), validated=self._judge.fitting, grounded=self._judge.ground)
+        made = merged(draft, loads_exact(answer.json), validated=self._allowed, grounded=self._judge.ground)
         verdict = self._judge.data(made.data)
         if verdict.value is None or verdict.reason is not None:
             # Fine by itself, but not by the rules of evidence.
@@ -338,6 +350,11 @@ class Extraction:
         self._scores = rescored(self._scores, self._token_scores(reply, pointers=True), made.changed, made.agreed)
         left = [path for path in draft.nulled if path not in made.changed and path not in verdict.nulled]
         self._succeed(verdict.value, verdict.evidence, (*left, *verdict.nulled))
+
+    def _allowed(self, data: Any) -> BaseModel | None:
+        """An answer as a value; None where it does not validate, or breaks the rules of evidence."""
+        value = self._judge.fitting(data)
+        return None if value is None or self._judge.data(data).reason is not None else value
 
     # What follows from it -----------------------------------------------------------------------
 
@@ -463,7 +480,7 @@ class Extraction:
         shape = recipe.correction_shape(first.paths) if first.paths else recipe.shape
         if shape is recipe.shape:
             return False
-        self._first = first
+        self._first, self._nulled = first, tuple(verdict.nulled)
         self._request = self._questions.look(request, shape)
         return True
 
@@ -593,7 +610,8 @@ class Extraction:
     def _end_early(self, reason: Reason, message: str) -> None:
         """No answer came: a failure, unless an answer stands that was only looked over."""
         if self._first is not None:
-            self._succeed(self._first.value, self._first.evidence, self._nulled)
+            first, self._first = self._first, None
+            self._settle(first.value, first.evidence, dumps_exact(first.data), self._nulled)
         elif self._draft is not None:
             self._succeed(self._draft.value, self._draft.evidence, self._draft.nulled)
         else:

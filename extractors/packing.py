@@ -2,7 +2,7 @@
 
 Pure. A share is a reply to the question that the record would have been asked alone, so that all that follows
 (judging, correcting, evidence, routing) is as if it had been. A record that was left out of the reply, has its number
-twice, or has a value that stands in another record of the pack and not in its own, gets an ``UNANSWERED`` error for a
+twice, or has a value that stands in another record of the pack and not, or only nearly, in its own, gets an ``UNANSWERED`` error for a
 share, and is asked alone.
 """
 
@@ -33,6 +33,9 @@ MOST = 2_000
 """Tokens of the records of a pack together, estimated; no more than half of what the model reads."""
 _PRINTED = (Match.EXACT, Match.NORMALISED, Match.VALUE)
 """How a value stands in another record that it may have been taken from."""
+
+_LOOSE = (Match.UNGROUNDED, Match.FUZZY)
+"""How a value does not stand in its own record: the name of a namesake in the next one is nearly there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,8 +280,8 @@ def _tokens(reply: ChatReply, start: int, end: int) -> Logprobs | None:
 
 
 def _mixed_up(recipe: Recipe, records: Sequence[Record], values: Mapping[str, tuple[str, Logprobs | None]]) -> set[str]:
-    """The numbers of the answers with a value that another record of the pack prints and their own does not. A choice
-    among fixed values is rarely printed, and says nothing."""
+    """The numbers of the answers with a value that another record of the pack prints and their own does not, or only
+    nearly. A choice among fixed values is rarely printed, and says nothing."""
     found: set[str] = set()
     texts: dict[int, Haystack] = {}
 
@@ -292,9 +295,7 @@ def _mixed_up(recipe: Recipe, records: Sequence[Record], values: Mapping[str, tu
         # Digits as they were written are no leaves that could be looked for.
         data = json.loads(dumps_exact(loads_exact(values[number][0])))
         loose = {
-            one.path
-            for one in ground(data, text_of(place))
-            if one.match is Match.UNGROUNDED and not _is_choice(recipe, one.path)
+            one.path for one in ground(data, text_of(place)) if one.match in _LOOSE and not _is_choice(recipe, one.path)
         }
         for other in range(len(records)) if loose else ():
             if other == place:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,9 @@ from extractors.qwen.requests import Purpose
 from extractors.store.parts import Item
 from schemas.ledger import CallRecord
 from schemas.outcomes import Extracted
+
+_FOLLOWING = {one.value for one in (Purpose.CORRECT, Purpose.REASK, Purpose.CONTINUE, Purpose.LOOK)}
+"""Whoever was asked last is asked these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Routed:
         asked = {call.fingerprint: call for call in calls if call.purpose == Purpose.ROUTE.value}
         answered = {name for name, call in asked.items() if call.status == "ok"}
         first = [call for call in calls if call.purpose == Purpose.EXTRACT.value and call.status == "ok"]
-        final = [call for call in calls if call.purpose == Purpose.ROUTE.value]
+        final = list(_of_the_final(calls))
         own = [item.outcome for item in items if not item.merged]
         left = [
             sure
@@ -89,3 +92,16 @@ class Routed:
             "values_kept": self.kept,
             "values_kept_expected_wrong": round(self.doubt, 1),
         }
+
+
+def _of_the_final(calls: Sequence[CallRecord]) -> Iterator[CallRecord]:
+    """The calls of the final model: the routed ones, and what followed from their answers, up to the next first
+    question, which is a draft's (that of a window, say). A record's calls come in their order."""
+    handed: set[str] = set()
+    for call in calls:
+        if call.purpose == Purpose.ROUTE.value:
+            handed.add(call.fingerprint)
+        elif call.purpose not in _FOLLOWING:
+            handed.discard(call.fingerprint)
+        if call.fingerprint in handed:
+            yield call

@@ -20,8 +20,8 @@ from extractors.endpoint import Settings
 from extractors.errors import JobError
 from extractors.evaluate.fields import Compared, compared_fields
 from extractors.evaluate.golden import Labelled
-from extractors.evaluate.outcomes import Given, Key, read_outcomes
-from extractors.evaluate.records import prepared
+from extractors.evaluate.outcomes import Given, read_outcomes
+from extractors.evaluate.records import LabelledRecords, prepared
 from extractors.evaluate.scoring import Cell, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
 from extractors.limits import Permit
@@ -170,7 +170,7 @@ def evaluate(
         golden,
         labels,
         root,
-        texts=records.texts,
+        records=records,
         out=Path(job.out),
         name=report.name,
         recipe=report.recipe,
@@ -204,7 +204,7 @@ def score_recipe(
         golden,
         labels,
         compared_fields(model, rules),
-        texts=records.texts,
+        records=records,
         out=Path(job.out),
         name=name,
         recipe=held[0].recipe,
@@ -224,7 +224,7 @@ def score_output(
     labels: Mapping[str, Labelled],
     root: Compared,
     *,
-    texts: Mapping[Key, str],
+    records: LabelledRecords,
     out: Path,
     name: str,
     recipe: str,
@@ -232,14 +232,18 @@ def score_output(
     answering: str,
     report: RunReport | None = None,
 ) -> Evaluation:
-    """Score what an output folder holds of the labelled records; nothing is asked."""
+    """Score what an output folder holds of the labelled records; nothing is asked. What it holds of another text under
+    a record's id, such as the one before a change, is none of the record's."""
     found = read_outcomes(out, name=name, recipe=recipe, model=model, wanted=labels.keys())
     scored = []
-    for key in texts:
-        if (given := found.get(key)) is None:
+    unasked = []
+    for key, text in records.texts.items():
+        given = found.get(key)
+        if given is None or given.fingerprint not in records.fingerprints[key]:
+            unasked.append(key[0])
             continue
         label = labels[key[0]]
-        scored.append(Scored(label, texts[key], given, score_record(root, label, given.value)))
+        scored.append(Scored(label, text, given, score_record(root, label, given.value)))
     if not scored:
         raise JobError(f"{out} has no outcome of recipe {recipe} for any record of {golden}: nothing can be scored")
     fields = [one.path for one in root.fields()]
@@ -255,7 +259,7 @@ def score_output(
         fields=fields,
         rules={one.path: one.comparator.rule for one in root.fields()},
         records=scored,
-        unasked=[record_id for record_id, occurrence in texts if (record_id, occurrence) not in found],
+        unasked=unasked,
         counts=counts,
         micro=micro,
         by_field=dict(zip(fields, by_field, strict=True)),

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from extractors.errors import JobError
 from extractors.evaluate.comparators import Comparator, comparator
+from schemas.answer_values import answer_keys
 from schemas.compare import Compare
 from schemas.jsonschema import answer_schema
 
@@ -170,8 +171,9 @@ def _marks(kind: Any, path: str) -> Iterator[tuple[str, Compare]]:
         for arm in typing.get_args(kind)[:1]:
             yield from _marks(arm, f"{path}/*")
     elif isinstance(kind, type) and issubclass(kind, BaseModel):
+        keys = answer_keys(kind)
         for name, info in kind.model_fields.items():
-            key = info.validation_alias if isinstance(info.validation_alias, str) else info.alias or name
+            key = keys[name]
             inner = f"{path}/{key}" if path else key
             yield from ((inner, note) for note in info.metadata if isinstance(note, Compare))
             yield from _marks(info.annotation, inner)

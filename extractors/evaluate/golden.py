@@ -15,6 +15,7 @@ only labels, the records come from another source and are found by their ids.
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from extractors.errors import JobError
+from schemas.answer_values import answer_keys, answer_value, answer_values
 from schemas.records import content_fingerprint
 
 _OWN = ("expected", "accept", "free", "draft")
@@ -69,10 +71,7 @@ class _Reader:
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        self._keys = {
-            (info.validation_alias if isinstance(info.validation_alias, str) else info.alias or name): name
-            for name, info in model.model_fields.items()
-        }
+        self._keys = {key: name for name, key in answer_keys(model).items()}
         self._adapters: dict[str, TypeAdapter[Any]] = {}
 
     def labelled(self, record_id: str, row: Mapping[str, Any], where: str) -> Labelled:
@@ -82,6 +81,8 @@ class _Reader:
         if expected is None:
             raise JobError(f"{where}: record {record_id!r} has no `expected`")
         accept, free = self._object(row, "accept", where) or {}, row.get("free") or ()
+        if not isinstance(free, list | tuple):
+            raise JobError(f"{where}: `free` must be a list of fields")
         for key in (*expected, *accept, *free):
             if key not in self._keys:
                 raise JobError(
@@ -106,7 +107,7 @@ class _Reader:
                 # A rule over several fields does not make the labels wrong one by one.
                 pass
             else:
-                told = whole.model_dump(mode="json", by_alias=True)
+                told = answer_values(whole)
                 return {key: told.get(key) for key in given}
         return {key: self._value(key, value, f"{where}: expected") for key, value in given.items()}
 
@@ -130,7 +131,8 @@ class _Reader:
                 kind = Annotated[kind, note]
             adapter = self._adapters[key] = TypeAdapter(kind)
         try:
-            return adapter.dump_python(adapter.validate_json(_json(value)), mode="json", by_alias=True)
+            found = adapter.validate_json(_json(value))
+            return answer_value(found, adapter.dump_python(found, mode="json", by_alias=False))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise JobError(f"{where}.{key}: {first['msg']} (given {value!r})") from error
@@ -172,6 +174,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             return
         with path.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
                 if line.strip():
                     yield f"{path}, line {number}", _object_of(line, f"{path}, line {number}")
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from extractors.second_look import is_choice
 from extractors.store.catalog import opened
+from schemas.answer_values import answer_values
 from schemas.arrow import RowCodec
 from schemas.jsonschema import answer_schema, subschema
 
@@ -33,6 +34,7 @@ class Given:
 
     record_id: str
     occurrence: int
+    fingerprint: str
     value: Mapping[str, Any] | None
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     grounded: tuple[int, int] = (0, 0)
@@ -64,7 +66,7 @@ def read_outcomes(
             f'select r.* from quarry."{name}_current" r semi join wanted_ids w on r.record_id = w.wanted_id'
         ).to_arrow_table()
         failures = con.sql(
-            "select record_id, occurrence, reason, message, model, input_tokens, output_tokens, cost from "
+            "select record_id, occurrence, fingerprint, reason, message, model, input_tokens, output_tokens, cost from "
             f'quarry."{name}_standing" f semi join wanted_ids w on f.record_id = w.wanted_id'
         ).to_arrow_table()
         calls = con.sql(
@@ -72,12 +74,12 @@ def read_outcomes(
             f'from quarry."{name}_calls" c '
             "semi join wanted_ids w on c.record_id = w.wanted_id group by all"
         ).to_arrow_table()
-    times = {one["record_id"]: one for one in calls.to_pylist()}
+    times = {(one["record_id"], one["fingerprint"]): one for one in calls.to_pylist()}
     found: dict[Key, Given] = {}
     choices = _Choices(answer_schema(model))
     values = codec.decode(rows.select(codec.schema.names)) if rows.num_rows else []
     for value, row in zip(
-        values, rows.select(["record_id", "_evidence", "_confidence", "_meta"]).to_pylist(), strict=True
+        values, rows.select(["record_id", "fingerprint", "_evidence", "_confidence", "_meta"]).to_pylist(), strict=True
     ):
         meta = row["_meta"]
         evidence = {one["path"]: one for one in row["_evidence"] or ()}
@@ -85,7 +87,8 @@ def read_outcomes(
         one = Given(
             row["record_id"],
             meta["occurrence"],
-            value.model_dump(mode="json", by_alias=True),
+            row["fingerprint"],
+            answer_values(value),
             evidence=evidence,
             grounded=(sum(looked_for), len(looked_for)),
             confidence=dict(row["_confidence"] or ()),
@@ -93,17 +96,20 @@ def read_outcomes(
             input_tokens=meta["input_tokens"],
             output_tokens=meta["output_tokens"],
             cost=meta["cost"],
-            **_timed(times, row["record_id"], merged=meta["merged"]),
+            **_timed(times, row, merged=meta["merged"]),
         )
         found[one.key] = one
     for row in failures.to_pylist():
-        one = Given(value=None, **row, **_timed(times, row["record_id"], merged=False))
+        one = Given(value=None, **row, **_timed(times, row, merged=False))
         found[one.key] = one
     return found
 
 
-def _timed(times: Mapping[str, Mapping[str, Any]], record_id: str, *, merged: bool) -> dict[str, Any]:
-    told = None if merged else times.get(record_id)
+def _timed(
+    times: Mapping[tuple[str, str], Mapping[str, Any]], row: Mapping[str, Any], *, merged: bool
+) -> dict[str, Any]:
+    """The time of the calls about this text: one of another text under the same id is none of them."""
+    told = None if merged else times.get((row["record_id"], row["fingerprint"]))
     return {"seconds": told["seconds"], "calls": told["calls"]} if told else {}
 
 

@@ -14,6 +14,7 @@ from extractors.errors import JobError
 from extractors.review.golden import add_example
 from extractors.review.queue import Kind, Queue, queues
 from extractors.store import reviews
+from schemas.answer_values import answer_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ def _promote(
         raise JobError(f"the text of record {record_id!r} is not known: {told['text_missing']}")
     if expected is not None:
         try:
-            values = queue.model.model_validate_json(orjson.dumps(expected)).model_dump(mode="json", by_alias=True)
+            values = answer_values(queue.model.model_validate_json(orjson.dumps(expected)))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False)[0]
             raise JobError(f"--expected, {'/'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from schemas.job import ExtractionJob
 
 @dataclass(slots=True)
 class LabelledRecords:
-    """The labelled records: their texts by id and occurrence, in the source's order, and how to ask them."""
+    """The labelled records: their texts by id and occurrence, in the source's order, and how to ask them.
+    ``fingerprints`` are what their outcomes are known by: one of another text is no outcome of the record."""
 
     job: ExtractionJob
     texts: dict[Key, str]
     own: bool
+    fingerprints: dict[Key, set[str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, golden: Path, job: ExtractionJob, labels: Mapping[str, Labelled]) -> LabelledRecords:
@@ -36,23 +38,33 @@ class LabelledRecords:
             )
         if not own and job.image is not None:
             raise JobError("records with pictures must be in the golden set itself: add their paths to its lines")
-        texts: dict[Key, str] = {}
-        seen: dict[str, int] = {}
-        with open_source(job) as source, duckdb.connect() as con:
-            con.execute("attach ':memory:' as quarry_golden")
-            source.stage(con, "quarry_golden.staged")
-            cursor = con.execute("select record_id, text from quarry_golden.staged order by rowid")
-            for record_id, text in cursor.fetchall():
-                if record_id in labels:
-                    occurrence = seen[record_id] = seen.get(record_id, -1) + 1
-                    texts[record_id, occurrence] = text
-        missing = [record_id for record_id in labels if record_id not in seen]
+        made = cls(job, {}, own)
+        with open_source(job) as source:
+            made._read(source, labels)
+        asked = {record_id for record_id, _ in made.texts}
+        missing = [record_id for record_id in labels if record_id not in asked]
         if missing:
             raise JobError(
                 f"{len(missing)} of {len(labels)} labelled records are not in {source.place} (the first is {missing[0]!r}); "
                 "check --id and --records"
             )
-        return cls(job, texts, own)
+        if (asked_from := made.source()) is not None:
+            with asked_from:
+                made._read(asked_from, labels)
+        return made
+
+    def _read(self, source: Source, labels: Mapping[str, Labelled]) -> None:
+        """Take the texts and fingerprints of the labelled records."""
+        seen: dict[str, int] = {}
+        with duckdb.connect() as con:
+            con.execute("attach ':memory:' as quarry_golden")
+            source.stage(con, "quarry_golden.staged")
+            cursor = con.execute("select record_id, text, fingerprint from quarry_golden.staged order by rowid")
+            for record_id, text, fingerprint in cursor.fetchall():
+                if record_id in labels:
+                    occurrence = seen[record_id] = seen.get(record_id, -1) + 1
+                    self.texts[record_id, occurrence] = text
+                    self.fingerprints.setdefault((record_id, occurrence), set()).add(fingerprint)
 
     def source(self) -> Source | None:
         """What the run reads: None for the job's own source."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,12 @@ class Reliability:
     max_error: float
     threshold: float
 
+    @property
+    def route_below(self) -> float:
+        """The threshold as ``route_below`` takes it: never above it, since many values have just this confidence, with
+        the four digits that rows have."""
+        return math.floor(self.threshold * 10_000) / 10_000
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -45,7 +52,7 @@ class Reliability:
             "ece_before": round(self.before, 4),
             "ece_after": round(self.after, 4),
             "max_error": self.max_error,
-            "threshold": round(self.threshold, 4),
+            "threshold": self.route_below,
             "bins": [
                 {
                     "low": one.low,

@@ -6,6 +6,9 @@ should not be there *and* one that is missing; where neither says anything, noth
 
 from __future__ import annotations
 
+import itertools
+import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -48,8 +51,8 @@ _COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value beside the expected one. ``path`` is the given value's place in the answer (the expected one's, where
-    nothing was given)."""
+    """A value beside the expected one. ``path`` is the given value's place in the answer; of an object that is missing
+    in a list, a place after the given ones, where no other value's evidence or confidence is."""
 
     field: str
     path: str
@@ -73,7 +76,7 @@ def _node(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: 
     if node.comparator.kind == "skip":
         return
     if node.members and node.is_list:
-        yield from _objects(node, expected or [], got or [], path)
+        yield from _objects(node, expected or [], got or [], accept, path)
     elif node.members:
         for key, member in node.members.items():
             others = [_member(one, key) for one in accept]
@@ -110,11 +113,7 @@ def _equal(node: Compared, expected: Any, got: Any) -> bool:
 def _set(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: str) -> Iterator[Cell]:
     items = node.comparator.items
     assert items is not None
-    wanted = [
-        (one, [one, *(accept[number] if number < len(accept) and isinstance(accept[number], list) else ())])
-        for number, one in enumerate(expected)
-        if not blank(one)
-    ]
+    wanted = [(one, [one, *_others(accept, number)]) for number, one in enumerate(expected) if not blank(one)]
     found = [(number, one) for number, one in enumerate(got) if not blank(one)]
     likeness = [[max(items.likeness(right, one) for right in rights) for _, one in found] for _, rights in wanted]
     pairs = dict(align(likeness, least=items.least))
@@ -132,11 +131,26 @@ def _set(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: s
             yield Cell(node.path, f"{path}/{number}", Verdict.EXTRA, None, one)
 
 
-def _objects(node: Compared, expected: Any, got: Any, path: str) -> Iterator[Cell]:
+def _others(accept: Sequence[Any], number: int) -> Sequence[Any]:
+    """The further right values of an item of a list."""
+    return accept[number] if number < len(accept) and isinstance(accept[number], list) else ()
+
+
+def _objects(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: str) -> Iterator[Cell]:
     as_one = node.comparator.kind == "whole"
-    likeness = [[_alike(node, one, other) for other in got] for one in expected]
+    # Another right object may name just what is another than expected.
+    rights = [
+        [one, *({**one, **other} for other in _others(accept, number) if isinstance(other, Mapping))]
+        for number, one in enumerate(expected)
+    ]
+    pairs = _the_same(rights, got)
+    taken = set(pairs.values())
+    rows = [row for row in range(len(expected)) if row not in pairs]
+    columns = [column for column in range(len(got)) if column not in taken]
+    likeness = [[max(_alike(node, one, got[column]) for one in rights[row]) for column in columns] for row in rows]
     # An object that counts as one value is right or wrong; how nearly it is right decides nothing.
-    pairs = dict(align(likeness, least=1.0 if as_one else 0.0))
+    found = align(likeness, least=1.0 if as_one else 0.0)
+    pairs |= {rows[row]: columns[column] for row, column in found}
     used = set(pairs.values())
     if as_one:
         if not expected and not got:
@@ -155,12 +169,30 @@ def _objects(node: Compared, expected: Any, got: Any, path: str) -> Iterator[Cel
     for row in range(len(expected)):
         if row not in pairs and left:
             pairs[row] = left.pop(0)
+    after = itertools.count(len(got))
     for row, one in enumerate(expected):
         at = pairs.get(row)
-        place = f"{path}/{row if at is None else at}"
+        place = f"{path}/{next(after) if at is None else at}"
+        if at is not None and len(rights[row]) > 1:
+            one = max(rights[row], key=lambda right: _alike(node, right, got[at]))
         yield from _members(node, one, None if at is None else got[at], place)
     for column in left:
         yield from _members(node, None, got[column], f"{path}/{column}")
+
+
+def _the_same(rights: Sequence[Sequence[Any]], got: Sequence[Any]) -> dict[int, int]:
+    """Objects that are right to the letter, by the places of what is expected, in order. They belong together in a best alignment too, and of
+    a long list few are left to be compared with each other."""
+    places: dict[str, deque[int]] = {}
+    for column, one in enumerate(got):
+        places.setdefault(json.dumps(one, sort_keys=True), deque()).append(column)
+    pairs = {}
+    for row, each in enumerate(rights):
+        for one in each:
+            if waiting := places.get(json.dumps(one, sort_keys=True)):
+                pairs[row] = waiting.popleft()
+                break
+    return pairs
 
 
 def _members(node: Compared, expected: Any, got: Any, place: str) -> Iterator[Cell]:

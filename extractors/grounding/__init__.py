@@ -36,6 +36,7 @@ from pydantic import BaseModel, RootModel
 from extractors.grounding.dates import Place, parse_dates
 from extractors.grounding.numbers import Hit, as_decimal, parse_amount
 from extractors.grounding.spans import Haystack
+from schemas.answer_values import answer_keys
 from schemas.evidence import Evidence, Match
 
 __all__ = ["Haystack", "ground", "is_classification", "ungrounded_paths"]
@@ -223,11 +224,7 @@ def _leaves(value: object, path: str, owner: str) -> Iterator[tuple[str, str, ob
 
 @lru_cache(maxsize=512)
 def _keys(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
-    keys = []
-    for name, field in model.model_fields.items():
-        alias = field.validation_alias if isinstance(field.validation_alias, str) else field.alias
-        keys.append((name, _escape(alias or name)))
-    return tuple(keys)
+    return tuple((name, _escape(key)) for name, key in answer_keys(model).items())
 
 
 def _key_text(key: object) -> str:

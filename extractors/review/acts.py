@@ -24,6 +24,7 @@ from extractors.store import reviews
 from extractors.store.parts import Item
 from extractors.store.plan import chunk_name
 from extractors.store.store import Store
+from schemas.answer_values import answer_values
 from schemas.arrow import RowCodec
 from schemas.outcomes import Extracted
 from schemas.records import Record
@@ -60,7 +61,7 @@ def accept(queue: Queue, target: Target, values: Mapping[str, Any], *, note: str
     model = _validated(queue.model, values)
     record = Record(target.record_id, told["text"] or "", told["fingerprint"], target.occurrence, told["kept"])
     before = told["value"]
-    after = model.model_dump(mode="json", by_alias=True)
+    after = answer_values(model)
     outcome = Extracted(
         value=model,
         evidence=ground(model, told["text"] or ""),

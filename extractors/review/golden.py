@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def add_example(path: Path, record_id: str, text: str, expected: Mapping[str, An
     Raises ``JobError`` for a file that is not a golden set, ``OutputError`` for one that cannot be written."""
     lines: dict[str, bytes] = {}
     if path.is_file():
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
             try:
                 if line.strip():
                     lines[str(orjson.loads(line)["id"])] = line

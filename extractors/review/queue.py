@@ -21,6 +21,7 @@ from extractors.second_look import is_choice
 from extractors.store import files, layout, reviews
 from extractors.store.catalog import opened, outputs
 from extractors.store.parts import KEPT_KEY, read_row
+from schemas.answer_values import answer_values
 from schemas.arrow import RowCodec
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
@@ -163,7 +164,7 @@ class Queue:
             row = table.slice(place, 1)
             if row.column("_meta")[0].as_py()["occurrence"] == occurrence:
                 value = read_row(row, RowCodec(self.model)).value
-                return value.model_dump(mode="json", by_alias=True)
+                return answer_values(value)
         raise JobError(f"record {record_id!r} is not in {part}")
 
     def _is_choice(self, path: str) -> bool:

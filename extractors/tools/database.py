@@ -99,6 +99,11 @@ def tool_of_query(name: str, path: Path, sql: str, *, declared: str, source: str
         columns = database.columns(query, dict.fromkeys(parameters))
     except duckdb.Error as error:
         raise JobError(f"--tool {source}: the query cannot be run: {_line(error)}") from error
+    if twice := [one for number, one in enumerate(columns) if one in columns[:number]]:
+        # A row is told as an object, which has each key once.
+        raise JobError(
+            f"--tool {source}: two columns are called {twice[0]!r}: name one of them (... as other_{twice[0]})"
+        )
     arguments = arguments_model(name, fields)
     what = described or f"Looks up rows with {', '.join(columns)}."
     spec = spec_of(name, f"{what} At most {MOST_ROWS} rows.", arguments)

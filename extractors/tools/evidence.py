@@ -42,8 +42,8 @@ class Results:
 
 
 def _lines(result: str | None) -> str:
-    """The values of a JSON text, one a line, without the JSON around them."""
-    return "\n".join(_values(json.loads(result or "null")))
+    """The values of a JSON text, one a line, without the JSON around them; numbers as they are written, of any length."""
+    return "\n".join(_values(json.loads(result or "null", parse_int=str, parse_float=str)))
 
 
 def _values(value: Any) -> Iterator[str]:

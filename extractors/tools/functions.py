@@ -39,8 +39,8 @@ def tool_of(function: Callable[..., Any], *, name: str, source: str) -> Tool:
 
 
 def arguments_model(name: str, fields: Mapping[str, Any]) -> type[BaseModel]:
-    """A model of arguments that takes no others. ``fields`` are as ``create_model`` takes them."""
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=())
+    """A model of arguments that takes no others, and no NaN. ``fields`` are as ``create_model`` takes them."""
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=False, protected_namespaces=(), allow_inf_nan=False)
     return create_model(f"{name}_arguments", __config__=config, **fields)
 
 

@@ -8,8 +8,10 @@ answer, in the recipe's own mode and without tools, with the results behind the 
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from dataclasses import replace
+from typing import Any
 
 from extractors.qwen.requests import AnswerShape, ChatReply, ChatRequest, Message, Mode, Purpose, ToolCall
 from extractors.tools.requests import ToolRequest, ToolResult, Trouble
@@ -128,9 +130,12 @@ class LookUps:
 def _tidy(arguments: str) -> str:
     """Arguments in one spelling, so that the same call is known again; what is no JSON stays as it is."""
     try:
-        return json.dumps(json.loads(arguments), ensure_ascii=False, separators=(",", ":"))
+        told = _loads(arguments)
+        text = json.dumps(told, ensure_ascii=False, separators=(",", ":"))
     except (ValueError, RecursionError):
         return arguments
+    # Half of a pair of surrogates can be escaped, and not be sent or kept otherwise.
+    return json.dumps(told, separators=(",", ":")) if re.search("[\ud800-\udfff]", text) else text
 
 
 def _sendable(arguments: str) -> str:
@@ -140,10 +145,19 @@ def _sendable(arguments: str) -> str:
 
 def _is_json(text: str) -> bool:
     try:
-        json.loads(text)
+        _loads(text)
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _loads(text: str) -> Any:
+    """JSON as servers read it: without NaN and Infinity. Raises ``ValueError``, ``RecursionError``."""
+    return json.loads(text, parse_constant=_refused)
+
+
+def _refused(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _clipped(text: str) -> str:

@@ -39,12 +39,15 @@ class ToolRunner:
     def __init__(self, toolbox: Toolbox) -> None:
         self._toolbox = toolbox
         self._places = asyncio.Semaphore(MOST_AT_ONCE)
-        self._left = 0
+        self._running = 0
+        """Threads that run a function."""
+        self._waited_for = 0
+        """Those of them whose time is not up."""
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, request: ToolRequest) -> ToolResult:
-        """What came of a look-up. Raises nothing but ``CancelledError``."""
+        """What came of a look-up. Raises nothing but ``CancelledError``, where its own task is cancelled."""
         tool = self._toolbox.tools.get(request.tool)
         if tool is None:
             names = ", ".join(self._toolbox.tools)
@@ -65,20 +68,26 @@ class ToolRunner:
     async def _timed(self, tool: Tool, arguments: dict[str, Any]) -> ToolResult:
         limit = self._toolbox.timeout
         with self._lock:
-            left = self._left
+            left = self._running - self._waited_for
         if left >= MOST_LEFT:
             said = f"{left} earlier look-ups have not come back in their {limit:g} s; no more are begun"
             return ToolResult(None, Trouble.TIMED_OUT, said, started_at=time.time())
         started_at, start = time.time(), time.perf_counter()
         running = asyncio.wrap_future(self._begun(tool, arguments))
+        threads = tool.run is not None
+        self._waited_for += threads
         try:
             await asyncio.wait([running], timeout=limit)
         finally:
+            self._waited_for -= threads
             # One that is done stays as it is.
             late = running.cancel()
         text, trouble, message = None, None, ""
         if late:
             trouble, message = Trouble.TIMED_OUT, f"no result within {limit:g} s"
+        elif running.cancelled():
+            # By what it awaits, which is no cancelling of the record's task.
+            trouble, message = Trouble.RAISED, "CancelledError: what it waited for was cancelled"
         elif (error := running.exception()) is None:
             text = running.result()
         elif isinstance(error, _Unfit):
@@ -93,6 +102,8 @@ class ToolRunner:
             return asyncio.run_coroutine_threadsafe(_awaited(tool, arguments), self._own_loop())
         future: concurrent.futures.Future[str] = concurrent.futures.Future()
         here = copy_context()
+        with self._lock:
+            self._running += 1
         threading.Thread(
             target=lambda: here.run(self._work, tool, arguments, future),
             name=f"quarry-tool-{tool.spec.name}",
@@ -102,8 +113,6 @@ class ToolRunner:
 
     def _work(self, tool: Tool, arguments: dict[str, Any], future: concurrent.futures.Future[str]) -> None:
         assert tool.run is not None
-        with self._lock:
-            self._left += 1
         try:
             text = _as_json(tool.run(arguments))
         except BaseException as error:  # noqa: BLE001 -- a function may even call exit()
@@ -114,7 +123,7 @@ class ToolRunner:
                 future.set_result(text)
         finally:
             with self._lock:
-                self._left -= 1
+                self._running -= 1
 
     def _own_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -128,7 +137,7 @@ class _Unfit(Exception):
 
 
 class _Raised(Exception):
-    """What is no ``Exception``, such as ``SystemExit``, as one."""
+    """What a future takes no exception of, such as ``SystemExit``, as one."""
 
 
 def _arguments(tool: Tool, text: str) -> dict[str, Any]:
@@ -147,7 +156,10 @@ async def _awaited(tool: Tool, arguments: dict[str, Any]) -> str:
 
 
 def _as_exception(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else _Raised(f"{type(error).__name__}: {error}")
+    """The error as one that a future takes: it takes no ``StopIteration``, and nothing that would end a loop."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration):
+        return error
+    return _Raised(f"{type(error).__name__}: {error}".removesuffix(": "))
 
 
 def _as_json(value: Any) -> str:

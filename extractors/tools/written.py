@@ -36,6 +36,6 @@ def _found(text: str, names: Collection[str]) -> Iterator[tuple[str, Any]]:
         if isinstance(value.get("function"), dict):
             value = value["function"]
         name, arguments = value.get("name"), value.get("arguments", value.get("parameters", {}))
-        if name in names and isinstance(arguments, dict):
+        if isinstance(name, str) and name in names and isinstance(arguments, dict):
             count += 1
             yield name, arguments

@@ -61,16 +61,19 @@ class Embedder:
 
     async def _found(self, wanted: Mapping[str, str], ask: Ask) -> dict[str, bytes]:
         """The vectors by the hash of their text, once those that are missing were asked for."""
-        mine, others = self._begin(wanted)
-        if mine:
-            made = await asyncio.gather(
-                *(self._batch(batch, ask) for batch in self._batches(mine)), return_exceptions=True
-            )
-            for trouble in made:
-                if isinstance(trouble, BaseException):
-                    raise trouble
-        for future in others:
-            await asyncio.shield(future)
+        while True:
+            mine, others = self._begin(wanted)
+            if mine:
+                made = await asyncio.gather(
+                    *(self._batch(batch, ask) for batch in self._batches(mine)), return_exceptions=True
+                )
+                for trouble in made:
+                    if isinstance(trouble, BaseException):
+                        raise trouble
+            if not others:
+                break
+            for future in others:
+                await asyncio.shield(future)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._writer, self._stored.load, list(wanted.values()))
 
@@ -109,10 +112,14 @@ class Embedder:
         try:
             await self._embed(texts, ask)
         except BaseException as error:
+            # What is wrong with one text is no trouble of those that wait for another: they look again, and ask.
+            parted = isinstance(error, HelperFailed) and error.error.kind in _PARTED
             for one in texts:
                 future = self._coming.pop(one.key, None)
                 if future is not None and not future.done():
-                    if isinstance(error, asyncio.CancelledError):
+                    if parted or one.key in self._stored:
+                        future.set_result(None)
+                    elif isinstance(error, asyncio.CancelledError):
                         future.cancel()
                     else:
                         future.set_exception(error)

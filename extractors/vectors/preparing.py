@@ -9,7 +9,9 @@ from pathlib import Path
 
 import orjson
 
+from extractors.longtext.begin import is_in_parts
 from extractors.longtext.focus import focus_of
+from extractors.longtext.parts import parts_of
 from extractors.longtext.retrieval import Bm25, FieldQuery, Ranker
 from extractors.qwen.requests import CallError, ErrorKind
 from extractors.recipe import Recipe
@@ -42,8 +44,9 @@ class Rankers:
 
     async def ranker(self, text: str, ask: Ask) -> Ranker | None:
         """What ranks the text's chunks; None where it is asked whole. Raises ``HelperFailed``, and what ``ask`` raises."""
+        recipe = chooses_chunks(self._recipe, text)
         wanted = _Wanted()
-        if focus_of(self._recipe, text, ranker=wanted) is None:
+        if recipe is None or focus_of(recipe, text, ranker=wanted) is None:
             return None
         queries, passages = wanted.queries, wanted.passages
         ranker: Ranker = Bm25()
@@ -82,6 +85,13 @@ class Rankers:
         middle = len(group) // 2
         first = await self._scores(model, query, group[:middle], ask)
         return first | await self._scores(model, query, group[middle:], ask)
+
+
+def chooses_chunks(recipe: Recipe, text: str) -> Recipe | None:
+    """The recipe by whose fields chunks of the text are chosen: of a record whose lists are asked window by window, those
+    beside the lists. None where there are none, since windows are read whole."""
+    parts = parts_of(recipe) if is_in_parts(recipe, text) else None
+    return recipe if parts is None else parts.rest
 
 
 class _Wanted:

@@ -151,8 +151,9 @@ RERANKS = Dialect("reranks", Route.RERANKS, encode_rerank, decode_rerank, chat.t
 
 
 class Checked:
-    """A ``Call`` whose replies have as much as was asked for: a vector of ``dimensions`` numbers, or a score, for each
-    text. Others are garbled, which is asked again."""
+    """A ``Call`` whose replies have as much as was asked for: a vector, or a score, for each text. Others are garbled,
+    which is asked again. Vectors of another length than ``dimensions`` are what the model makes, whatever text it is
+    asked about: an error that ends the run."""
 
     def __init__(self, call: Call, *, dimensions: int | None = None) -> None:
         self._call = call
@@ -164,29 +165,32 @@ class Checked:
         trouble = self._trouble(request, result) if isinstance(result, ChatReply) else None
         if trouble is None:
             return result
+        kind, said = trouble
         return CallError(
-            ErrorKind.GARBLED,
-            trouble,
+            kind,
+            said,
             request.model,
             200,
             latency=result.latency,
             usage=result.usage,
             started_at=result.started_at,
+            begun=True,
         )
 
-    def _trouble(self, request: ChatRequest, reply: ChatReply) -> str | None:
+    def _trouble(self, request: ChatRequest, reply: ChatReply) -> tuple[ErrorKind, str] | None:
         if isinstance(reply, Embedded):
             asked, got = len(request.messages), len(reply.vectors)
-            if got == asked and self._dimensions is not None:
-                other = next((len(one) // 4 for one in reply.vectors if len(one) != 4 * self._dimensions), None)
-                if other is not None:
-                    return (
-                        f"{request.model} sent a vector of {other} numbers where {self._dimensions} are wanted; "
-                        "give --embedding-dimensions what the model makes"
-                    )
+            lengths = {len(one) // 4 for one in reply.vectors}
+            if got == asked and self._dimensions is not None and lengths != {self._dimensions}:
+                told = ", ".join(map(str, sorted(lengths)))
+                # Of several lengths all but one are a broken reply's.
+                return ErrorKind.GARBLED if len(lengths) > 1 else ErrorKind.MODEL, (
+                    f"{request.model} sent vectors of {told} numbers where {self._dimensions} are wanted; give "
+                    "--embedding-dimensions what the model makes"
+                )
         else:
             asked, got = len(request.messages) - 1, len(orjson.loads(reply.text))
-        return None if got == asked else f"{request.model} sent {got} results for {asked} texts"
+        return None if got == asked else (ErrorKind.GARBLED, f"{request.model} sent {got} results for {asked} texts")
 
 
 def embedding_bound(pricing: Pricing, request: ChatRequest) -> Amount:

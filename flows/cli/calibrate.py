@@ -46,6 +46,10 @@ def calibrate(
     else:
         with terminal.Bar(terminal.talk()) as bar:
             evaluation = evaluate(Path(job.source), job, watch=bar)
+    if evaluation.unasked:
+        terminal.talk().print(
+            f"[red]{len(evaluation.unasked):,} labelled records were not asked: the calibration is of the others[/red]"
+        )
     found = reliability_of(evaluation, kind="platt" if kind == "platt" else "isotonic", max_error=max_error)
     found.calibration.save(Path(save))
     if json:
@@ -64,7 +68,7 @@ def calibrate(
         terminal.say(f"no confidence is enough to say that at most {max_error:.0%} of the values above it are wrong")
     else:
         terminal.say(
-            f"of values of calibrated confidence {found.threshold:.3f} or more at most {max_error:.0%} are wrong (95 % sure): "
-            f"--calibration {save} --route-below {found.threshold:.3f}"
+            f"of values of calibrated confidence {found.route_below:.4f} or more at most {max_error:.0%} are wrong (95 % sure): "
+            f"--calibration {save} --route-below {found.route_below:.4f}"
         )
     terminal.say(f"the calibration is in {save}")

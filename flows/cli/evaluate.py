@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from schemas.job import ExtractionJob
 
 _OUT = "quarry-eval"
+_CEILINGS = ("max_cost", "max_tokens")
 JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
 _JOB = typer.Option("--job", help="A job file (.toml) whose options hold; given options override it.")
 _RECORDS = typer.Option("--records", help="Where the records are, for a golden set that holds only ids and labels.")
@@ -124,9 +125,10 @@ def compare_command(
     for variant in (a, b):
         options, job_file, recipe = _variant(variant)
         path, made = _job({**given, **options}, job_file or job, records)
-        if job_file is None and not {"max_cost", "max_tokens"} & options.keys():
-            # The ceilings are this command's, not those of a side.
-            made = after(made, [one.report for one in sides if one.report is not None])
+        # A ceiling is this command's, unless a side or its own job file has one of its own.
+        left = after(made, [one.report for one in sides if one.report is not None])
+        shared = [one for one in _CEILINGS if one not in options and (one in given or job_file is None)]
+        made = made.model_copy(update={one: getattr(left, one) for one in shared})
         if recipe is not None:
             sides.append(score_recipe(path, made, recipe, rules=rules))
             continue
@@ -213,6 +215,8 @@ def _bars(given: Sequence[str]) -> dict[str, float]:
             found[match[1]] = float(match[2])
         except ValueError as error:
             raise JobError(f"--fail-under {one}: {match[2]} is no number") from error
+        if found[match[1]] > 1:
+            raise JobError(f"--fail-under {one}: every figure lies between 0 and 1; 90 % is 0.9")
     return found
 
 
@@ -277,7 +281,8 @@ def _print_comparison(found: Comparison) -> None:
         cost = "cost unknown" if side.cost is None else f"{side.cost / records * 1000:.4f} for 1,000 records"
         console.print(
             f"{name}: F1 {side.micro.f1}, {side.output_tokens / records:,.0f} output tokens a record, {cost}"
-            + ("" if p50 is None else f", {p50:.2f} s a record"),
+            + ("" if p50 is None else f", {p50:.2f} s a record")
+            + (f", {len(side.unasked):,} labelled records not asked" if side.unasked else ""),
             markup=False,
         )
     console.print(found.verdict, markup=False)

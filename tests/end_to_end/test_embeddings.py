@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from extractors.endpoint import Settings
+from extractors.errors import ModelMissing
 from extractors.pipeline import run
 from extractors.planning import estimate
 from extractors.retrying import retry_jobs
@@ -142,6 +143,18 @@ def test_what_cannot_be_embedded_is_in_the_ledger_and_a_retry_asks_it_again(
     qwen.embeddings.trouble = None
     [again] = retry_jobs(out)
     assert run(again.job, settings=Settings(), source=again.source, retry=again.selection).rows == RECORDS
+
+
+def test_vectors_of_another_length_end_the_run_before_more_of_them_are_paid(
+    qwen: FakeQwen, source: Path, tmp_path: Path
+) -> None:
+    def shorter(body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "data": [{**row, "embedding": row["embedding"][:-1]} for row in body["data"]]}
+
+    qwen.embeddings.spoil = shorter
+    with pytest.raises(ModelMissing, match="give --embedding-dimensions"):
+        run_things(source, tmp_path / "out", qwen, **HELPED, concurrency=1)
+    assert (qwen.embeddings.count, qwen.count) == (1, 0)
 
 
 def test_the_plan_says_about_what_the_vectors_cost_and_asks_nothing(

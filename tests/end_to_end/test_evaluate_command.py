@@ -87,6 +87,7 @@ def test_the_exit_code_says_whether_the_figures_are_good_enough(evaluated: tuple
     assert "f1:price is" in done.stderr and "below 0.8" in done.stderr
     assert "f1 is" not in done.stderr
     assert "there is no figure 'f2'" in quarry("eval", *options, "--fail-under", "f2=1", expect=2).stderr
+    assert "90 % is 0.9" in quarry("eval", *options, "--fail-under", "f1=90", expect=2).stderr
 
 
 def test_results_are_parquet_with_wrong_values_beside_the_expected_and_the_source(
@@ -122,6 +123,24 @@ def test_comparing_two_prompts_finds_the_better_one_and_pays_for_it_once(
         json.loads(path.read_text())["prompt"]["version"] for path in (folder / "out").glob("thing/*/recipe.json")
     }
     assert any("extract.careful" in version for version in recipes), "a recipe remembers its prompt"
+
+
+def test_a_ceiling_of_the_command_holds_for_both_sides_together_also_where_one_is_a_job_file(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    lines = [{"id": f"r{n}", "text": thing_text(n), "expected": {"name": f"thing-{n:07}"}} for n in range(12)]
+    golden.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    side = tmp_path / "side.toml"
+    with FakeQwen(thing_answer) as qwen:
+        side.write_text(
+            f'source = "{golden}"\nschema = "{SCHEMA}"\nout = "{tmp_path / "out"}"\nmodel = "qwen-plus"\nseed = 2\n'
+            f'base_url = "{qwen.base_url}"\nmax_output_tokens = 32\n'
+        )
+        options = [str(golden), "--job", str(side), "--a", "seed=1", "--b", str(side), "--json", "--concurrency", "1"]
+        both = told(quarry("compare", *options, "--out", str(tmp_path / "free")))
+        used = [both[one]["input_tokens_a_record"] + both[one]["output_tokens_a_record"] for one in "ab"]
+        ceiling = int(12 * used[0] + 11 * used[1])
+        found = told(quarry("compare", *options, "--max-tokens", str(ceiling)))
+    assert (found["a"]["unasked"], found["b"]["unasked"] > 0) == (0, True)
 
 
 def test_no_difference_is_claimed_where_none_can_be_shown(evaluated: tuple[Path, list[str], FakeQwen]) -> None:

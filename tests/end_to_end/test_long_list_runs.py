@@ -61,6 +61,15 @@ def test_a_long_list_becomes_one_row(tmp_path: Path) -> None:
     assert (sums["n"], sums["o"]) == (report.calls, report.output_tokens)
 
 
+def test_windows_are_read_whole_so_that_nothing_is_embedded_or_reranked_for_them(tmp_path: Path) -> None:
+    helped = {"embedding_model": "text-embedding-v4", "rerank_model": "qwen3-rerank"}
+    with FakeQwen(ListingModel()) as qwen:
+        report = run_lists(write(tmp_path, 60), tmp_path / "out", qwen, **helped)
+        assert qwen.embeddings.count == 0
+    purposes = query(tmp_path / "out", "select distinct purpose from catalogue_calls").to_pylist()
+    assert report.rows == 1 and {row["purpose"] for row in purposes} <= {"extract", "window", "count", "gap"}
+
+
 def test_a_gap_that_stays_open_is_told_in_the_row(tmp_path: Path) -> None:
     with FakeQwen(ListingModel(forgets=0.1, forgets_again=1.0)) as qwen:
         run_lists(write(tmp_path, 200), tmp_path / "out", qwen)

@@ -26,6 +26,7 @@ from extractors.calibration import (
 from extractors.confidence import token_scores
 from extractors.corrections import value_at
 from extractors.errors import JobError
+from extractors.evaluate.reliability import Reliability
 from extractors.extraction import Extraction
 from extractors.positions import leaf_spans
 from extractors.qwen import chat
@@ -253,11 +254,40 @@ def test_nulls_have_a_map_of_their_own_where_there_are_enough(tmp_path: Path) ->
     assert shared.nulls is None and shared.apply(0.9) == shared.apply(0.9, null=True)
 
 
+@pytest.mark.parametrize("kind", ["isotonic", "platt"])
+@pytest.mark.parametrize("count", [20, 24, 39])
+def test_what_is_enough_for_a_calibration_is_enough_to_tell_its_worth_by_folds(
+    count: int, kind: Literal["isotonic", "platt"]
+) -> None:
+    assert len(held_out_pairs(made_pairs(count), kind=kind)) == count
+    told = held_out_both(made_pairs(count), [(0.9, False)] * count, kind=kind)
+    assert [right for _, right in told].count(False) >= count and max(score for score, _ in told[count:]) < 0.1
+
+
+def test_the_threshold_that_is_told_lets_the_values_stand_that_have_just_it() -> None:
+    level = 0.95267
+    found = Reliability(9, 0.1, 0.1, [], Calibration("isotonic", ((0.5, level),), 20), max_error=0.05, threshold=level)
+    assert found.as_dict()["threshold"] <= round(level, 4) and found.route_below == 0.9526
+
+
 def test_the_bins_of_a_reliability_plot_and_the_error_by_hand() -> None:
     pairs = [(0.95, True), (0.95, False), (0.25, False), (0.25, False)]
     low, high = reliability(pairs)
     assert (low.low, low.count, low.right) == (0.2, 2, 0.0) and (high.confidence, high.right) == (0.95, 0.5)
     assert expected_calibration_error(pairs) == pytest.approx(0.5 * 0.25 + 0.5 * 0.45)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"kind": "platt", "points": [[0.5, 1], [0.7, 1]]}, "one slope and offset, not 2"),
+        ({"kind": "isotonic", "points": [[0.5, 0.2], [0.7, 1.2]]}, "outside of 0 to 1"),
+        ({"kind": "platt", "points": [[3.5, -2]], "nulls": {"kind": "cubic", "points": [[1, 1]], "pairs": 9}}, "no cal"),
+    ],
+)
+def test_a_map_that_would_fail_every_record_is_refused_at_the_start(told: dict[str, Any], said: str) -> None:
+    with pytest.raises(JobError, match=said):
+        Calibration.from_dict({**told, "pairs": 30})
 
 
 def test_too_few_values_and_a_broken_file_are_told(tmp_path: Path) -> None:

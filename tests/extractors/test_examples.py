@@ -156,6 +156,7 @@ def test_a_parquet_file_is_read_as_well(tmp_path: Path) -> None:
             "row 1: expected is not an answer of the schema: name: Field required",
         ),
         ("{", "line 1 is not JSON"),
+        ('{"text": "x", "expected": {"name": "x", "price": 3}, "draft": true}', "row 1: this is a draft"),
         ("", "holds no examples"),
     ],
 )
@@ -163,3 +164,9 @@ def test_a_file_that_is_no_golden_set_is_told_by_line(tmp_path: Path, line: str,
     (tmp_path / "g.jsonl").write_text(line)
     with pytest.raises(JobError, match=said):
         recipe(tmp_path / "g.jsonl")
+
+
+def test_a_parquet_file_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "g.parquet").write_text("text,expected")
+    with pytest.raises(JobError, match=r"g\.parquet cannot be read"):
+        recipe(tmp_path / "g.parquet")

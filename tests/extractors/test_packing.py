@@ -195,6 +195,13 @@ def test_a_value_of_another_record_is_not_taken() -> None:
     assert first.kind is ErrorKind.UNANSWERED and "mixed" in first.message and first.body == mixed
 
 
+def test_a_name_that_another_record_prints_and_its_own_only_nearly_is_not_taken() -> None:
+    two = [record("Johannes Schmidt for 30 euros"), record("Johanna Schmidt, 12.50")]
+    swapped = packed('{"title":"Johannes Schmidt","price":30}', '{"title":"Johannes Schmidt","price":12.50}')
+    first, second = shares(recipe(), two, pack_request(recipe(), two), reply(swapped))
+    assert isinstance(first, ChatReply) and isinstance(second, CallError) and "mixed" in second.message
+
+
 def test_an_invention_is_the_records_own_matter() -> None:
     invented = '{"title":"Blue kettle with a spout","price":99}'
     assert texts(reply(packed(invented, RIGHT[1], RIGHT[2])))[0] == invented

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.errors import JobError
 from extractors.extraction import Extraction
-from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
+from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Logprobs, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from extractors.routing import threshold_for
 from schemas.job import ExtractionJob
@@ -127,6 +127,26 @@ def test_what_the_final_model_cannot_ground_either_becomes_null() -> None:
     outcome, asked = drive([bad, {"price": 8}, {"price": 7}, {"price": 9}], require_evidence=["price"])
     assert isinstance(outcome, Extracted) and (outcome.value.price, outcome.nulled) == (None, ("price",))
     assert [one.model for one in asked] == ["cheap", "cheap", "strong", "strong"]
+
+
+def test_a_value_of_the_final_model_that_breaks_a_rule_costs_no_other_field_its_value() -> None:
+    extraction = Extraction(recipe(require_evidence=["price"]), Record("r", TEXT, content_fingerprint(TEXT)))
+    draft = json.dumps({"title": "Kettle", "price": None, "kind": "new", "lines": []})
+    unsure = Logprobs((len(draft),), (-3.0,))
+    extraction.receive(ChatReply(draft, "stop", Usage(1, 10, 10), "cheap", logprobs=unsure))
+    final = extraction.next_request()
+    assert isinstance(final, ChatRequest) and {"title", "price"} <= set(final.shape.schema["properties"])
+    extraction.receive(ChatReply('{"title": "Blue Kettle", "price": 55}', "stop", Usage(1, 10, 10), "strong"))
+    assert isinstance(extraction.outcome, Extracted)
+    value = extraction.outcome.value
+    assert isinstance(value, Offer) and (value.title, value.price) == ("Blue Kettle", None), "55 stands nowhere"
+
+
+def test_a_second_look_that_fails_does_not_keep_the_final_model_from_what_is_doubtful() -> None:
+    failed = CallError(ErrorKind.OVERLOADED, "busy", "cheap")
+    outcome, asked = drive([{**GOOD, "price": 7}, failed, {"price": 19.9}], second_look="always")
+    assert isinstance(outcome, Extracted) and outcome.value.price == 19.9
+    assert [one.purpose for one in asked] == [Purpose.EXTRACT, Purpose.LOOK, Purpose.ROUTE]
 
 
 def test_two_models_that_agree_are_surer_than_one() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from pydantic import BaseModel, Field, model_validator
@@ -19,6 +19,7 @@ from schemas.job import ExtractionJob
 from schemas.outcomes import Extracted, Failed, Reason
 from schemas.records import Record, content_fingerprint
 from schemas.usage import Usage
+from schemas.verbatim import Verbatim
 
 LIMITS = ImageLimits(most=1, max_bytes=1000, min_side=10, max_pixels=1000)
 PICTURE = Image("image/png", b"...", width=20, height=20)
@@ -132,6 +133,27 @@ def test_a_value_that_stands_nowhere_is_replaced_only_by_one_that_does() -> None
     assert outcome.value.total == 12.5
     outcome, _ = drive([{**WHOLE, "shop": "Blue Shop", "total": 77}, {"total": 78}], text=text)
     assert outcome.value.total == 77
+
+
+class Exact(BaseModel):
+    shop: Annotated[str | None, Verbatim()] = None
+    total: float | None = None
+
+
+@pytest.mark.parametrize(("model", "options"), [(Slip, {"require_evidence": ["shop"]}), (Exact, {})])
+def test_what_a_second_look_brings_is_held_to_the_rules_of_a_first_answer(model: Any, options: Any) -> None:
+    given = {"text": "Blu, tip 1", "pictures": False, "second_look": "always", "model": model, **options}
+    outcome, _ = drive([{"shop": None, "total": None}, {"shop": "Rot", "total": 1}], **given)
+    assert (outcome.value.shop, outcome.value.total) == (None, 1), "nothing of a record says Rot"
+    outcome, _ = drive([{"shop": None, "total": None}, {"shop": "Blu", "total": None}], **given)
+    assert outcome.value.shop == "Blu"
+
+
+@pytest.mark.parametrize("second", [{"shop": None}, CallError(ErrorKind.OVERLOADED, "busy", "vl")])
+def test_what_was_dropped_before_a_second_look_is_named_in_the_row_after_it(second: Any) -> None:
+    given = {"second_look": "always", "require_evidence": ["*"], "evidence_policy": "drop", "model": Exact}
+    outcome, asked = drive([{"shop": "Rot", "total": 9}, second], text="total 9", pictures=False, **given)
+    assert (outcome.value.shop, outcome.nulled, len(asked)) == (None, ("shop",), 2)
 
 
 def test_values_of_a_picture_alone_are_marked_so() -> None:

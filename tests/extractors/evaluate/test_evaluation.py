@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,13 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import BaseModel, Field
 
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation, evaluate, score_recipe
+from extractors.evaluate.golden import read_golden
 from schemas.job import ExtractionJob
+from tests.end_to_end.things import Thing
 from tests.fakes.answers import record_of, thing_answer, thing_text
 from tests.fakes.asked import Body
 from tests.fakes.qwen import FakeQwen
@@ -81,6 +85,23 @@ def test_what_is_not_labelled_is_not_scored(tmp_path: Path) -> None:
     assert found.whole.value == 1
 
 
+class Spelt(BaseModel):
+    name: str = Field(validation_alias="Name")
+    price: float = Field(serialization_alias="cost")
+
+
+def test_a_field_is_scored_under_the_key_of_the_answer_whatever_it_is_printed_as(tmp_path: Path) -> None:
+    def answer(body: Body) -> str:
+        return orjson.dumps({"Name": orjson.loads(thing_answer(body))["name"], "price": 9.99}).decode()
+
+    line = label(1)
+    line["expected"] = {"Name": line["expected"]["name"], "price": line["expected"]["price"]}
+    with FakeQwen(answer) as qwen:
+        golden = write_golden(tmp_path / "golden.jsonl", [line])
+        found = evaluated(golden, qwen, schema="tests.extractors.evaluate.test_evaluation:Spelt")
+    assert (found.by_field["Name"].true_positives, found.by_field["price"].false_positives) == (1, 1)
+
+
 @pytest.mark.parametrize("option", [{"approve_above": "0.01"}, {"sample": 20}])
 def test_a_gate_that_an_evaluation_has_not_is_refused_before_anything_is_asked(
     option: dict[str, Any], tmp_path: Path
@@ -104,6 +125,25 @@ def test_records_beyond_a_ceiling_are_named_and_not_scored(tmp_path: Path) -> No
     with FakeQwen(thing_answer) as qwen:
         found = evaluated(golden, qwen, max_records=2)
     assert (len(found.records), len(found.unasked), found.micro.f1.value) == (2, 3, 1)
+
+
+def test_the_outcome_of_a_text_that_was_changed_since_is_not_scored(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(3)])
+    with FakeQwen(thing_answer) as qwen:
+        before = evaluated(golden, qwen)
+        write_golden(golden, [label(0), {**label(1), "text": thing_text(8)}, label(2)])
+        stopped = evaluated(golden, qwen, max_tokens=1)
+        job = ExtractionJob.model_validate({"source": str(golden), "schema": SCHEMA, "out": str(tmp_path / "out")})
+        there = score_recipe(golden, job, before.recipe)
+        after = evaluated(golden, qwen)
+    assert (stopped.unasked, there.unasked, after.unasked) == (["r1"], ["r1"], [])
+    assert (there.micro.f1.value, len(after.records)) == (1, 3) and after.micro.f1.value < 1
+
+
+def test_a_byte_order_mark_before_the_first_label_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "golden.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + orjson.dumps(label(1)))
+    assert list(read_golden(path, Thing)) == ["r1"]
 
 
 def test_labels_alone_find_their_records_elsewhere_and_ask_no_other(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
 from typing import Annotated, Any
 
@@ -129,6 +130,39 @@ def test_objects_are_aligned_before_they_are_compared() -> None:
         ("lines/0/text", "extra"),
         ("lines/0/price", "extra"),
     ]
+
+
+def test_an_object_that_is_missing_has_the_place_of_no_other() -> None:
+    expected = [{"text": "apple", "price": 1.0}, {"text": "pear", "price": 2.0}, {"text": "plum", "price": 3.0}]
+    found = verdicts({"lines": expected}, {"lines": [{"text": "pear", "price": 2.0}]})
+    assert found == [
+        ("lines/1/text", "missing"),
+        ("lines/1/price", "missing"),
+        ("lines/0/text", "right"),
+        ("lines/0/price", "right"),
+        ("lines/2/text", "missing"),
+        ("lines/2/price", "missing"),
+    ]
+
+
+@pytest.mark.parametrize("rule", ["objects", "whole"])
+def test_an_accepted_object_or_what_is_other_in_it_is_right_too(rule: str) -> None:
+    expected = [{"text": "apple", "price": 1.0}, {"text": "pear", "price": 2.0}]
+    got = [{"text": "poire", "price": 2.5}, {"text": "apple", "price": 1.2}]
+    accept = {"lines": [[{"price": 1.2}], [{"text": "birne", "price": 2.0}, {"text": "poire", "price": 2.5}]]}
+    found = verdicts({"lines": expected}, {"lines": got}, accept=accept, rules={"lines": rule})
+    assert {verdict for _, verdict in found} == {"right"}
+    swapped = verdicts({"lines": expected}, {"lines": [{**got[0], "price": 1.2}]}, accept=accept)
+    assert Counter(verdict for _, verdict in swapped) == {"right": 1, "wrong": 1, "missing": 2}
+
+
+def test_a_long_list_of_which_most_is_right_is_aligned_at_once() -> None:
+    lines = [{"text": f"part {number}", "price": number} for number in range(1500)]
+    shown = [{**line, "price": -1} if line["price"] in range(7, 1500, 100) else line for line in reversed(lines)]
+    start = time.process_time()
+    found = Counter(verdict for _, verdict in verdicts({"lines": lines}, {"lines": shown}))
+    assert time.process_time() - start < 5, "2,250,000 pairs took a minute and more"
+    assert found == {"right": 2985, "wrong": 15}
 
 
 def test_a_whole_object_is_right_when_all_of_it_is() -> None:

@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import orjson
+import pytest
 from pydantic import BaseModel, Field
 
 from extractors.budget import worst_case
@@ -79,6 +81,23 @@ def test_first_tools_without_a_format_then_the_answer_without_tools() -> None:
     assert outcome.usage.calls == 3
 
 
+def test_a_record_of_which_chunks_are_shown_makes_its_look_ups_too() -> None:
+    text = "\n\n".join(
+        [TEXT, *(f"Clause {number}. The parties agree on nothing in particular." for number in range(90))]
+    )
+    extraction = Extraction(recipe(context_tokens=400), Record("r", text, content_fingerprint(text)))
+    first = asked(extraction)
+    assert first.purpose is Purpose.LOOKUP and "[chunk" in first.messages[-1].content
+    extraction.receive(reply("", ("find_vendor", '{"name": "Acme GmbH"}')))
+    looked_up(extraction)
+    extraction.receive(ToolResult('{"vendor_id":"V-0017"}'))
+    extraction.receive(reply("DONE"))
+    assert "V-0017" in asked(extraction).messages[-1].content
+    extraction.receive(reply('{"vendor": "Acme GmbH", "vendor_id": "V-0017"}'))
+    assert isinstance(extraction.outcome, Extracted)
+    assert {one.path: one.match.value for one in extraction.outcome.evidence}["vendor_id"] == "tool"
+
+
 def test_a_recipe_without_look_ups_asks_for_the_answer_at_once() -> None:
     first = asked(begun(tools=()))
     assert first.purpose is Purpose.EXTRACT and "LOOK-UPS" not in first.messages[0].content
@@ -131,6 +150,22 @@ def test_a_record_that_used_up_its_tokens_on_look_ups_is_not_asked_for_its_answe
     assert isinstance(extraction.outcome, Failed) and extraction.outcome.reason is Reason.BUDGET
 
 
+def test_a_record_that_used_up_its_tokens_is_asked_for_no_more_look_ups_either() -> None:
+    extraction = begun(max_record_tokens=20)
+    extraction.receive(reply("", ("find_vendor", '{"name": "a"}'), tokens=100))
+    assert isinstance(extraction.outcome, Failed) and extraction.outcome.reason is Reason.BUDGET
+    assert extraction.next_request() is None and extraction.outcome.usage.calls == 1
+
+
+@pytest.mark.parametrize("arguments", ['{"name": NaN}', '{"name": "\\ud800"}'])
+def test_arguments_that_no_server_would_take_back_are_not_sent_back_as_they_are(arguments: str) -> None:
+    extraction = begun()
+    extraction.receive(reply(f'{{"name": "find_vendor", "arguments": {arguments}}}'))
+    looked_up(extraction).arguments.encode()
+    extraction.receive(ToolResult(None, Trouble.ARGUMENTS, "no"))
+    orjson.loads(asked(extraction).messages[-2].tool_calls[0].arguments.replace("\\ud800", ""))
+
+
 def test_a_call_that_fails_for_good_in_the_first_phase_fails_the_record() -> None:
     extraction = begun()
     extraction.receive(CallError(ErrorKind.UNSUPPORTED, "the model does not support tools", "fake"))
@@ -161,6 +196,7 @@ def test_calls_in_words_are_found_in_fences_tags_and_bare_and_only_of_functions_
         ("find", '{"q":"a{b}"}'),
         ("find", "{}"),
     ]
+    assert written_calls('{"name": ["find"], "arguments": {}} {"function": {"name": {}}}', {"find": 1}) == ()
     assert written_calls('{"name": "drop", "arguments": {}} {"name": "find", "arguments": 3} {"name": ', ["find"]) == ()
 
 

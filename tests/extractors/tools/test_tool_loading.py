@@ -91,6 +91,13 @@ def test_a_query_has_text_parameters_unless_they_are_declared(vendors: Path) -> 
     assert declared.run is not None and declared.run({"name": "Vendor 7", "year": 2000}) == [{"id": 7}]
 
 
+def test_a_query_with_two_columns_of_one_name_is_refused_since_a_row_would_lose_one(vendors: Path) -> None:
+    with pytest.raises(JobError, match="two columns are called 'id'"):
+        tool(f"find=duckdb:{vendors}:select a.id, b.id from vendors a join vendors b on a.name = b.name")
+    renamed = tool(f"find=duckdb:{vendors}:select a.id, b.id as other from vendors a join vendors b on a.id + 1 = b.id")
+    assert renamed.run is not None and {"id": 3, "other": 4} in renamed.run({})["rows"]
+
+
 def test_a_query_without_parameters_gives_at_most_twenty_rows(vendors: Path) -> None:
     found = tool(f"all=duckdb:{vendors}:select id from vendors order by id")
     assert found.run is not None

@@ -59,6 +59,34 @@ def leaves(name: str) -> str:
     raise SystemExit(name)
 
 
+def naps(seconds: float) -> None:
+    """Takes its time."""
+    time.sleep(seconds)
+
+
+def runs_dry(name: str) -> str:
+    """Looks for the first of none."""
+    return next(iter(()))
+
+
+async def is_cancelled(name: str) -> str:
+    """Waits for what was cancelled."""
+    waited = asyncio.get_running_loop().create_future()
+    waited.cancel()
+    await waited
+    return name
+
+
+def very_long_number(name: str) -> int:
+    """Gives more digits than Python reads by default."""
+    return int("7" * 4000) ** 2
+
+
+def of_a_number(value: float) -> float:
+    """Gives its argument."""
+    return value
+
+
 def no_json(name: str) -> object:
     """Gives what is no JSON."""
     return object()

@@ -125,6 +125,25 @@ def test_a_text_that_the_provider_refuses_has_no_vector_and_the_others_have_thei
     assert set(embed(qwen, tmp_path, ["good", "bad", "better"])) == {"good", "better"}
 
 
+def test_a_text_that_cannot_be_embedded_costs_the_record_that_has_it_and_none_that_shares_its_call(
+    qwen: FakeQwen, tmp_path: Path
+) -> None:
+    def odd(body: dict[str, Any]) -> Fault | None:
+        return Fault.status(400, "InvalidParameter", "an odd text") if "odd" in body["input"] else None
+
+    async def work() -> list[dict[str, bytes] | BaseException]:
+        async with helped(qwen, tmp_path) as one:
+            wanted = (["query", "odd", "last"], ["query", "last", "fine"], ["query", "odd"])
+            asked = (one.embedder.vectors(texts, one.call) for texts in wanted)
+            return await asyncio.gather(*asked, return_exceptions=True)
+
+    qwen.embeddings.trouble = odd
+    first, second, third = asyncio.run(work())
+    assert isinstance(first, HelperFailed) and isinstance(third, HelperFailed)
+    assert second == {text: as_sent(text) for text in ("query", "last", "fine")}
+    assert all(count == 1 for count in qwen.embeddings.texts.values())
+
+
 def test_errors_that_pass_are_tried_again_and_told(qwen: FakeQwen, tmp_path: Path) -> None:
     faults = [Fault.status(503, "ServiceUnavailable", "busy"), Fault.status(429, "limit_requests", "slower")]
     qwen.embeddings.trouble = lambda body: faults.pop() if faults else None
@@ -140,6 +159,11 @@ def test_errors_that_pass_are_tried_again_and_told(qwen: FakeQwen, tmp_path: Pat
 
 def _without_the_last(body: dict[str, Any]) -> dict[str, Any]:
     return {**body, "data": body["data"][:-1]}
+
+
+def _of_two_lengths(body: dict[str, Any]) -> dict[str, Any]:
+    first, *more = body["data"]
+    return {**body, "data": [{**first, "embedding": first["embedding"][:-1]}, *more]}
 
 
 def _of_another_length(body: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +183,7 @@ def _all_at_one_index(body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "spoil", [_without_the_last, _of_another_length, _with_a_hole, _too_large_for_float32, _all_at_one_index]
+    "spoil", [_without_the_last, _of_two_lengths, _with_a_hole, _too_large_for_float32, _all_at_one_index]
 )
 def test_a_reply_without_a_finite_vector_for_each_text_is_garbled_and_nothing_is_kept(
     qwen: FakeQwen, tmp_path: Path, spoil: Any
@@ -173,6 +197,13 @@ def test_a_reply_without_a_finite_vector_for_each_text_is_garbled_and_nothing_is
             return failed.value.error.kind, len(one.stored)
 
     assert asyncio.run(work()) == (ErrorKind.GARBLED, 0)
+
+
+def test_a_model_that_makes_vectors_of_another_length_is_asked_once(qwen: FakeQwen, tmp_path: Path) -> None:
+    qwen.embeddings.spoil = _of_another_length
+    with pytest.raises(HelperFailed, match="sent vectors of 63 numbers where 64 are wanted") as failed:
+        embed(qwen, tmp_path, ["a", "b"])
+    assert (failed.value.error.kind, qwen.embeddings.count) == (ErrorKind.MODEL, 1)
 
 
 def test_vectors_come_in_the_order_of_their_index(qwen: FakeQwen, tmp_path: Path) -> None:
