@@ -33,7 +33,15 @@ class Quote(BaseModel):
 
 def recipe(most: int = 3, mode: Mode = Mode.GRAMMAR, model: type[BaseModel] = Offer, **options: Any) -> Recipe:
     job = ExtractionJob.model_validate(
-        {"source": "x", "schema": "x", "out": "o", "records_per_call": most, "max_output_tokens": 100, **options}
+        {
+            "source": "x",
+            "schema": "x",
+            "out": "o",
+            "records_per_call": most,
+            "max_output_tokens": 100,
+            "made_up_examples": "never",
+            **options,
+        }
     )
     return compile_recipe(job, model, ModelPolicy("fake", mode, None, max_input_tokens=8000, max_output_tokens=250))
 
@@ -106,6 +114,13 @@ def test_a_plan_knows_that_the_prompt_is_shared() -> None:
 
 
 # The question ----------------------------------------------------------------------------------------
+
+
+def test_made_up_examples_are_a_pack_of_their_own() -> None:
+    request = pack_request(recipe(made_up_examples="auto"), THREE)
+    assert [message.role for message in request.messages] == ["system", "user", "assistant", "user"]
+    [(number, answer)] = json.loads(request.messages[2].content).items()
+    assert (number, answer) == ("1", {"title": "alpha", "price": 731.5})
 
 
 def test_a_pack_is_the_same_instructions_and_numbered_records() -> None:
@@ -234,7 +249,9 @@ def test_a_pack_that_failed_is_paid_by_its_records() -> None:
 
 
 def test_it_is_another_recipe_only_when_it_is_used() -> None:
-    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", "max_output_tokens": 100})
+    job = ExtractionJob.model_validate(
+        {"source": "x", "schema": "x", "out": "o", "max_output_tokens": 100, "made_up_examples": "never"}
+    )
     plain = compile_recipe(job, Offer, recipe().policy)
     assert recipe(1).id == plain.id and "records_per_call" not in plain.document
     assert len({recipe(1).id, recipe(2).id, recipe(3).id}) == 3
