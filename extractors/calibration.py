@@ -75,7 +75,9 @@ class Calibration:
         if made.kind not in ("isotonic", "platt") or not points or not ordered:
             raise JobError("this is no calibration (its points are not in order); fit one anew")
         if made.kind == "platt" and len(points) != 1:
-            raise JobError(f"this is no calibration (a platt map is one slope and offset, not {len(points)}); fit one anew")
+            raise JobError(
+                f"this is no calibration (a platt map is one slope and offset, not {len(points)}); fit one anew"
+            )
         if made.kind == "isotonic" and not all(0 <= number <= 1 for point in points for number in point):
             raise JobError("this is no calibration (a point lies outside of 0 to 1); fit one anew")
         return made

@@ -282,7 +282,10 @@ def test_the_bins_of_a_reliability_plot_and_the_error_by_hand() -> None:
     [
         ({"kind": "platt", "points": [[0.5, 1], [0.7, 1]]}, "one slope and offset, not 2"),
         ({"kind": "isotonic", "points": [[0.5, 0.2], [0.7, 1.2]]}, "outside of 0 to 1"),
-        ({"kind": "platt", "points": [[3.5, -2]], "nulls": {"kind": "cubic", "points": [[1, 1]], "pairs": 9}}, "no cal"),
+        (
+            {"kind": "platt", "points": [[3.5, -2]], "nulls": {"kind": "cubic", "points": [[1, 1]], "pairs": 9}},
+            "no cal",
+        ),
     ],
 )
 def test_a_map_that_would_fail_every_record_is_refused_at_the_start(told: dict[str, Any], said: str) -> None:
