@@ -305,7 +305,13 @@ class Engine:
                 )
             return
         found = self._packer.shares(question, result)
-        journal.append_all([(share_key(digest, share), result_entry(share)) for digest, share in found.items()])
+        try:
+            journal.append_all([(share_key(digest, share), result_entry(share)) for digest, share in found.items()])
+        except OutputError as error:
+            # A full disk, as for a record that is asked alone: what cannot be kept is not used, what is done is.
+            self.fatal = self.fatal or error
+            self.stop(str(error))
+            return
         self._count(result)
         work.shares.update(found)
 

@@ -25,6 +25,7 @@ from extractors.store.plan import Plan, PlanCounts
 from extractors.store.store import read_keys_of
 from extractors.tokens import estimate_tokens
 from extractors.vectors.models import HelperModel
+from extractors.vectors.preparing import chooses_chunks
 from schemas.job import ExtractionJob
 from schemas.usage import Usage
 
@@ -46,7 +47,7 @@ class Context:
     shown_tokens: int
     focused: int
     focused_tokens: int = 0
-    """Tokens of the focused texts as they are."""
+    """Tokens of the focused texts as they are, without those that are read window by window."""
 
     @property
     def share(self) -> float:
@@ -224,7 +225,7 @@ def _context(recipe: Recipe, texts: Sequence[str], to_ask: int) -> Context:
         whole += tokens
         shown += tokens if budget is None else min(tokens, budget)
         focused += budget is not None
-        long += 0 if budget is None else tokens
+        long += 0 if budget is None or chooses_chunks(recipe, text) is None else tokens
     scale = to_ask / len(texts) if texts else 0.0
     return Context(round(whole * scale), round(shown * scale), round(focused * scale), round(long * scale))
 

@@ -7,6 +7,7 @@ answer, in the recipe's own mode and without tools, with the results behind the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import deque
@@ -37,14 +38,15 @@ class LookUps:
     when ``found`` is all that was looked up. ``failure`` says why the record failed."""
 
     __slots__ = (
-        "_asked", "_last", "_messages", "_new", "_record", "_round", "_told", "_toolbox", "_waiting", "failure", "found",
-        "request",
+        "_asked", "_last", "_messages", "_new", "_record", "_round", "_shown", "_told", "_toolbox", "_waiting",
+        "failure", "found", "request",
     )  # fmt: skip
 
     def __init__(self, toolbox: Toolbox, first: ChatRequest, system: Message, *, record: str) -> None:
         """``first`` is the question for the answer, whose last message is the record's; ``record`` is its fingerprint."""
         self._toolbox = toolbox
         self._record = record
+        self._shown = hashlib.sha256(first.messages[-1].content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         self._waiting: deque[ToolCall] = deque()
         """Calls of the last reply that have no result yet."""
         self._round: list[Message] = []
@@ -114,7 +116,9 @@ class LookUps:
             self.request = None
         elif self._waiting:
             call = self._waiting[0]
-            self.request = ToolRequest(self._record, steps + 1, call.name, call.arguments, self._last.model)
+            self.request = ToolRequest(
+                self._record, steps + 1, call.name, call.arguments, self._last.model, self._shown
+            )
         else:
             self._messages = (*self._messages, *self._round)
             self._round = []

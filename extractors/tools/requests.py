@@ -39,10 +39,12 @@ class ToolRequest:
     arguments: str
     model: str
     """Who asked for it."""
+    shown: str = ""
+    """A hash of what the model was shown of the record: each window of a long one has steps of its own."""
 
     def digest(self) -> str:
         """32 hex digits that name this look-up: the same in any process."""
-        told = "\x00".join(("tool", self.record, str(self.step), self.tool, self.arguments))
+        told = "\x00".join(("tool", self.record, self.shown, str(self.step), self.tool, self.arguments))
         return hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

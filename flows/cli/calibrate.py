@@ -9,22 +9,24 @@ import typer
 
 from extractors.errors import JobError
 from flows.cli import terminal
-from flows.cli.options import job_from, job_options
+from flows.cli.evaluate import JOB, RECORDS, golden_job, golden_options
 
 _SAVE = typer.Option(help="The calibration's file, for `--calibration`.")
 _KIND = typer.Option(help="isotonic or platt.")
 _ERROR = typer.Option(help="Share of wrong values for which a threshold is told.", min=0.001, max=0.5)
 
 
-@job_options
+@golden_options
 def calibrate(
     given: dict[str, Any],
+    job: Annotated[str | None, JOB] = None,
+    records: Annotated[str | None, RECORDS] = None,
     save: Annotated[str, _SAVE] = "calibration.json",
     kind: Annotated[str, _KIND] = "isotonic",
     max_error: Annotated[float, _ERROR] = 0.05,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
-    """Fit a calibration of `_confidence` on a golden set (SOURCE: records with their `expected` values).
+    """Fit a calibration of `_confidence` on a golden set.
 
     It runs the job over the set, compares, and writes the map; run with `--calibration FILE` to apply it. The error
     that it tells is by folds: no value is judged by a map that was fitted on it.
@@ -34,18 +36,16 @@ def calibrate(
     from extractors.evaluate.evaluation import evaluate
     from extractors.evaluate.reliability import reliability_of
 
-    job = job_from(given)
-    if job.calibration is not None:
+    path, made = golden_job(given, job, records)
+    if made.calibration is not None:
         raise JobError("a calibration is fitted on confidences as they are: leave --calibration out")
     if kind not in ("isotonic", "platt"):
         raise JobError(f"--kind is isotonic or platt, not {kind!r}")
-    if job.source is None:
-        raise JobError("name the golden set: quarry calibrate golden.jsonl ...")
     if json:
-        evaluation = evaluate(Path(job.source), job)
+        evaluation = evaluate(path, made)
     else:
         with terminal.Bar(terminal.talk()) as bar:
-            evaluation = evaluate(Path(job.source), job, watch=bar)
+            evaluation = evaluate(path, made, watch=bar)
     if evaluation.unasked:
         terminal.talk().print(
             f"[red]{len(evaluation.unasked):,} labelled records were not asked: the calibration is of the others[/red]"

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _OUT = "quarry-eval"
 _CEILINGS = ("max_cost", "max_tokens")
 JSON = typer.Option("--json", help="Print one JSON object last, for machines; no bar.")
-_JOB = typer.Option("--job", help="A job file (.toml) whose options hold; given options override it.")
-_RECORDS = typer.Option("--records", help="Where the records are, for a golden set that holds only ids and labels.")
+JOB = typer.Option("--job", help="A job file (.toml) whose options hold; given options override it.")
+RECORDS = typer.Option("--records", help="Where the records are, for a golden set that holds only ids and labels.")
 RULES = typer.Option(
     "--compare",
     help="FIELD=RULE, several times: how values are compared (exact, text, alnum, number:0.01, number:1%, date, fuzzy:0.9, "
@@ -43,8 +43,8 @@ golden_options = partial(
 @golden_options
 def eval_command(
     given: dict[str, Any],
-    job: Annotated[str | None, _JOB] = None,
-    records: Annotated[str | None, _RECORDS] = None,
+    job: Annotated[str | None, JOB] = None,
+    records: Annotated[str | None, RECORDS] = None,
     compare: Annotated[list[str] | None, RULES] = None,
     fail_under: Annotated[
         list[str] | None,
@@ -66,7 +66,7 @@ def eval_command(
     from extractors.evaluate.results import figures, write_results
 
     bars = _bars(fail_under or [])
-    path, made = _job(given, job, records)
+    path, made = golden_job(given, job, records)
     with _watching(quiet=json) as (watch, control):
         found = evaluate(path, made, rules=rules_of(compare), watch=watch, control=control)
     folder = write_results(found, evaluation_page(found))
@@ -102,8 +102,8 @@ def compare_command(
         ),
     ],
     b: Annotated[str, typer.Option("--b", help="The second, such as 'model=local-1.5b prompt=my/extract.v2.txt'.")],
-    job: Annotated[str | None, _JOB] = None,
-    records: Annotated[str | None, _RECORDS] = None,
+    job: Annotated[str | None, JOB] = None,
+    records: Annotated[str | None, RECORDS] = None,
     compare: Annotated[list[str] | None, RULES] = None,
     json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -124,7 +124,7 @@ def compare_command(
     sides: list[Evaluation] = []
     for variant in (a, b):
         options, job_file, recipe = _variant(variant)
-        path, made = _job({**given, **options}, job_file or job, records)
+        path, made = golden_job({**given, **options}, job_file or job, records)
         # A ceiling is this command's, unless a side or its own job file has one of its own.
         left = after(made, [one.report for one in sides if one.report is not None])
         shared = [one for one in _CEILINGS if one not in options and (one in given or job_file is None)]
@@ -148,7 +148,7 @@ def compare_command(
     terminal.talk().print(f"the page: {folder / 'index.html'}", markup=False)
 
 
-def _job(given: Mapping[str, Any], job_file: str | None, records: str | None) -> tuple[Path, ExtractionJob]:
+def golden_job(given: Mapping[str, Any], job_file: str | None, records: str | None) -> tuple[Path, ExtractionJob]:
     """The golden set's path, and the job whose source are its records. Raises ``JobError``."""
     from extractors.evaluate.golden import record_columns
 

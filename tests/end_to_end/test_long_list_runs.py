@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from extractors.endpoint import Settings
 from extractors.pipeline import run
+from extractors.planning import estimate
 from extractors.report import RunReport
 from extractors.store.catalog import current_rows, query
 from schemas.job import ExtractionJob
@@ -66,6 +67,15 @@ def test_windows_are_read_whole_so_that_nothing_is_embedded_or_reranked_for_them
     with FakeQwen(ListingModel()) as qwen:
         report = run_lists(write(tmp_path, 60), tmp_path / "out", qwen, **helped)
         assert qwen.embeddings.count == 0
+        job = {
+            "source": str(write(tmp_path, 60)),
+            "schema": SCHEMA,
+            "out": str(tmp_path / "new"),
+            "context_tokens": 800,
+        }
+        told = ExtractionJob.model_validate({**job, "model": "qwen-plus", "base_url": qwen.base_url, **helped})
+        planned = estimate(told, settings=Settings()).embedding
+    assert planned is not None and planned.tokens == 0
     purposes = query(tmp_path / "out", "select distinct purpose from catalogue_calls").to_pylist()
     assert report.rows == 1 and {row["purpose"] for row in purposes} <= {"extract", "window", "count", "gap"}
 

@@ -16,8 +16,10 @@ from typing import Any
 import pytest
 
 from extractors.endpoint import Settings
+from extractors.errors import OutputError
 from extractors.pipeline import run
 from extractors.store.catalog import current_rows, open_failures, query
+from extractors.store.journal import Journal
 from tests.end_to_end.things import job_for, run_things, write_things
 from tests.fakes.answers import records_of, thing_of, thing_pack
 from tests.fakes.qwen import FakeQwen, Fault, Reply
@@ -173,6 +175,28 @@ def test_an_error_of_ours_costs_the_pack_and_nothing_else(tmp_path: Path, monkey
         assert (report.rows, qwen.count) == (4, 5)
     assert meta_sums(tmp_path / "out")[:2] == (report.input_tokens, report.output_tokens)
     assert sums(tmp_path / "out")["input"] == report.input_tokens
+
+
+def test_shares_that_cannot_be_kept_end_the_run_and_what_was_done_is_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Journal.append_all
+    packs: list[int] = []
+
+    def full(self: Journal, entries: Any) -> None:
+        packs.append(len(entries))
+        if len(packs) == 2:
+            raise OutputError("the disk is full")
+        kept(self, entries)
+
+    source = write_things(tmp_path / "things.jsonl", range(8))
+    monkeypatch.setattr(Journal, "append_all", full)
+    with FakeQwen(thing_pack) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, records_per_call=4, concurrency=1)
+        with pytest.raises(OutputError, match="the disk is full"):
+            run(job, settings=Settings())
+        assert (packs, current_rows(tmp_path / "out").num_rows) == ([4, 4], 4)
+        assert run(job, settings=Settings()).rows == 4 and qwen.count == 3
 
 
 def test_who_packs_in_vain_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -113,21 +113,18 @@ def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshol
         color = "red" if int(text.split("number ")[1].split(",")[0]) % 3 == 0 else None
         return json.dumps({"what": "kettle" if "kettle" in text else "lamp", "color": color})
 
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text(
+        "".join(json.dumps({**line, "text": None}) + "\n" for line in lines).replace('"text": null, ', "")
+    )
     with FakeQwen(model) as qwen:
-        options = ["--schema", "what, color?", "--out", str(tmp_path / "out"), "--model", "qwen-plus"]
-        found = runner.invoke(
-            app,
-            [
-                "calibrate",
-                str(golden),
-                *options,
-                "--base-url",
-                qwen.base_url,
-                "--save",
-                str(tmp_path / "c.json"),
-                "--json",
-            ],
-        )
+        options = ["--schema", "what, color?", "--out", str(tmp_path / "out"), "--model", "qwen-plus", "--json",
+                   "--base-url", qwen.base_url, "--save", str(tmp_path / "c.json")]  # fmt: skip
+        found = runner.invoke(app, ["calibrate", str(golden), *options])
+        asked = qwen.count
+        elsewhere = runner.invoke(app, ["calibrate", str(labels), "--records", str(golden), "--id", "id", *options])
+        assert (qwen.count, elsewhere.exit_code) == (asked, 0), elsewhere.exception
+    assert json.loads(elsewhere.stdout.splitlines()[-1]) == json.loads(found.stdout.splitlines()[-1])
     assert found.exit_code == 0, found.output
     told = json.loads(found.stdout.splitlines()[-1])
     assert told["pairs"] == 160 and told["ece_after"] < 0.02 < told["ece_before"]

@@ -114,6 +114,18 @@ def test_two_steps_have_digests_of_their_own_and_the_same_ones_again() -> None:
     assert len({one.digest(), *(other.digest() for other in others)}) == 4
 
 
+def test_windows_of_one_record_have_steps_of_their_own() -> None:
+    whole = Record("r", f"{TEXT}\n{TEXT} Paid.", content_fingerprint("the whole"))
+    digests = []
+    for window in (TEXT, f"{TEXT} Paid.", TEXT):
+        extraction = Extraction(recipe(), replace(whole, text=window))
+        extraction.receive(reply("", ("find_vendor", '{"name": "Acme GmbH"}')))
+        step = looked_up(extraction)
+        assert (step.record, step.step) == (whole.fingerprint, 1)
+        digests.append(step.digest())
+    assert digests[0] != digests[1] and digests[0] == digests[2]
+
+
 def test_arguments_that_are_no_json_go_back_as_an_empty_object() -> None:
     extraction = begun()
     asked(extraction)
