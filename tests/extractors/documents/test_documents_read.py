@@ -88,6 +88,11 @@ def test_html_is_read_as_it_is_seen(tmp_path: Path) -> None:
         (b"<p>12 \x80", "12 €"),
         ("<p>ケトル".encode(), "ケトル"),
         (b"<meta charset=no-such-thing><p>plain", "plain"),
+        (b"<meta charset=ISO-8859-1><p>\x93Kessel\x94 12 \x80", "\u201cKessel\u201d 12 €"),
+        ("<meta charset=gb2312><p>朱镕基 價格".encode("gbk"), "朱镕基 價格"),
+        ("<meta charset=Shift_JIS><p>①髙橋".encode("cp932"), "①髙橋"),
+        ("<meta charset=utf-8><p>Kessel für".encode() + b" 12 \xff EUR", "Kessel für 12 \ufffd EUR"),
+        ("<meta charset=gb2312><p>价格".encode(), "价格"),
     ],
 )
 def test_html_is_decoded_as_a_browser_does(content: bytes, text: str, tmp_path: Path) -> None:
