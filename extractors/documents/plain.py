@@ -48,7 +48,7 @@ def decoded_html(data: bytes) -> str:
     """As a browser reads it: a byte order mark, then what the page declares, then UTF-8, then windows-1252, which
     takes every byte (https://encoding.spec.whatwg.org/).
 
-    A page that does not hold to what it declares and is UTF-8 is read as that; else its wrong bytes become U+FFFD."""
+    A page with bytes that are none of what it declares is read as UTF-8 if it is that; else those bytes become U+FFFD."""
     for bom, name in _BOMS:
         if data.startswith(bom):
             return data.decode(name, "replace")

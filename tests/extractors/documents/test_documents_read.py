@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from docx import Document
+from docx.oxml import parse_xml
 
 from extractors.documents.convert import convert
 from extractors.documents.converted import DocumentLimits, Unreadable
@@ -92,7 +93,6 @@ def test_html_is_read_as_it_is_seen(tmp_path: Path) -> None:
         ("<meta charset=gb2312><p>朱镕基 價格".encode("gbk"), "朱镕基 價格"),
         ("<meta charset=Shift_JIS><p>①髙橋".encode("cp932"), "①髙橋"),
         ("<meta charset=utf-8><p>Kessel für".encode() + b" 12 \xff EUR", "Kessel für 12 \ufffd EUR"),
-        ("<meta charset=gb2312><p>价格".encode(), "价格"),
     ],
 )
 def test_html_is_decoded_as_a_browser_does(content: bytes, text: str, tmp_path: Path) -> None:
@@ -115,6 +115,38 @@ def test_a_word_document_has_its_paragraphs_and_tables_in_order(tmp_path: Path) 
     assert convert(str(tmp_path / "a.docx"), LIMITS).text == (
         "Polder B.V.\nLease\nBetween A and B.\nRent\t1,200\tEUR\nTerm\t5 years\n- first\nSigned."
     )
+
+
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def test_a_word_document_is_read_through_tracked_changes_and_content_controls(tmp_path: Path) -> None:
+    made = Document()
+    fee = made.add_paragraph("The fee is ")._p
+    fee.append(parse_xml(f"<w:ins {WORD}><w:r><w:t>500</w:t></w:r></w:ins>"))
+    fee.append(parse_xml(f"<w:del {WORD}><w:r><w:delText>400</w:delText></w:r></w:del>"))
+    field = f'<w:fldSimple {WORD} w:instr="D"><w:r><w:t> EUR</w:t></w:r></w:fldSimple>'
+    fee.append(parse_xml(f"<w:sdt {WORD}><w:sdtPr/><w:sdtContent>{field}</w:sdtContent></w:sdt>"))
+    control = f"<w:sdt {WORD}><w:sdtContent><w:p><w:r><w:t>Signed by A.</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+    made.element.body.insert(1, parse_xml(control))
+    table = made.add_table(2, 1)
+    table.cell(0, 0).text, table.cell(1, 0).text = "kept", "deleted"
+    table.rows[1]._tr.get_or_add_trPr().append(parse_xml(f"<w:del {WORD}/>"))
+    cell = f"<w:sdt {WORD}><w:sdtContent><w:tc><w:p><w:r><w:t>12.50</w:t></w:r></w:p></w:tc></w:sdtContent></w:sdt>"
+    table.rows[0]._tr.append(parse_xml(cell))
+    made.save(str(tmp_path / "a.docx"))
+    assert convert(str(tmp_path / "a.docx"), LIMITS).text == "The fee is 500 EUR\nSigned by A.\nkept\t12.50"
+
+
+def test_a_letterhead_on_the_first_page_only_is_read(tmp_path: Path) -> None:
+    made = Document()
+    section = made.sections[0]
+    section.different_first_page_header_footer = True
+    section.first_page_header.paragraphs[0].text = "Polder B.V."
+    section.header.paragraphs[0].text = "page"
+    made.add_paragraph("Dear A,")
+    made.save(str(tmp_path / "a.docx"))
+    assert convert(str(tmp_path / "a.docx"), LIMITS).text == "Polder B.V.\npage\nDear A,"
 
 
 def test_markdown_stays_as_it_is(tmp_path: Path) -> None:
