@@ -64,7 +64,9 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     if question["do"] == "boxes":
         from extractors.documents.pdf import boxes
 
-        spans = {int(page): [(start, end) for start, end in each] for page, each in question["spans"].items()}
+        spans = {
+            int(page): [(start, end, quote) for start, end, quote in each] for page, each in question["spans"].items()
+        }
         return {"boxes": {str(page): found for page, found in boxes(read(path, limits), spans).items()}}
     from extractors.documents.pdf import picture
 

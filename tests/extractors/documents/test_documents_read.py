@@ -35,7 +35,7 @@ def test_each_page_of_a_pdf_ends_with_a_form_feed(tmp_path: Path) -> None:
 def test_a_span_s_box_holds_its_words_on_the_page_as_it_is_shown() -> None:
     content = b"BT /F1 20 Tf 100 700 Td (Total 12.50) Tj ET"
     data = hostile.one_page(hostile.stream(content, packed=b""))
-    [[box]] = boxes(data, {1: [(6, 11)]}).values()
+    [[box]] = boxes(data, {1: [(6, 11, "12.50")]}).values()
     assert box is not None
     left, top, right, bottom = box
     # Helvetica: "Total " is 2.778 em wide (its font metrics), the digits 0.556 em each and the point 0.278.
@@ -51,7 +51,7 @@ def test_the_box_of_a_turned_page_is_where_the_ink_is(turned: int, size: tuple[i
     content = b"BT /F1 20 Tf 100 700 Td (Total 12.50) Tj ET"
     path = tmp_path / "turned.pdf"
     path.write_bytes(hostile.one_page(hostile.stream(content, packed=b""), more=b">> /Rotate %d /X <<" % turned))
-    [[box]] = boxes(path.read_bytes(), {1: [(0, 11)]}).values()
+    [[box]] = boxes(path.read_bytes(), {1: [(0, 11, "Total 12.50")]}).values()
     assert box is not None
     drawn = Image.open(io.BytesIO(picture(str(path), 1)))
     scale = drawn.width / size[0]
