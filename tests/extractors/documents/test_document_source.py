@@ -139,6 +139,12 @@ def test_scanned_pages_need_a_model_that_reads_pictures(tmp_path: Path) -> None:
         run(tmp_path / "scan.pdf", tmp_path / "out", model="qwen-plus", scanned_pages="pictures")
 
 
+@pytest.mark.parametrize("source", ["x" * 300 + ".pdf", "A kettle for 12.50 EUR. " * 300])
+def test_a_text_in_the_place_of_a_path_is_told_of(source: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        extract(source, "price: str", out=tmp_path / "out", base_url="http://127.0.0.1:9", model="m")
+
+
 def test_documents_beside_tables_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
