@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from extractors.documents.converted import Converted, DocumentLimits, Unreadable
 from extractors.documents.kinds import Kind
@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 _MOST_MEMBERS = 10_000
 _DEEPEST = 8
 """Tables within tables."""
+_W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_CONTROL, _CONTENT = f"{_W}sdt", f"{_W}sdtContent"
+_WRAPPERS = (
+    _CONTROL,
+    *(f"{_W}{name}" for name in ("ins", "moveTo", "smartTag", "fldSimple", "customXml", "dir", "bdo")),
+)
+_REMOVED = (f"{_W}del", f"{_W}moveFrom")
+_ABOUT = (f"{_W}smartTagPr", f"{_W}customXmlPr", f"{_W}fldData")
+"""What a wrapper says of itself."""
 
 
 def convert(data: bytes, limits: DocumentLimits) -> Converted:
@@ -26,12 +35,19 @@ def convert(data: bytes, limits: DocumentLimits) -> Converted:
     from docx import Document as open_document
 
     document = open_document(io.BytesIO(data))
+    _unwrap(document.element)
     parts: list[str] = []
     length = 0
     around: list[list[str]] = [[], []]
+    even = document.settings.odd_and_even_pages_header_footer
     for section in document.sections:
-        for place, each in enumerate((section.header, section.footer)):
+        first = section.different_first_page_header_footer
+        shown = [(0, section.first_page_header), (1, section.first_page_footer)] if first else []
+        shown += [(0, section.header), (1, section.footer)]
+        shown += [(0, section.even_page_header), (1, section.even_page_footer)] if even else []
+        for place, each in shown:
             if not each.is_linked_to_previous:
+                _unwrap(each._element)
                 around[place] += [line for line in _lines(each) if line.strip() and line not in around[place]]
     for line in (*around[0], *_lines(document), *around[1]):
         length += len(line) + 1
@@ -61,6 +77,29 @@ def _not_a_bomb(data: bytes, limits: DocumentLimits) -> None:
         raise Unreadable("is a zip archive without a Word document in it")
 
 
+def _unwrap(root: Any) -> None:
+    """Put in the place of each wrapper what it holds: python-docx looks at the direct children of a body, cell, row or
+    paragraph only, and would pass over the text of tracked insertions, content controls and fields."""
+    for wrapper in list(root.iter(*_REMOVED)):
+        parent = wrapper.getparent()
+        if parent is not None and parent.tag == f"{_W}trPr":
+            # The mark of a row that is deleted, which it stands in.
+            wrapper = parent.getparent()
+            parent = wrapper.getparent() if wrapper is not None else None
+        if parent is not None:
+            parent.remove(wrapper)
+    # The innermost first, so that each is opened once.
+    for wrapper in reversed(list(root.iter(*_WRAPPERS))):
+        parent = wrapper.getparent()
+        if parent is None:
+            continue
+        for inner in wrapper.findall(_CONTENT) if wrapper.tag == _CONTROL else [wrapper]:
+            for child in list(inner):
+                if child.tag not in _ABOUT:
+                    wrapper.addprevious(child)
+        parent.remove(wrapper)
+
+
 def _lines(part: BlockItemContainer | Document, depth: int = 0) -> Iterator[str]:
     from docx.table import Table as DocxTable
 
@@ -68,9 +107,10 @@ def _lines(part: BlockItemContainer | Document, depth: int = 0) -> Iterator[str]
         if isinstance(block, DocxTable):
             yield from _rows(block, depth)
         else:
-            style = block.style.name if block.style is not None else ""
-            mark = "- " if style and style.startswith("List") and block.text.strip() else ""
-            yield mark + block.text
+            text = block.text
+            style = block.style.name if block.style is not None and text.strip() else ""
+            mark = "- " if style and style.startswith("List") else ""
+            yield mark + text
 
 
 def _rows(table: Table, depth: int) -> Iterator[str]:

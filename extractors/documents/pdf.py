@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import pypdfium2 as pdfium
 
 Box = tuple[float, float, float, float]
+Span = tuple[int, int, str]
+"""Where characters of a page begin and end, and what they are."""
 FEW_CHARACTERS = 16
 """A page with fewer characters than this, and a picture on it, is a scanned page."""
 DPI = 150
@@ -57,9 +59,10 @@ def convert(data: bytes, limits: DocumentLimits) -> Converted:
     return Converted(Kind.PDF.value, whole, count, tuple(pictures), title or None)
 
 
-def boxes(data: bytes, spans: Mapping[int, Sequence[tuple[int, int]]]) -> dict[int, list[Box | None]]:
+def boxes(data: bytes, spans: Mapping[int, Sequence[Span]]) -> dict[int, list[Box | None]]:
     """Where spans of characters stand: for each page (from 1) the boxes of its spans, whose offsets count from the page's
-    beginning. A box is (left, top, right, bottom) in points from the upper left corner of the page as it is shown."""
+    beginning. What does not stand at its offset (a template put words before it, the file was changed) is looked for on
+    its page, and has no box unless it is there once. A box is (left, top, right, bottom) in points from the upper left corner of the page as it is shown."""
     found: dict[int, list[Box | None]] = {}
     with _Opened(data) as document:
         for number, wanted in spans.items():
@@ -140,7 +143,7 @@ def _has_picture(page: pdfium.PdfPage) -> bool:
     return next(iter(page.get_objects(filter=[_IMAGE], max_depth=3)), None) is not None
 
 
-def _boxes(page: pdfium.PdfPage, wanted: Sequence[tuple[int, int]]) -> list[Box | None]:
+def _boxes(page: pdfium.PdfPage, wanted: Sequence[Span]) -> list[Box | None]:
     import pypdfium2.raw as raw
 
     textpage = page.get_textpage()
@@ -159,7 +162,9 @@ def _boxes(page: pdfium.PdfPage, wanted: Sequence[tuple[int, int]]) -> list[Box 
         turned = page.get_rotation()
         left, bottom, right, top = _area(page, turned)
         found: list[Box | None] = []
-        for start, end in wanted:
+        plain = _lines(text)
+        for span in wanted:
+            start, end = _standing(span, plain)
             inside = [textpage.get_charbox(at) for at in dict.fromkeys(back[start:end]) if characters[at].strip()]
             if not inside:
                 found.append(None)
@@ -174,6 +179,15 @@ def _boxes(page: pdfium.PdfPage, wanted: Sequence[tuple[int, int]]) -> list[Box 
         return found
     finally:
         textpage.close()
+
+
+def _standing(span: Span, text: str) -> tuple[int, int]:
+    """Where a span's characters stand on a page, an empty stretch if that is not known."""
+    start, end, quote = span
+    if text[start:end] == quote:
+        return start, end
+    at = text.find(quote) if text.count(quote) == 1 else len(text)
+    return at, at + len(quote)
 
 
 def _area(page: pdfium.PdfPage, turned: int) -> Box:

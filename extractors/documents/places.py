@@ -13,6 +13,8 @@ from schemas.outcomes import Extracted, Outcome
 from schemas.records import Record
 
 logger = logging.getLogger(__name__)
+_MOST_BYTES = 2_000_000_000
+"""The most that a job may let a file have: this one was read."""
 MOST_BOXES = 2_000
 """Values of one record whose boxes are looked up, the first ones; the others have their pages and offsets."""
 
@@ -58,17 +60,17 @@ def with_boxes(outcome: Outcome, record: Record) -> Outcome:
         return outcome
     from extractors.documents.workers import shared
 
-    wanted: dict[int, list[tuple[int, int]]] = {}
+    wanted: dict[int, list[tuple[int, int, str]]] = {}
     places: list[tuple[int, int]] = []
     for at, one in enumerate(outcome.evidence):
-        if one.start is None or one.end is None or one.page is None or len(places) >= MOST_BOXES:
+        if one.start is None or one.end is None or one.page is None or not one.quote or len(places) >= MOST_BOXES:
             continue
         start = pages.start(one.page)
-        wanted.setdefault(one.page, []).append((one.start - start, one.end - start))
+        wanted.setdefault(one.page, []).append((one.start - start, one.end - start, one.quote))
         places.append((at, one.page))
     if not wanted:
         return outcome
-    found = shared().boxes(record.document, wanted, DocumentLimits())
+    found = shared().boxes(record.document, wanted, DocumentLimits(file_bytes=_MOST_BYTES))
     if not found:
         logger.warning("%s cannot be read any more: the evidence has no boxes", record.document)
         return outcome

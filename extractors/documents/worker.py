@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import os
+import signal
 import struct
 import sys
 from dataclasses import asdict
@@ -20,6 +21,8 @@ from extractors.documents.convert import convert, read, told
 from extractors.documents.converted import DocumentLimits
 
 _LENGTH = struct.Struct(">I")
+_LONGER = 2.0
+"""Seconds by which a process outlives the limit of a document that nobody waits for any more."""
 
 
 def main() -> None:
@@ -28,11 +31,20 @@ def main() -> None:
     os.dup2(2, 1)
     questions = sys.stdin.buffer
     while (question := receive(questions)) is not None:
+        _alarm(float(question["limits"]["seconds"]) + _LONGER)
         try:
             answer = _answer(question)
         except BaseException as error:  # noqa: BLE001 - a hostile document makes a parser raise anything
             answer = {"problem": told(error)}
         send(answers, answer)
+        _alarm(0)
+
+
+def _alarm(seconds: float) -> None:
+    """Let the system end this process after so long, where it can: whoever asks ends it sooner, unless killed meanwhile. 0:
+    not any more."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def send(to: BinaryIO, message: dict[str, Any]) -> None:
@@ -64,7 +76,9 @@ def _answer(question: dict[str, Any]) -> dict[str, Any]:
     if question["do"] == "boxes":
         from extractors.documents.pdf import boxes
 
-        spans = {int(page): [(start, end) for start, end in each] for page, each in question["spans"].items()}
+        spans = {
+            int(page): [(start, end, quote) for start, end, quote in each] for page, each in question["spans"].items()
+        }
         return {"boxes": {str(page): found for page, found in boxes(read(path, limits), spans).items()}}
     from extractors.documents.pdf import picture
 

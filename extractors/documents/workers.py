@@ -83,9 +83,9 @@ class DocumentWorkers:
         return Converted(**(answer | {"pictures": tuple(answer["pictures"])}))
 
     def boxes(
-        self, path: str, spans: Mapping[int, Sequence[tuple[int, int]]], limits: DocumentLimits
+        self, path: str, spans: Mapping[int, Sequence[tuple[int, int, str]]], limits: DocumentLimits
     ) -> dict[int, list[tuple[float, float, float, float] | None]]:
-        """Where spans of a PDF's pages stand; nothing for a page that cannot be read (any more)."""
+        """Where spans of a PDF's pages (start, end, quote) stand; nothing for a page that cannot be read (any more)."""
         answer = self._ask({"do": "boxes", "spans": {str(page): each for page, each in spans.items()}}, path, limits)
         return {
             int(page): [None if one is None else tuple(one) for one in found]

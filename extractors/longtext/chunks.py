@@ -22,16 +22,19 @@ CHUNK_TOKENS = 80
 _PAGE, _HEADING, _BLANK, _PARAGRAPH, _SENTENCE, _SPACE = 6, 5, 4, 3, 2, 1
 _FULLEST = 0.5
 """A chunk may end early at a stronger border once it is so full."""
+_MOST_MARKS = 30
+"""Marks on one character: as many as the stream-safe format has (Unicode Standard Annex #15)."""
 _BORDERS = re.compile(
     r"""
       (?P<page>\f\s*)
-    | (?P<blank>[^\S\n\f]*\n(?:[^\S\n\f]*\n)+)
-    | (?P<line>[^\S\n\f]*\n)
+    | (?P<blank>(?:(?<![^\S\n\f])[^\S\n\f]++)?\n(?:[^\S\n\f]*\n)++)
+    | (?P<line>(?:(?<![^\S\n\f])[^\S\n\f]++)?\n)
     | (?P<wide>[。！？；…]+["'”’」』）】)\]]*)
-    | (?P<sentence>[.!?;:]+["'”’)\]]*[^\S\n\f]+)
+    | (?P<sentence>(?<![.!?;:])[.!?;:]++["'”’)\]]*+[^\S\n\f]++)
     """,
     re.VERBOSE,
 )
+"""A run of blanks or of dots is looked at from its beginning only: a text of nothing else would take quadratic time."""
 _TITLED = re.compile(
     r"""[^\S\n]*(?:
       \#{1,6}\s+\S
@@ -153,13 +156,15 @@ def _divided(
 
 
 def _middle(text: str, start: int, end: int) -> int:
-    """A place near the middle after white space, else one that keeps a character and its marks together."""
+    """A place near the middle after white space, else one that keeps a character and its marks together, unless it has
+    more of them than any script."""
     middle = (start + end) // 2
     reach = (end - start) // 4
     for away in range(reach):
         for place in (middle - away, middle + away):
             if start < place < end and text[place - 1].isspace() and not text[place].isspace():
                 return place
-    while middle < end - 1 and (text[middle] in "\u200d\ufe0f" or combining(text[middle])):
-        middle += 1
+    for place in range(middle, min(middle + _MOST_MARKS, end)):
+        if not (text[place] in "\u200d\ufe0f" or combining(text[place])):
+            return place
     return middle

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from extractors.longtext.merging import Found
@@ -42,8 +43,8 @@ def unmet(items: Sequence[Found], text: str, window: Window) -> int:
     if window.end < len(text):
         starts, ends = starts[:-1], ends[:-1]
     anchors = sorted(item.anchor for item in items if item.anchor is not None)
-    met = sum(any(start <= anchor < end for anchor in anchors) for start, end in zip(starts, ends, strict=True))
-    inside = sum(starts[0] <= anchor < ends[-1] for anchor in anchors) if starts else 0
+    met = sum(bisect_left(anchors, start) < bisect_left(anchors, end) for start, end in zip(starts, ends, strict=True))
+    inside = bisect_left(anchors, ends[-1]) - bisect_left(anchors, starts[0])
     if met * 2 < len(starts) or inside > met * 1.5:
         return 0
     return len(starts) - met

@@ -72,15 +72,16 @@ class Focus:
 
     def another(self, paths: Sequence[str]) -> Shown | None:
         """The best chunks for the fields at ``paths`` that were not shown yet; None where all were, or were looked at
-        often enough."""
+        often enough, or none fits."""
         if self.looks >= MOST_LOOKS or len(self._seen) == len(self._chunks):
             return None
         self.looks += 1
-        return self._chosen(
+        shown = self._chosen(
             self._rows_of(paths),
             without=self._seen,
             most=min(self.budget, max(_LEAST_LOOK, int(self.budget * _LOOK))),
         )
+        return shown if shown.chunks else None
 
     def about(self, paths: Sequence[str], places: Iterable[int]) -> Shown:
         """The best chunks for the fields at ``paths``, those with the offsets ``places`` first."""
@@ -132,7 +133,9 @@ class Focus:
 
     def _rows_of(self, paths: Sequence[str]) -> list[Sequence[float]]:
         wanted = {_pattern(path) for path in paths}
-        return [row for query, row in zip(self._queries, self._rows, strict=True) if _is_asked(query.path, wanted)]
+        rows = [row for query, row in zip(self._queries, self._rows, strict=True) if _is_asked(query.path, wanted)]
+        # A path that no query is for must not show nothing at all.
+        return rows or list(self._rows)
 
     def _at(self, start: int) -> int:
         return bisect_right(self._starts, start) - 1
@@ -177,5 +180,7 @@ def _pattern(path: str) -> str:
 
 
 def _is_asked(query: str, wanted: set[str]) -> bool:
-    """Whether a query is for one of the wanted paths or for what is inside of it."""
-    return any(query == path or query.startswith(f"{path}/") for path in wanted)
+    """Whether a query is for one of the wanted paths, for what is inside of it, or for the list or map that it is an item of."""
+    return any(
+        query == path or query.startswith(f"{path}/") or (query and path.startswith(f"{query}/")) for path in wanted
+    )

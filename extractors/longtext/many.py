@@ -286,7 +286,9 @@ class LongLists:
             elif rest is not None and name in rest.value.model_fields_set:
                 told[key_in_json(name, each)] = getattr(rest.value, name)
         try:
-            value = model.model_validate(told)
+            value = self._parts.model.model_validate(told)
+            if type(value) is not model:
+                value = model.model_construct(value.model_fields_set, **dict(value))
         except ValidationError as error:
             problems = problems_of(error, self._partial())
             self._fail(Reason.INVALID, f"the lists as a whole: {problems[0].path}: {problems[0].message}", problems)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainValidator, WrapValidator, create_model
 from pydantic.fields import FieldInfo
 
 from extractors.prompting import describe
@@ -35,6 +35,7 @@ GAP = (
 )
 MORE_ATTEMPTS = 4
 """Calls that the parts of one list which is cut off may take beside the attempts of a record."""
+_FUNCTIONS = (AfterValidator, BeforeValidator, PlainValidator, WrapValidator)
 _CACHE, _LISTS = "longtext.parts", "longtext.lists"
 
 
@@ -53,13 +54,14 @@ class ListField:
 @dataclass(frozen=True, slots=True)
 class Parts:
     """``lists`` are the fields asked for window by window with ``window``; ``rest`` asks for the other fields (None: there
-    are none), ``whole`` for all at once with counts."""
+    are none), ``whole`` for all at once with counts; ``model`` puts together what they gave."""
 
     lists: tuple[ListField, ...]
     window: Recipe
     gap: Recipe
     rest: Recipe | None
     whole: Recipe
+    model: type[BaseModel]
 
 
 def parts_of(recipe: Recipe) -> Parts | None:
@@ -124,7 +126,22 @@ def _compiled(recipe: Recipe) -> Parts | None:
             rules=COUNT_RULE,
             windowed=False,
         ),
+        _once(model, list(others)),
     )
+
+
+def _once(model: type[BaseModel], names: Sequence[str]) -> type[BaseModel]:
+    """The model without the functions in the annotations of these fields, whose values they made already: a second time they
+    would find their own results, and change them again or fail."""
+    made: dict[str, Any] = {}
+    for name in names:
+        field = model.model_fields[name]
+        if any(isinstance(each, _FUNCTIONS) for each in field.metadata):
+            given = {"default_factory": field.default_factory} if field.default_factory else {"default": field.default}
+            aliases = (field.alias, field.validation_alias, field.serialization_alias)
+            names_of = dict(zip(("alias", "validation_alias", "serialization_alias"), aliases, strict=True))
+            made[name] = (Any, Field(**given, **names_of))  # type: ignore[call-overload]
+    return create_model(model.__name__, __base__=model, **made) if made else model
 
 
 def _list_fields(recipe: Recipe) -> tuple[ListField, ...]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from extractors.documents import Converted, DocumentWorkers
 from extractors.sources.columns import Wanted, choose
-from extractors.sources.pictures import PictureFinder
+from extractors.sources.pictures import PictureFinder, as_json
 from extractors.sources.rows import BATCH_CHARACTERS, BATCH_ROWS, Batch, RowSource
 from extractors.sources.text_files import shown_name
 from extractors.sources.text_template import listed
@@ -94,8 +94,11 @@ class DocumentsSource(RowSource):
         blank = not made.text.strip()
         if made.pictures and self._as_pictures:
             numbers = list(made.pictures)
-            digest = hashlib.sha256(Path(place).read_bytes()).hexdigest()
-            told = {"place": place, "name": label, "sha256": digest, "pages": numbers}
+            try:
+                digest = hashlib.sha256(Path(place).read_bytes()).hexdigest()
+            except OSError as error:
+                return "", f"cannot be read any more: {error.strerror or error}", None
+            told = {"place": as_json(place), "name": label, "sha256": digest, "pages": numbers}
             return "" if blank else made.text, None, orjson.dumps(told).decode()
         if blank and made.pictures:
             why = (
@@ -107,7 +110,7 @@ class DocumentsSource(RowSource):
             return "", f"holds no text on its {made.pages} pages", None
         if made.pictures:
             left_out.append(f"{label} (page {', '.join(map(str, made.pictures[:5]))})")
-        return made.text, None, orjson.dumps({"document": place}).decode()
+        return made.text, None, orjson.dumps({"document": as_json(place)}).decode()
 
 
 class _Pages(PictureFinder):

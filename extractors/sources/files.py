@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import glob
 import logging
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,10 @@ def open_files(source: str, wanted: Wanted) -> Source:
     Raises ``SourceError`` that says what was looked for.
     """
     path = Path(source).expanduser()
+    if not _can_be(path):
+        raise SourceError(
+            f"there is no file or folder {source[:60]}... ({len(source):,} characters): no name is so long"
+        )
     if path.is_file():
         return _reader([path], wanted, root=path.parent, place=source)
     if path.is_dir():
@@ -105,6 +110,15 @@ def has_documents(source: str) -> bool:
     return any(_kind(each) == "document" for each in _named(source))
 
 
+def _can_be(path: Path) -> bool:
+    """Whether the system takes this for a name: a text that was given in the place of a path may be too long for one."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno != errno.ENAMETOOLONG
+    return True
+
+
 def _first_kind(source: str) -> str | None:
     return next((_kind(each) for each in _named(source)), None)
 
@@ -112,6 +126,8 @@ def _first_kind(source: str) -> str | None:
 def _named(source: str) -> Iterator[Path]:
     """The files of a source, hidden ones left out, in no order."""
     path = Path(source).expanduser()
+    if not _can_be(path):
+        return
     if path.is_dir():
         found: Iterable[Path] = path.rglob("*")
         root = path

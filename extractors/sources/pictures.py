@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import ipaddress
+import os
 import re
 import stat
 from collections.abc import Sequence
@@ -180,12 +181,25 @@ def pictures_of(told: str | None) -> tuple[tuple[ImageRef, ...], str | None]:
         return (), None
     found = orjson.loads(told)
     if "document" in found:
-        return (), found["document"]
+        return (), _from_json(found["document"])
     pages = found.pop("pages", None)
     if pages is None:
         return (ImageRef(**found),), None
-    place, name, digest = found["place"], found["name"], found["sha256"]
+    place, name, digest = _from_json(found["place"]), found["name"], found["sha256"]
     return tuple(ImageRef(place, f"{name} (page {page})", digest, page) for page in pages), place
+
+
+def as_json(place: str) -> str | dict[str, str]:
+    """A path as a JSON value. A file's name is bytes, and not always UTF-8."""
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        return {"base64": base64.b64encode(os.fsencode(place)).decode()}
+    return place
+
+
+def _from_json(place: str | dict[str, str]) -> str:
+    return place if isinstance(place, str) else os.fsdecode(base64.b64decode(place["base64"]))
 
 
 def _hash_of(path: Path) -> str:

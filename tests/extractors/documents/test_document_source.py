@@ -63,6 +63,42 @@ def test_evidence_of_a_pdf_has_page_and_box(tmp_path: Path) -> None:
     assert 78 < top < bottom < 95
 
 
+def test_a_box_is_that_of_the_words_also_behind_a_template_s(tmp_path: Path) -> None:
+    content = b"BT /F1 12 Tf 72 700 Td (Kettle 12.50) Tj ET"
+    (tmp_path / "b.pdf").write_bytes(hostile.one_page(hostile.stream(content, packed=b"")))
+    plain = run(tmp_path / "b.pdf", tmp_path / "plain").rows().to_pylist()[0]["_evidence"][0]
+    found = run(tmp_path / "b.pdf", tmp_path / "out", text="{name}:\n{text}").rows().to_pylist()[0]["_evidence"][0]
+    assert found["start"] == plain["start"] + len("b.pdf:\n")
+    assert found["box"] == plain["box"] is not None
+
+
+def test_a_file_that_changed_since_it_was_read_gives_no_boxes(tmp_path: Path) -> None:
+    place = tmp_path / "b.pdf"
+    place.write_bytes(hostile.pdf("Kettle 12.50"))
+
+    def answer(body: dict[str, Any]) -> str:
+        place.write_bytes(hostile.pdf("Other words, no price"))
+        return price_in(body)
+
+    [[evidence]] = [row["_evidence"] for row in run(place, tmp_path / "out", answer).rows().to_pylist()]
+    assert (evidence["quote"], evidence["page"], evidence["box"]) == ("12.50", 1, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode there")
+def test_a_pdf_s_name_need_not_be_text(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "s\udcffeite.pdf").write_bytes(hostile.pdf("Kettle 12.50"))
+    (folder / "t\udcff.pdf").write_bytes(SCAN)
+    options = {"scanned_pages": "pictures", "model": "qwen3-vl-plus"}
+    found = run(folder, tmp_path / "out", '{"price": "12.50"}', **options).rows().to_pylist()
+    assert [(row["record_id"], row["price"]) for row in found] == [
+        ("s\ufffdeite.pdf", "12.50"),
+        ("t\ufffd.pdf", "12.50"),
+    ]
+    assert found[0]["_evidence"][0]["box"] is not None
+
+
 def test_the_same_text_in_two_pdfs_is_asked_once(tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -101,6 +137,12 @@ def test_scanned_pages_need_a_model_that_reads_pictures(tmp_path: Path) -> None:
     (tmp_path / "scan.pdf").write_bytes(SCAN)
     with pytest.raises(JobError, match="cannot see"):
         run(tmp_path / "scan.pdf", tmp_path / "out", model="qwen-plus", scanned_pages="pictures")
+
+
+@pytest.mark.parametrize("source", ["x" * 300 + ".pdf", "A kettle for 12.50 EUR. " * 300])
+def test_a_text_in_the_place_of_a_path_is_told_of(source: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no file or folder"):
+        extract(source, "price: str", out=tmp_path / "out", base_url="http://127.0.0.1:9", model="m")
 
 
 def test_documents_beside_tables_are_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from docx import Document
+from docx.oxml import parse_xml
 
 from extractors.documents.convert import convert
 from extractors.documents.converted import DocumentLimits, Unreadable
@@ -34,7 +35,7 @@ def test_each_page_of_a_pdf_ends_with_a_form_feed(tmp_path: Path) -> None:
 def test_a_span_s_box_holds_its_words_on_the_page_as_it_is_shown() -> None:
     content = b"BT /F1 20 Tf 100 700 Td (Total 12.50) Tj ET"
     data = hostile.one_page(hostile.stream(content, packed=b""))
-    [[box]] = boxes(data, {1: [(6, 11)]}).values()
+    [[box]] = boxes(data, {1: [(6, 11, "12.50")]}).values()
     assert box is not None
     left, top, right, bottom = box
     # Helvetica: "Total " is 2.778 em wide (its font metrics), the digits 0.556 em each and the point 0.278.
@@ -50,7 +51,7 @@ def test_the_box_of_a_turned_page_is_where_the_ink_is(turned: int, size: tuple[i
     content = b"BT /F1 20 Tf 100 700 Td (Total 12.50) Tj ET"
     path = tmp_path / "turned.pdf"
     path.write_bytes(hostile.one_page(hostile.stream(content, packed=b""), more=b">> /Rotate %d /X <<" % turned))
-    [[box]] = boxes(path.read_bytes(), {1: [(0, 11)]}).values()
+    [[box]] = boxes(path.read_bytes(), {1: [(0, 11, "Total 12.50")]}).values()
     assert box is not None
     drawn = Image.open(io.BytesIO(picture(str(path), 1)))
     scale = drawn.width / size[0]
@@ -88,6 +89,10 @@ def test_html_is_read_as_it_is_seen(tmp_path: Path) -> None:
         (b"<p>12 \x80", "12 €"),
         ("<p>ケトル".encode(), "ケトル"),
         (b"<meta charset=no-such-thing><p>plain", "plain"),
+        (b"<meta charset=ISO-8859-1><p>\x93Kessel\x94 12 \x80", "\u201cKessel\u201d 12 €"),
+        ("<meta charset=gb2312><p>朱镕基 價格".encode("gbk"), "朱镕基 價格"),
+        ("<meta charset=Shift_JIS><p>①髙橋".encode("cp932"), "①髙橋"),
+        ("<meta charset=utf-8><p>Kessel für".encode() + b" 12 \xff EUR", "Kessel für 12 \ufffd EUR"),
     ],
 )
 def test_html_is_decoded_as_a_browser_does(content: bytes, text: str, tmp_path: Path) -> None:
@@ -110,6 +115,38 @@ def test_a_word_document_has_its_paragraphs_and_tables_in_order(tmp_path: Path) 
     assert convert(str(tmp_path / "a.docx"), LIMITS).text == (
         "Polder B.V.\nLease\nBetween A and B.\nRent\t1,200\tEUR\nTerm\t5 years\n- first\nSigned."
     )
+
+
+WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+
+
+def test_a_word_document_is_read_through_tracked_changes_and_content_controls(tmp_path: Path) -> None:
+    made = Document()
+    fee = made.add_paragraph("The fee is ")._p
+    fee.append(parse_xml(f"<w:ins {WORD}><w:r><w:t>500</w:t></w:r></w:ins>"))
+    fee.append(parse_xml(f"<w:del {WORD}><w:r><w:delText>400</w:delText></w:r></w:del>"))
+    field = f'<w:fldSimple {WORD} w:instr="D"><w:r><w:t> EUR</w:t></w:r></w:fldSimple>'
+    fee.append(parse_xml(f"<w:sdt {WORD}><w:sdtPr/><w:sdtContent>{field}</w:sdtContent></w:sdt>"))
+    control = f"<w:sdt {WORD}><w:sdtContent><w:p><w:r><w:t>Signed by A.</w:t></w:r></w:p></w:sdtContent></w:sdt>"
+    made.element.body.insert(1, parse_xml(control))
+    table = made.add_table(2, 1)
+    table.cell(0, 0).text, table.cell(1, 0).text = "kept", "deleted"
+    table.rows[1]._tr.get_or_add_trPr().append(parse_xml(f"<w:del {WORD}/>"))
+    cell = f"<w:sdt {WORD}><w:sdtContent><w:tc><w:p><w:r><w:t>12.50</w:t></w:r></w:p></w:tc></w:sdtContent></w:sdt>"
+    table.rows[0]._tr.append(parse_xml(cell))
+    made.save(str(tmp_path / "a.docx"))
+    assert convert(str(tmp_path / "a.docx"), LIMITS).text == "The fee is 500 EUR\nSigned by A.\nkept\t12.50"
+
+
+def test_a_letterhead_on_the_first_page_only_is_read(tmp_path: Path) -> None:
+    made = Document()
+    section = made.sections[0]
+    section.different_first_page_header_footer = True
+    section.first_page_header.paragraphs[0].text = "Polder B.V."
+    section.header.paragraphs[0].text = "page"
+    made.add_paragraph("Dear A,")
+    made.save(str(tmp_path / "a.docx"))
+    assert convert(str(tmp_path / "a.docx"), LIMITS).text == "Polder B.V.\npage\nDear A,"
 
 
 def test_markdown_stays_as_it_is(tmp_path: Path) -> None:

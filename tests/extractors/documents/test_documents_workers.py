@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
+import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import orjson
 import psutil
 import pytest
 
@@ -80,6 +85,22 @@ def test_a_document_that_needs_too_much_memory_is_given_up(tmp_path: Path) -> No
         told = workers.convert(str(path), DocumentLimits(characters=10**9, memory_bytes=200_000_000))
     assert isinstance(told, str)
     assert "memory" in told
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no such timer there")
+def test_a_reader_whose_asker_was_killed_ends_by_itself(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.html"
+    slow.write_bytes(b"<html><body>" + b"<div>" * 1_000_000 + b"end")
+    question = orjson.dumps(
+        {
+            "do": "convert",
+            "path": base64.b64encode(os.fsencode(slow)).decode(),
+            "limits": DocumentLimits(seconds=-1.5).as_dict(),
+        }
+    )
+    with subprocess.Popen([sys.executable, "-m", "extractors.documents.worker"], stdin=-1, stdout=-1) as reader:
+        _, _ = reader.communicate(struct.pack(">I", len(question)) + question, timeout=60)
+    assert reader.returncode == -signal.SIGALRM
 
 
 def test_closing_ends_the_processes(tmp_path: Path) -> None:

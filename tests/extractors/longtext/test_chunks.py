@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,3 +70,14 @@ def test_the_number_of_a_line_is_not_cut_from_what_it_numbers() -> None:
 
     assert not [at for at in borders if re.search(r"(?m)^[^\S\n]*[\w.]+\.\s$", text[:at])]
     assert text.index("And another") in borders
+
+
+@pytest.mark.parametrize("run", [" ", "\t", ".", "!?", "a\u0301", "\u0301", "\u200d"])
+def test_a_long_run_of_what_has_no_border_is_cut_in_time_that_grows_with_it(run: str) -> None:
+    text = run * (60_000 // len(run))
+
+    begun = time.process_time()
+    chunks = cut(text)
+
+    assert "".join(chunk.of(text) for chunk in chunks) == text
+    assert time.process_time() - begun < 5

@@ -6,7 +6,7 @@ import json
 from typing import Annotated, Any
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from extractors.extraction import Extraction
 from extractors.longtext.begin import begin
@@ -84,6 +84,28 @@ def test_the_fields_beside_the_list_are_asked_by_themselves() -> None:
     assert outcome.value.title == "Catalogue"  # type: ignore[union-attr]
     assert set(asked[0].shape.schema["properties"]) == {"title"}
     assert all(set(one.shape.schema["properties"]) <= {"items", "items_count"} for one in asked[1:])
+
+
+class Worded(BaseModel):
+    """Its title's words are counted: what the function makes is nothing that it takes."""
+
+    title: Annotated[int | None, BeforeValidator(lambda said: None if said is None else len(said.split()))] = None
+    code: Annotated[str | None, AfterValidator(lambda said: f"{said}!")] = "none"
+    items: list[Item]
+
+    @model_validator(mode="after")
+    def has_items(self) -> Worded:
+        assert self.items
+        return self
+
+
+def test_a_function_of_a_field_beside_the_list_is_called_once() -> None:
+    outcome, _ = drive(ListingModel(), f"Catalogue\n\n{catalogue(200)}", Worded)
+
+    assert type(outcome.value) is Worded  # type: ignore[union-attr]
+    assert outcome.value.title == 1
+    assert not (outcome.value.code or "").endswith("!!")
+    assert names(outcome) == [name_of(n) for n in range(1, 201)]
 
 
 def test_a_list_that_is_cut_off_in_a_window_is_continued() -> None:
