@@ -9,6 +9,7 @@ al. 2017: the gap between mean confidence and share right in bins of equal width
 from __future__ import annotations
 
 import math
+import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -148,6 +149,23 @@ def expected_calibration_error(pairs: Sequence[Pair], *, bins: int = 10) -> floa
     """The mean gap between confidence and share right; 0 without values."""
     gaps = (one.count * abs(one.confidence - one.right) for one in reliability(pairs, bins=bins))
     return sum(gaps) / len(pairs) if pairs else 0.0
+
+
+def brier_score(pairs: Sequence[Pair]) -> float:
+    """The mean squared gap between confidence and what was (Brier 1950); 0 without values."""
+    return sum((score - right) ** 2 for score, right in pairs) / len(pairs) if pairs else 0.0
+
+
+def error_by_chance(pairs: Sequence[Pair], *, bins: int = 10, draws: int = 200, seed: int = 20_260_101) -> float:
+    """The expected calibration error that these confidences would show on average if each were exactly the share that is
+    right: few values leave gaps by chance. By consistency resampling (Bröcker and Smith 2007), ``draws`` times."""
+    chance = random.Random(seed)
+    scores = [score for score, _ in pairs]
+    errors = [
+        expected_calibration_error([(score, chance.random() < score) for score in scores], bins=bins)
+        for _ in range(draws)
+    ]
+    return sum(errors) / draws
 
 
 def held_out_pairs(pairs: Sequence[Pair], *, kind: Kind = "isotonic", folds: int = 5) -> list[Pair]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from extractors.calibration import (
     Bin,
     Calibration,
     Kind,
     Pair,
+    brier_score,
+    error_by_chance,
     expected_calibration_error,
     fit_both,
     held_out_both,
@@ -22,18 +24,21 @@ from extractors.evaluate.scoring import Verdict
 from extractors.routing import threshold_for
 
 _SEED = 20_260_101
+KINDS: tuple[Kind, ...] = ("isotonic", "platt")
 
 
 @dataclass(frozen=True, slots=True)
 class Reliability:
     """How well confidence tells right values from wrong ones. ``before`` is the expected calibration error of the
-    confidences as they are, ``after`` that of a calibration, by folds of records; ``bins`` are those of ``before``.
+    confidences as they are, ``after`` that of a calibration, by folds; ``chance`` is what as many values would show of a
+    perfect one. ``bins`` are those of ``before``.
     ``threshold`` is the confidence from which values may stand with at most ``max_error`` wrong (95 % sure), on the
     calibrated scale."""
 
     pairs: int
     before: float
     after: float
+    chance: float
     bins: list[Bin]
     calibration: Calibration
     max_error: float
@@ -51,6 +56,8 @@ class Reliability:
             "pairs": self.pairs,
             "ece_before": round(self.before, 4),
             "ece_after": round(self.after, 4),
+            "ece_by_chance": round(self.chance, 4),
+            "kind": self.calibration.kind,
             "max_error": self.max_error,
             "threshold": self.route_below,
             "bins": [
@@ -82,17 +89,22 @@ def confidence_pairs(evaluation: Evaluation) -> tuple[list[Pair], list[Pair]]:
     return values, nulls
 
 
-def reliability_of(evaluation: Evaluation, *, kind: Kind = "isotonic", max_error: float = 0.05) -> Reliability:
-    """Fit a calibration on an evaluation's values. Raises ``JobError`` where there are too few."""
+def reliability_of(
+    evaluation: Evaluation, *, kind: Kind | Literal["auto"] = "auto", max_error: float = 0.05
+) -> Reliability:
+    """Fit a calibration on an evaluation's values; ``auto`` takes the kind that has the lower Brier score by folds. Raises
+    ``JobError`` where there are too few."""
     values, nulls = confidence_pairs(evaluation)
     pairs = [*values, *nulls]
-    calibration = fit_both(values, nulls, kind=kind)
     # What the map makes of the values that it was fitted on would flatter a threshold too.
-    fresh = held_out_both(values, nulls, kind=kind)
+    tried = {one: held_out_both(values, nulls, kind=one) for one in (KINDS if kind == "auto" else (kind,))}
+    chosen = min(tried, key=lambda one: brier_score(tried[one]))
+    calibration, fresh = fit_both(values, nulls, kind=chosen), tried[chosen]
     return Reliability(
         pairs=len(pairs),
         before=expected_calibration_error(pairs),
         after=expected_calibration_error(fresh),
+        chance=error_by_chance(fresh),
         bins=reliability(pairs),
         calibration=calibration,
         max_error=max_error,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -12,7 +12,7 @@ from flows.cli import terminal
 from flows.cli.evaluate import JOB, RECORDS, golden_job, golden_options
 
 _SAVE = typer.Option(help="The calibration's file, for `--calibration`.")
-_KIND = typer.Option(help="isotonic or platt.")
+_KIND = typer.Option(help="isotonic, platt, or auto: the better of both by folds.")
 _ERROR = typer.Option(help="Share of wrong values for which a threshold is told.", min=0.001, max=0.5)
 
 
@@ -22,7 +22,7 @@ def calibrate(
     job: Annotated[str | None, JOB] = None,
     records: Annotated[str | None, RECORDS] = None,
     save: Annotated[str, _SAVE] = "calibration.json",
-    kind: Annotated[str, _KIND] = "isotonic",
+    kind: Annotated[str, _KIND] = "auto",
     max_error: Annotated[float, _ERROR] = 0.05,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")] = False,
 ) -> None:
@@ -39,8 +39,8 @@ def calibrate(
     path, made = golden_job(given, job, records)
     if made.calibration is not None:
         raise JobError("a calibration is fitted on confidences as they are: leave --calibration out")
-    if kind not in ("isotonic", "platt"):
-        raise JobError(f"--kind is isotonic or platt, not {kind!r}")
+    if kind not in ("auto", "isotonic", "platt"):
+        raise JobError(f"--kind is auto, isotonic or platt, not {kind!r}")
     if json:
         evaluation = evaluate(path, made)
     else:
@@ -50,7 +50,7 @@ def calibrate(
         terminal.talk().print(
             f"[red]{len(evaluation.unasked):,} labelled records were not asked: the calibration is of the others[/red]"
         )
-    found = reliability_of(evaluation, kind="platt" if kind == "platt" else "isotonic", max_error=max_error)
+    found = reliability_of(evaluation, kind=cast(Any, kind), max_error=max_error)
     found.calibration.save(Path(save))
     if json:
         terminal.say_json({**found.as_dict(), "saved": save})
@@ -62,7 +62,8 @@ def calibrate(
             f"{one.low:.1f} to {one.high:.1f}  {one.count:12,}  {one.confidence:15.3f}  {one.right:11.3f}  {bar_of_right}"
         )
     terminal.say(
-        f"expected calibration error {found.before:.3f}, calibrated {found.after:.3f} ({found.pairs:,} values)"
+        f"expected calibration error {found.before:.3f}, calibrated ({found.calibration.kind}) {found.after:.3f}; of "
+        f"{found.pairs:,} values a perfect calibration would show about {found.chance:.3f}"
     )
     if found.threshold > 1:
         terminal.say(f"no confidence is enough to say that at most {max_error:.0%} of the values above it are wrong")

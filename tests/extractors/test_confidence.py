@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from extractors.calibration import (
     Calibration,
+    brier_score,
+    error_by_chance,
     expected_calibration_error,
     fit,
     fit_both,
@@ -236,6 +238,17 @@ def test_an_isotonic_map_never_falls_and_stays_between_0_and_1(pairs: list[tuple
     assert Calibration.from_dict(orjson.loads(orjson.dumps(fitted.as_dict()))) == fitted
 
 
+def test_chance_alone_leaves_an_error_that_more_values_lessen() -> None:
+    draw = random.Random(11)
+    perfect = [(score, draw.random() < score) for score in (draw.random() for _ in range(4000))]
+    few, many = error_by_chance(perfect[:200]), error_by_chance(perfect)
+    assert few > 0.06 and many < 0.025
+    assert abs(expected_calibration_error(perfect) - many) < 0.01, "what is perfect shows just that"
+    assert error_by_chance(perfect[:200]) == few
+    certain = [(1.0, True)] * 50
+    assert (error_by_chance(certain), brier_score(certain), brier_score([(0.5, True), (0.5, False)])) == (0, 0, 0.25)
+
+
 def test_isotonic_pools_the_values_that_fall() -> None:
     pairs = [(0.1, False)] * 9 + [(0.2, True)] * 10 + [(0.3, False)] * 10 + [(0.9, True)] * 11
     fitted = fit(pairs)
@@ -266,7 +279,8 @@ def test_what_is_enough_for_a_calibration_is_enough_to_tell_its_worth_by_folds(
 
 def test_the_threshold_that_is_told_lets_the_values_stand_that_have_just_it() -> None:
     level = 0.95267
-    found = Reliability(9, 0.1, 0.1, [], Calibration("isotonic", ((0.5, level),), 20), max_error=0.05, threshold=level)
+    fitted = Calibration("isotonic", ((0.5, level),), 20)
+    found = Reliability(9, 0.1, 0.1, 0.1, [], fitted, max_error=0.05, threshold=level)
     assert found.as_dict()["threshold"] <= round(level, 4) and found.route_below == 0.9526
 
 
