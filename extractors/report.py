@@ -162,7 +162,7 @@ def _both(routing: Mapping[str, Any] | None, first: Mapping[str, Any] | None) ->
     if routing is None or first is None:
         return routing or first
     return {
-        key: value if isinstance(value, str) else round(value + first.get(key, 0), 3) for key, value in routing.items()
+        key: value if isinstance(value, str) else round(value + first.get(key, 0), 10) for key, value in routing.items()
     }
 
 

@@ -18,7 +18,7 @@ _FOLLOWING = {one.value for one in (Purpose.CORRECT, Purpose.REASK, Purpose.CONT
 @dataclass(frozen=True, slots=True)
 class Routed:
     """Counts that add with ``+``. ``first_tokens`` are those of the drafts' first answers: about what the final would
-    have used for answering every record whole. Seconds are those of the calls."""
+    have used for answering every record whole. Seconds and money are those of the calls; money is 0 without a price."""
 
     records: int = 0
     routed: int = 0
@@ -31,6 +31,8 @@ class Routed:
     """Records that the final was asked about in vain: the draft stands, or the record failed."""
     kept: int = 0
     """Values of the drafts that were left alone."""
+    first_cost: float = 0.0
+    final_cost: float = 0.0
     doubt: float = 0.0
     """The sum of what their confidence lacks to 1: with a calibration, about how many of them are wrong."""
 
@@ -59,6 +61,8 @@ class Routed:
             final_seconds=sum(call.latency for call in final),
             unanswered=len(asked) - len(answered),
             kept=len(left),
+            first_cost=sum(float(call.cost or 0) for call in first),
+            final_cost=sum(float(call.cost or 0) for call in final),
             doubt=sum(1 - sure for sure in left),
         )
 
@@ -73,11 +77,15 @@ class Routed:
             self.final_seconds + other.final_seconds,
             self.unanswered + other.unanswered,
             self.kept + other.kept,
+            self.first_cost + other.first_cost,
+            self.final_cost + other.final_cost,
             self.doubt + other.doubt,
         )
 
     def as_dict(self, final: str) -> dict[str, Any]:
-        """JSON values for the run's report; ``final`` is the final model's name."""
+        """JSON values for the run's report; ``final`` is the final model's name. What the final alone would have used is
+        reckoned: each record as long as a routed one, and its price by the token for the drafts' tokens."""
+        alone = self.final_cost / self.final_tokens * self.first_tokens if self.final_tokens else 0.0
         return {
             "final": final,
             "records": self.records,
@@ -88,6 +96,10 @@ class Routed:
             "final_tokens_saved": self.first_tokens - self.final_tokens,
             "draft_seconds": round(self.first_seconds, 3),
             "final_seconds": round(self.final_seconds, 3),
+            "final_seconds_if_all": round(self.final_seconds / self.routed * self.records, 3) if self.routed else 0.0,
+            "draft_cost": round(self.first_cost, 10),
+            "final_cost": round(self.final_cost, 10),
+            "final_cost_if_all": round(alone, 10),
             "final_unanswered": self.unanswered,
             "values_kept": self.kept,
             "values_kept_expected_wrong": round(self.doubt, 1),
