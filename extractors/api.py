@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Options(TypedDict, total=False):
     """The optional fields of ``ExtractionJob``; its descriptions say what each does."""
 
+    s3_endpoint: str
     duckdb: str
     sql: str
     id: str
@@ -41,6 +42,9 @@ class Options(TypedDict, total=False):
     second_look: Literal["auto", "always", "never"]
     keep: Sequence[str]
     instructions: str
+    tools: Sequence[str]
+    tool_timeout: float
+    max_tool_steps: int
     examples: str
     examples_shown: int
     examples_choice: Literal["similar", "fixed"]
@@ -78,13 +82,23 @@ class Options(TypedDict, total=False):
     max_record_tokens: int
     require_evidence: Sequence[str]
     evidence_policy: Literal["null", "fail", "drop"]
+    long_text: Literal["auto", "whole", "chunks"]
+    context_tokens: int
+    embedding_model: str
+    embedding_dimensions: int
+    rerank_model: str
+    count_lists: Literal["auto", "always", "never"]
+    max_windows: int
+    failed_windows: Literal["fail", "incomplete"]
     omit_nulls: bool
     compact: bool
+    records_per_call: int
     confidence: Literal["auto", "evidence", "never"]
     calibration: str
     review_below: float
     ledger_text: Literal["none", "hash", "full"]
     chunk_size: int
+    catalog: str
     temperature: float
     seed: int
     timeout: float
