@@ -35,7 +35,7 @@ from extractors.prompting import correctable
 from extractors.questions import Questions
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
-from extractors.routing import Draft, doubtful_fields, merged
+from extractors.routing import SHORT_ANSWER, Draft, completed, doubtful_fields, left_out, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
 from extractors.tools.evidence import Results
@@ -84,6 +84,7 @@ class Extraction:
         "_cut",
         "_data",
         "_draft",
+        "_exemplified",
         "_first",
         "_focus",
         "_images",
@@ -119,6 +120,8 @@ class Extraction:
         self._last_unreadable = False
         self._images = pictures.images
         shown = recipe.examples.of(record) if recipe.examples is not None else ()
+        self._exemplified = bool(shown)
+        """Whether the model is shown whole answers before it gives its own."""
         self._ranker = ranker
         asked = record.problem is None and pictures.problem is None
         self._focus = focus_of(recipe, record.text, ranker=ranker) if asked else None
@@ -334,22 +337,38 @@ class Extraction:
     def _receive_final(self, request: ChatRequest, reply: ChatReply, draft: Draft) -> None:
         """What the final model says of the doubtful fields; the draft stands where that is no better."""
         self._draft = None
-        answer = read_answer(reply.text, finish_reason=reply.finish_reason)
-        self._trail.note(request, reply, raw=reply.text, error=answer.problem or None)
-        if answer.json is None:
+        said, found, problem = self._said_by_the_final(reply, draft)
+        self._trail.note(request, reply, raw=reply.text, error=problem or None)
+        if said is None:
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
-        made = merged(draft, loads_exact(answer.json), validated=self._allowed, grounded=self._judge.ground)
+        made = merged(draft, said, validated=self._allowed, grounded=self._judge.ground)
         verdict = self._judge.data(made.data)
         if verdict.value is None or verdict.reason is not None:
             # Fine by itself, but not by the rules of evidence.
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
         self._data = made.data
+        self._routed = (*self._routed, *(path for path in made.changed if path not in self._routed))
         self._corrected.extend(path for path in made.changed if path not in self._corrected)
-        self._scores = rescored(self._scores, self._token_scores(reply, pointers=True), made.changed, made.agreed)
+        self._scores = rescored(self._scores, found, made.changed, made.agreed)
         left = [path for path in draft.nulled if path not in made.changed and path not in verdict.nulled]
         self._succeed(verdict.value, verdict.evidence, (*left, *verdict.nulled))
+
+    def _said_by_the_final(self, reply: ChatReply, draft: Draft) -> tuple[Any, dict[str, TokenScore], str]:
+        """The final's answer as JSON values, None where it has none; how sure it was of each; and what is wrong with it.
+        A whole answer is judged as a first one is: keys that it left out are null."""
+        whole = draft.left_out is not None
+        scores = self._token_scores(reply, pointers=not whole)
+        if not whole:
+            answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+            return (None if answer.json is None else loads_exact(answer.json)), scores, answer.problem
+        judged = self._judge.reply(reply.text, reply.finish_reason)
+        if isinstance(judged, Answer):
+            return None, scores, judged.problem
+        for items in judged.items:
+            scores = moved(scores, items)
+        return completed(judged.data, self._recipe.schema, draft.open), scores, ""
 
     def _allowed(self, data: Any) -> BaseModel | None:
         """An answer as a value; None where it does not validate, or breaks the rules of evidence."""
@@ -380,8 +399,11 @@ class Extraction:
         if not paths:
             self._succeed(value, evidence, nulled)
             return
-        shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
-        self._draft = Draft(loads_exact(text), value, evidence, paths, tuple(nulled))
+        data = loads_exact(text)
+        shape, rest = recipe.correction_shape(paths, mode=recipe.policy.final.mode), None
+        if self._exemplified and self._focus is None and estimate_tokens(text) <= SHORT_ANSWER:
+            shape, rest = recipe.shape, left_out(data, recipe.schema, sure, paths)
+        self._draft = Draft(data, value, evidence, paths, tuple(nulled), rest)
         self._routed = paths
         if self._focus is not None:
             self._show(

@@ -2,8 +2,10 @@
 
 Pure. The draft's answer stands wherever the final has nothing better: each field by itself. Asked are fields whose
 value stands nowhere in the record, and those whose confidence is below a threshold;
-a list is asked as a whole, because what a draft left out of it has no path of its own. A draft that cannot be put
-right is handed over with its problems (``extractors.extraction``).
+a list is asked as a whole, because what a draft left out of it has no path of its own. Where the model is shown whole
+answers as examples, and the answer is short, the final is asked the record's first question, like them: of its answer
+the doubtful fields are taken, and what the draft left out. A draft that cannot be put right is handed over with its
+problems (``extractors.extraction``).
 """
 
 from __future__ import annotations
@@ -20,24 +22,36 @@ from extractors.continuation import answered
 from extractors.corrections import value_at, with_value
 from extractors.errors import JobError
 from extractors.parsing import dumps_exact
+from extractors.qwen.fitting import may_be_left_out, nullable
 from extractors.second_look import is_choice
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 
 MOST_FIELDS = 24
 """Fields that the final is asked of one record."""
+SHORT_ANSWER = 160
+"""Tokens of a draft's answer, estimated, up to which the final is asked for a whole one: they cost less than the lines that a
+question about some fields has more."""
 _PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A valid answer that the final is asked about at ``paths``; it stands where that brings nothing."""
+    """A valid answer that the final is asked about at ``paths``; it stands where that brings nothing. ``left_out`` are
+    further paths at which a whole answer may add something that stands in the record; None: the final is asked for
+    ``paths`` alone."""
 
     data: Any
     value: BaseModel
     evidence: Sequence[Evidence]
     paths: tuple[str, ...]
     nulled: tuple[str, ...] = ()
+    left_out: tuple[str, ...] | None = None
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """The paths at which the final's values are looked at."""
+        return (*self.paths, *(self.left_out or ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +91,24 @@ def doubtful_fields(
     return tuple(path for path in fields if path in kept)
 
 
+def left_out(data: Any, schema: Mapping[str, Any], known: Mapping[str, float], paths: Sequence[str]) -> tuple[str, ...]:
+    """Where an answer says nothing (a null, an empty list, no such key) and nothing is known of how sure that is, since
+    the model left it out, beside ``paths``; in objects too, and not in lists."""
+    return tuple(path for path in _empty(data, schema, "") if path not in known and path not in paths)
+
+
+def completed(answer: Any, schema: Mapping[str, Any], paths: Sequence[str]) -> Any:
+    """A whole answer with null, or an empty list, at those of ``paths`` that it left out and that may be it."""
+    for path in paths:
+        try:
+            value_at(answer, path)
+        except KeyError:
+            own = subschema(schema, path)
+            if may_be_left_out(own):
+                answer = with_value(answer, path, None if nullable(own) else [])
+    return answer
+
+
 def merged(
     draft: Draft,
     answer: Mapping[str, Any],
@@ -86,7 +118,7 @@ def merged(
 ) -> Merged:
     """Take the final's values, all of them or else each by itself: what validates, and does not put a value that
     stands nowhere in the place of one that stands in the record."""
-    found = answered(answer, draft.paths)
+    found = answered(answer, draft.open)
     agreed = tuple(path for path, value in found.items() if dumps_exact(value) == _text_at(draft.data, path))
     other = {path: value for path, value in found.items() if path not in agreed}
     data, value = draft.data, draft.value
@@ -138,13 +170,25 @@ def _binomial_tail(wrong: int, count: int, rate: float) -> float:
 
 
 def _loses(draft: Draft, evidence: Sequence[Evidence], paths: Sequence[str]) -> bool:
-    """Whether a value of these paths stands nowhere now, and all of the draft's there stood in the record."""
+    """Whether a value of these paths stands nowhere now, and all of the draft's there stood in the record, or there were
+    none."""
     for path in paths:
         before = [one.match for one in _below(draft.evidence, path)]
         after = [one.match for one in _below(evidence, path)]
-        if before and Match.UNGROUNDED not in before and Match.UNGROUNDED in after:
+        if (before or path in (draft.left_out or ())) and Match.UNGROUNDED not in before and Match.UNGROUNDED in after:
             return True
     return False
+
+
+def _empty(data: Any, schema: Mapping[str, Any], above: str) -> Iterator[str]:
+    for branch in (schema, *(branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()))):
+        for name, own in branch.get("properties", {}).items():
+            path = f"{above}{name.replace('~', '~0').replace('/', '~1')}"
+            value = data.get(name) if isinstance(data, Mapping) else None
+            if value in (None, []) and may_be_left_out(own):
+                yield path
+            elif isinstance(value, Mapping):
+                yield from _empty(value, own, f"{path}/")
 
 
 def _below(evidence: Sequence[Evidence], path: str) -> Iterator[Evidence]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -147,6 +148,69 @@ def test_a_second_look_that_fails_does_not_keep_the_final_model_from_what_is_dou
     outcome, asked = drive([{**GOOD, "price": 7}, failed, {"price": 19.9}], second_look="always")
     assert isinstance(outcome, Extracted) and outcome.value.price == 19.9
     assert [one.purpose for one in asked] == [Purpose.EXTRACT, Purpose.LOOK, Purpose.ROUTE]
+
+
+EXAMPLE = {"text": "Red pan, used, 8.00", "expected": {"title": "Red pan", "price": 8, "kind": "used", "lines": []}}
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> str:
+    (tmp_path / "golden.jsonl").write_text(json.dumps(EXAMPLE) + "\n")
+    return str(tmp_path / "golden.jsonl")
+
+
+def test_after_examples_the_final_is_asked_the_first_question_and_only_doubtful_fields_are_taken(shown: str) -> None:
+    final = {"title": "Blue Kettle with a lid", "price": 19.9, "kind": "used", "lines": []}
+    outcome, asked = drive([{**GOOD, "price": 7}, final], examples=shown)
+    assert asked[1].messages == asked[0].messages and asked[1].model == "strong"
+    assert set(asked[1].shape.schema["properties"]) == {"title", "price", "kind", "lines"}
+    assert isinstance(outcome, Extracted)
+    assert (outcome.value.price, outcome.value.title) == (19.9, "Blue Kettle"), "the title was not in doubt"
+    assert (outcome.model, outcome.routed, outcome.corrected) == ("cheap+strong", ("price",), ("price",))
+
+
+def test_what_the_draft_left_out_is_taken_of_a_whole_answer_where_it_stands_in_the_record(shown: str) -> None:
+    draft = {"title": "Pan", "kind": "used"}
+    final = {"title": "Blue Kettle", "price": 19.9, "lines": [{"name": "lid"}]}
+    outcome, _ = drive([draft, final], examples=shown, omit_nulls=True)
+    assert isinstance(outcome, Extracted)
+    assert outcome.value.model_dump() == {**final, "kind": "used"}
+    assert outcome.routed == ("title", "price", "lines")
+    outcome, _ = drive([draft, {**final, "price": 55, "lines": [{"name": "pot"}]}], examples=shown, omit_nulls=True)
+    assert isinstance(outcome, Extracted)
+    assert outcome.value.model_dump() == {"title": "Blue Kettle", "price": None, "kind": "used", "lines": []}
+
+
+def test_a_value_that_the_final_left_out_is_gone_where_it_was_in_doubt(shown: str) -> None:
+    outcome, _ = drive(
+        [{**GOOD, "price": 7}, {"title": "Blue Kettle", "kind": "used"}], examples=shown, omit_nulls=True
+    )
+    assert isinstance(outcome, Extracted) and outcome.value.price is None
+
+
+def test_a_null_of_which_the_draft_was_sure_stays(shown: str) -> None:
+    extraction = Extraction(recipe(examples=shown), Record("r", TEXT, content_fingerprint(TEXT)))
+    draft = '{"title":"Pan","price":null,"kind":"new","lines":[]}'
+    sure = Logprobs((len(draft),), (-0.01,))
+    extraction.receive(ChatReply(draft, "stop", Usage(1, 10, 10), "cheap", logprobs=sure))
+    assert extraction.next_request() is not None
+    extraction.receive(ChatReply(json.dumps(GOOD), "stop", Usage(1, 10, 10), "strong"))
+    assert isinstance(extraction.outcome, Extracted)
+    value = extraction.outcome.value
+    assert isinstance(value, Offer) and (value.title, value.price) == ("Blue Kettle", None)
+
+
+def test_a_long_answer_is_asked_by_its_doubtful_fields_after_examples_too(shown: str) -> None:
+    long = {**GOOD, "price": 7, "lines": [{"name": "lid"}] * 60}
+    outcome, asked = drive([long, {"price": 19.9}], examples=shown)
+    assert list(asked[1].shape.schema["properties"]) == ["price"]
+    assert isinstance(outcome, Extracted) and outcome.value.price == 19.9
+
+
+@pytest.mark.parametrize("answer", ["no idea", CallError(ErrorKind.TIMED_OUT, "too slow", "strong")])
+def test_the_draft_stands_where_no_whole_answer_comes(answer: Any, shown: str) -> None:
+    outcome, _ = drive([{**GOOD, "price": 7}, answer], examples=shown)
+    assert isinstance(outcome, Extracted) and outcome.value.price == 7
 
 
 def test_two_models_that_agree_are_surer_than_one() -> None:
