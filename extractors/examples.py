@@ -3,7 +3,8 @@
 They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, the answer as an object. ``fixed`` shows
 the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
 its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. A record
-is never its own example: neither the same text nor nearly the same (95 of 100 by rapidfuzz).
+is never its own example: neither the same text nor nearly the same (95 of 100 by rapidfuzz). Together they take no more
+tokens than there is room for: one that does not fit beside those before it gives way to the next.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,13 +39,17 @@ Choice = Literal["similar", "fixed"]
 
 _K1, _B = 1.5, 0.75
 _TOO_CLOSE = 95.0
+_MARK = "0"
+"""The code around an example's text. Whoever labelled it gave no orders in it, and a hash has seven tokens, twice."""
+_TURNS = 20
+"""Tokens around an example's text and answer, about: the fence and the chat template."""
 _NEAR_LENGTH = 0.9
 """Texts whose lengths differ by more than this ratio are not nearly the same."""
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff]")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Example:
     """A labelled record. ``answer`` is its JSON, compact; ``printed`` are the answer's values that stand in its own
     text, folded: what stands in an example and not in a record was copied from the example."""
@@ -53,16 +59,31 @@ class Example:
     fingerprint: str
     printed: frozenset[str]
 
+    @cached_property
+    def tokens(self) -> int:
+        """About how many tokens it adds to a request."""
+        return estimate_tokens(self.text) + estimate_tokens(self.answer) + _TURNS
+
     def turns(self) -> tuple[Message, Message]:
         """The example as a question and its answer."""
-        return Message("user", fence(self.text, code=self.fingerprint)), Message("assistant", self.answer)
+        return Message("user", fence(self.text, code=self.fingerprint, mark=_MARK)), Message("assistant", self.answer)
 
 
 class ExampleBank:
-    """The examples of a recipe, and which of them a record is shown."""
+    """The examples of a recipe, and which of them a record is shown: at most ``shown``, of at most ``room`` tokens
+    together, estimated."""
 
-    def __init__(self, examples: Sequence[Example], *, shown: int, choice: Choice, made_up: bool = False) -> None:
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        *,
+        shown: int,
+        choice: Choice,
+        room: int | None = None,
+        made_up: bool = False,
+    ) -> None:
         self.made_up = made_up
+        self._room = math.inf if room is None else room
         self._examples = tuple(examples)
         self._shown = shown
         self._choice = choice
@@ -74,20 +95,23 @@ class ExampleBank:
             return self._examples
         found: list[Example] = []
         order = range(len(self._examples)) if self._index is None else self._index.ranked(record.text)
-        folded = fold(record.text)
+        folded, left = fold(record.text), self._room
         for place in order:
             if len(found) == self._shown:
                 break
             example = self._examples[place]
+            if example.tokens > left:
+                continue
             if example.fingerprint != record.fingerprint and not _nearly_the_same(fold(example.text), folded):
                 found.append(example)
+                left -= example.tokens
         return tuple(found) if self._index is None else tuple(reversed(found))
 
     @property
     def tokens(self) -> int:
         """About how many tokens the examples add to a request."""
-        each = [estimate_tokens(one.text) + estimate_tokens(one.answer) + 30 for one in self._examples[:200]]
-        return round(min(self._shown, len(self._examples)) * sum(each) / len(each)) if each else 0
+        each = [one.tokens for one in self._examples[:200] if one.tokens <= self._room]
+        return round(min(self._room, min(self._shown, len(each)) * sum(each) / len(each))) if each else 0
 
     def as_dict(self) -> dict[str, Any]:
         """What the recipe says of them."""
@@ -105,9 +129,17 @@ class ExampleBank:
 
 
 def load_examples(
-    path: Path, model: type[BaseModel], *, shown: int, choice: Choice, omit_nulls: bool = False
+    path: Path,
+    model: type[BaseModel],
+    *,
+    shown: int,
+    choice: Choice,
+    omit_nulls: bool = False,
+    room: int | None = None,
 ) -> ExampleBank:
-    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out. Raises ``JobError`` naming the line that is no example of the schema."""
+    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out; ``room`` is how many
+    tokens a record's examples may have together. Raises ``JobError`` naming the line that is no example of the schema, and
+    where none is short enough."""
     examples = []
     schema = answer_schema(model)
     for number, row in enumerate(_rows(path), start=1):
@@ -131,7 +163,13 @@ def load_examples(
         examples.append(example_of(text, expected, value, schema, omit_nulls=omit_nulls))
     if not examples:
         raise JobError(f"{path} holds no examples")
-    return ExampleBank(examples, shown=shown, choice=choice)
+    shortest = min(one.tokens for one in examples)
+    if room is not None and shortest > room:
+        raise JobError(
+            f"the shortest example of {path} has about {shortest:,} tokens, and beside a record there is room for "
+            f"{room:,}, a quarter of what the model reads: give shorter ones, or leave --examples out"
+        )
+    return ExampleBank(examples, shown=shown, choice=choice, room=room)
 
 
 def example_of(text: str, expected: Any, value: BaseModel, schema: Mapping[str, Any], *, omit_nulls: bool) -> Example:

@@ -107,15 +107,16 @@ class Prompter:
         system = "\n".join(rules).replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
         self.system = Message("system", system.rstrip())
 
-    def about(self, schema: Mapping[str, Any], *, also: str = "") -> Prompter:
-        """The same way of asking for another schema, with the rules of ``also`` (one a line) after the instructions."""
-        pictures, omit_nulls, compact, look_ups = self._ways
+    def about(self, schema: Mapping[str, Any], *, also: str = "", omit_nulls: bool | None = None) -> Prompter:
+        """The same way of asking for another schema, with the rules of ``also`` (one a line) after the instructions.
+        ``omit_nulls`` where it is not as it was."""
+        pictures, same, compact, look_ups = self._ways
         return Prompter(
             self.texts,
             schema,
             instructions=f"{self._instructions}\n{also}",
             pictures=pictures,
-            omit_nulls=omit_nulls,
+            omit_nulls=same if omit_nulls is None else omit_nulls,
             compact=compact,
             look_ups=look_ups,
         )
@@ -184,9 +185,12 @@ def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
     return problems[:_MOST_PROBLEMS]
 
 
-def fence(text: str, *, code: str) -> str:
+def fence(text: str, *, code: str = "", mark: str | None = None) -> str:
     """The record between two lines that it cannot forge: their code is hashed from ``code``, and hashed
-    again while the text happens to contain it."""
+    again while the text happens to contain it. A text that is trusted may have a ``mark`` of fewer tokens in the place of
+    the hash, unless it has the closing line itself."""
+    if mark is not None and f"=== END {mark}" not in text:
+        return f"=== RECORD {mark}\n{text}\n=== END {mark}"
     mark = hashlib.sha256(code.encode()).hexdigest()[:8]
     while mark in text:
         mark = hashlib.sha256(mark.encode()).hexdigest()[:8]

@@ -23,6 +23,7 @@ from extractors.prompting import Prompter, describe
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Message, Mode
+from extractors.routing import SHORT_ANSWER
 from extractors.second_look import is_choice
 from extractors.tools.loading import load_tools
 from extractors.tools.toolbox import Toolbox
@@ -38,6 +39,8 @@ ALL = "*"
 """In ``require_evidence``: every field but choices among fixed values."""
 _PACK = "pack"
 """What keys of shapes begin with that are no corrections."""
+_EXAMPLES_SHARE = 4
+"""A record's examples have this part of what the model reads at most: the rest is for the record."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
 
@@ -98,6 +101,8 @@ class Recipe:
     context_tokens: int | None
     lists: ListWays
     instructions: str
+    omits_unshown: bool
+    """Whether nulls are left out also where no examples are shown, as of windows of a long record."""
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
     confidence: Literal["auto", "evidence", "never"]
@@ -191,24 +196,25 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         )
     _check_evidence([path for path in job.require_evidence if path != ALL], schema)
     calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
-    examples = _examples(job, model, policy)
+    final = policy.final
+    modes = {policy.mode} if final is None else {policy.mode, final.mode}
+    omits = _omits(job, modes)
+    examples = _examples(job, model, policy, omit_nulls=omits)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
-    final = policy.final
-    modes = {policy.mode} if final is None else {policy.mode, final.mode}
     told = schema if modes == {Mode.GRAMMAR} else with_words(schema)
     prompter = Prompter(
         texts,
         told,
         instructions=job.instructions,
         pictures=policy.images is not None,
-        omit_nulls=job.omit_nulls,
+        omit_nulls=omits,
         compact=job.compact,
         look_ups=tools is not None,
     )
     asking = None if tools is None else asking_for(describe(told), job.instructions)
-    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=job.omit_nulls)
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=omits)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
     asked = {
         "name": policy.name,
@@ -260,9 +266,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["count_lists"] = job.count_lists
     if job.failed_windows != "fail":
         document["failed_windows"] = job.failed_windows
-    if job.omit_nulls:
+    if omits:
         # The words are in the prompt; what is missing of an answer means what its null would.
-        document["omit_nulls"] = True
+        document["omit_nulls"] = True if job.omit_nulls else "after examples"
     if examples is not None:
         document["examples"] = examples.as_dict()
     if final is not None:
@@ -272,6 +278,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "below": job.route_below,
             "confidence": job.confidence,
             "prompt": texts.look,
+            # After examples of whole answers the final is asked for one too, where the draft's is short.
+            **({} if examples is None else {"whole_up_to": SHORT_ANSWER}),
         }
     if tools is not None and asking is not None:
         document["tools"] = {**tools.as_dict(), "prompt": f"{asking.content}\n{NOW}"}
@@ -308,6 +316,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         context_tokens=job.context_tokens,
         lists=ListWays(job.count_lists, job.max_windows, job.failed_windows),
         instructions=job.instructions,
+        omits_unshown=bool(job.omit_nulls),
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
         calibration=calibration,
@@ -318,7 +327,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         if final is None
         # The same schema, by which the whole answer is known.
         else replace(
-            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, omit_nulls=job.omit_nulls),
+            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, omit_nulls=omits),
             schema=shape.schema,
         ),
         route_below=job.route_below,
@@ -327,17 +336,33 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     )
 
 
-def _examples(job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy) -> ExampleBank | None:
+def _omits(job: ExtractionJob, modes: set[Mode]) -> bool:
+    """Whether nulls are left out. By itself only where the answers of similar examples leave them out too and a grammar
+    holds the form: without examples, or with the same for every record, models left out values as well."""
+    if job.omit_nulls is not None:
+        return job.omit_nulls
+    return job.examples is not None and job.examples_choice == "similar" and modes == {Mode.GRAMMAR}
+
+
+def _examples(
+    job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, omit_nulls: bool
+) -> ExampleBank | None:
     """The labelled examples, or without those made-up ones. They earn their tokens where decoding is held to a grammar,
     which takes from a model the form that it would write by itself; others were not measured."""
     if job.examples is not None:
+        policies = [policy] if policy.final is None else [policy, policy.final]
         return load_examples(
-            Path(job.examples), model, shown=job.examples_shown, choice=job.examples_choice, omit_nulls=job.omit_nulls
+            Path(job.examples),
+            model,
+            shown=job.examples_shown,
+            choice=job.examples_choice,
+            omit_nulls=omit_nulls,
+            room=min(one.max_input_tokens for one in policies) // _EXAMPLES_SHARE,
         )
     wanted = job.made_up_examples == "always" or (
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
     )
-    return made_up_examples(model, omit_nulls=job.omit_nulls) if wanted else None
+    return made_up_examples(model, omit_nulls=omit_nulls) if wanted else None
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

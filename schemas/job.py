@@ -261,9 +261,10 @@ class ExtractionJob(BaseModel):
         description="What a window that cannot be read means: the record fails, or its lists are marked as incomplete; part "
         "of the recipe where it is not fail.",
     )
-    omit_nulls: bool = Field(
-        default=False,
-        description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe.",
+    omit_nulls: bool | None = Field(
+        default=None,
+        description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe. "
+        "Default: only where it is shown similar `examples` and decoding is held to a grammar, as the embedded models' is.",
     )
     compact: bool = Field(
         default=False,

@@ -200,7 +200,7 @@ def _narrowed(
     )
     schema = answer_schema(model)
     policy, final = recipe.policy, recipe.policy.final
-    omit_nulls = recipe.shape.omit_nulls
+    omit_nulls = recipe.omits_unshown
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=omit_nulls)
     required = tuple(path for path in recipe.require_evidence if path == ALL or path.split("/")[0] in names)
@@ -209,7 +209,9 @@ def _narrowed(
         model=model,
         codec=RowCodec(model),
         schema=schema,
-        prompter=recipe.prompter.about(schema if modes == {Mode.GRAMMAR} else with_words(schema), also=rules),
+        prompter=recipe.prompter.about(
+            schema if modes == {Mode.GRAMMAR} else with_words(schema), also=rules, omit_nulls=omit_nulls
+        ),
         shape=shape,
         final_shape=None
         if final is None

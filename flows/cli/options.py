@@ -51,7 +51,11 @@ def job_options(
     for name, field in ExtractionJob.model_fields.items():
         if name == "source":
             continue
-        option = _REPEATED.get(name) or f"--{(field.alias or name).replace('_', '-')}"
+        spelt = (field.alias or name).replace("_", "-")
+        option = _REPEATED.get(name) or f"--{spelt}"
+        if field.annotation == bool | None:
+            # Neither given is something else than no.
+            option = f"--{spelt}/--no-{spelt}"
         parameters.append(
             inspect.Parameter(
                 name,

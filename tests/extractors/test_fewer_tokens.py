@@ -134,3 +134,21 @@ def test_each_switch_is_another_recipe_and_their_defaults_are_the_old_one() -> N
 def test_a_grammar_is_one_line_without_indentation(omitting: bool) -> None:
     assert "\\n" not in compact_grammar({"type": "object", "properties": {"a": {"type": "null"}}})
     assert recipe(omit_nulls=omitting).shape.mode is Mode.GRAMMAR
+
+
+def test_nulls_are_left_out_by_default_only_after_similar_examples_of_it_in_a_grammar(tmp_path: Path) -> None:
+    """Without examples, or with the same for all, small models left out values too."""
+    golden = tmp_path / "g.jsonl"
+    golden.write_text(json.dumps({"text": "Red pan", "expected": {"title": "Red pan", "price": None, "color": None}}))
+    similar = recipe(examples=str(golden))
+    assert similar.shape.omit_nulls and similar.document["omit_nulls"] == "after examples"
+    assert not similar.omits_unshown, "windows of a long record are asked without examples"
+    told = recipe(examples=str(golden), omit_nulls=True)
+    assert told.shape == similar.shape and told.omits_unshown and told.id != similar.id
+    for other in (
+        recipe(),
+        recipe(examples=str(golden), examples_choice="fixed"),
+        recipe(Mode.JSON_OBJECT, examples=str(golden)),
+        recipe(examples=str(golden), omit_nulls=False),
+    ):
+        assert not other.shape.omit_nulls and "omit_nulls" not in other.document
