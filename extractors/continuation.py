@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from extractors.corrections import value_at, with_value
+from extractors.grounding.folding import fold
 from extractors.parsing import EXACT, dumps_exact
 from schemas.jsonschema import subschema
 
 SHOWN = 2
 """Items that the model is shown of what it has written."""
 _NOT_A_REST = ("minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains")
+_ROUNDS = 4
+_LEAST_ROUND = 12
+_CHARACTERS = 4
+"""Characters of a record for each item of a list that is no circle."""
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"[-+0-9.eE]+")
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?")
@@ -28,11 +33,13 @@ _LITERALS = ("true", "false", "null")
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """``value`` has the fields that were whole before the cut, and the open list at ``path`` (a JSON Pointer
-    without its leading slash) with the ``done`` items that were."""
+    without its leading slash) with the ``done`` items that were. ``closed``: the list had gone round in circles, and is as
+    it will be."""
 
     value: dict[str, Any]
     path: str
     done: int
+    closed: bool = False
 
 
 class _NotAPrefix(Exception):
@@ -72,6 +79,42 @@ def extended(start: Beginning, rest: Mapping[str, Any]) -> Beginning:
     return Beginning(value, start.path, len(value_at(value, start.path)))
 
 
+def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
+    """A list that goes round in circles without its repetitions, as small models write them until they are cut off, and
+    the paths of the items that are gone; None for any other list.
+
+    A circle is a stretch of items that stands four times or more at the list's end, twelve items at least, of which the
+    text has not four characters for each. What was written once is kept, each item once; where those are texts and
+    some of them stand in the record, only these."""
+    items = value_at(start.value, start.path)
+    written = [dumps_exact(item) for item in items]
+    before = _first_round(written) if text.strip() else None
+    if before is None or (len(items) - before) * _CHARACTERS <= len(text):
+        return None
+    kept = sorted({written.index(one) for one in written[:before]})
+    if all(isinstance(items[place], str) for place in kept):
+        kept = [place for place in kept if _stands_in(items[place], text)] or kept
+    value = with_value(start.value, start.path, [items[place] for place in kept])
+    gone = [f"{start.path}/{place}" for place in range(len(items)) if place not in kept]
+    return Beginning(value, start.path, len(kept), closed=True), gone
+
+
+def _first_round(written: Sequence[str]) -> int | None:
+    """How many items there are up to the end of a circle's first round; None without a circle."""
+    for period in range(1, len(written) // _ROUNDS + 1):
+        same = 0
+        while same + period < len(written) and written[-1 - same] == written[-1 - same - period]:
+            same += 1
+        if same + period >= max(_ROUNDS * period, _LEAST_ROUND):
+            return len(written) - same
+    return None
+
+
+def _stands_in(item: str, text: str) -> bool:
+    folded = fold(item)
+    return bool(folded) and re.search(rf"(?<!\w){re.escape(folded)}(?!\w)", fold(text)) is not None
+
+
 def answered(answer: Any, keys: Sequence[str]) -> dict[str, Any]:
     """The values of ``keys`` in an answer; nested objects in the place of pointers are understood."""
     found = {}
@@ -84,11 +127,12 @@ def answered(answer: Any, keys: Sequence[str]) -> dict[str, Any]:
 
 
 def rest_schema(schema: Mapping[str, Any], start: Beginning) -> dict[str, Any]:
-    """The schema of the answer that is missing: the list, any number of items, and each property that is not
-    there yet of the objects around it, under their pointers. Raises ``KeyError`` for a list that the schema has not.
+    """The schema of the answer that is missing: the list unless it is closed, any number of items, and each property
+    that is not there yet of the objects around it, under their pointers. Raises ``KeyError`` for a list that the schema
+    has not.
     """
     items = {key: each for key, each in _array(subschema(schema, start.path)).items() if key not in _NOT_A_REST}
-    properties: dict[str, Any] = {start.path: items}
+    properties: dict[str, Any] = {} if start.closed else {start.path: items}
     outer = start.path
     while outer:
         outer = outer.rpartition("/")[0]

@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from extractors.confidence import TokenScore, confidence_of, rescored, token_scores
-from extractors.continuation import Beginning, answered, beginning, extended
+from extractors.continuation import Beginning, answered, beginning, extended, unwound
 from extractors.corrections import merge, signature, split
 from extractors.dropping import dropped, moved
 from extractors.errors import SchemaError
@@ -257,7 +257,7 @@ class Extraction:
             self._take(request, verdict)
             return
         self._trail.note(request, reply, raw=reply.text, error=verdict.problem)
-        start = beginning(reply.text) if verdict.truncated else None
+        start = self._beginning(reply, truncated=verdict.truncated)
         if start is None or not self._go_on(request, reply, verdict.problem, _Cut(start, request.shape, None)):
             self._unreadable(request, reply, verdict)
 
@@ -266,7 +266,7 @@ class Extraction:
         asked = self._asked(request)
         if answer.json is None:
             self._trail.note(request, reply, raw=reply.text, error=answer.problem)
-            start = beginning(reply.text) if answer.truncated else None
+            start = self._beginning(reply, truncated=answer.truncated)
             if start is None or not self._go_on(request, reply, answer.problem, _Cut(start, request.shape, asked)):
                 self._unreadable(request, reply, answer)
             return
@@ -460,13 +460,31 @@ class Extraction:
             ]
         self._request = self._questions.correction(request, asked, shape)
 
+    def _beginning(self, reply: ChatReply, *, truncated: bool) -> Beginning | None:
+        """What there is to go on from of an answer that was cut off, or was stopped because a list of it went round."""
+        if truncated:
+            return beginning(reply.text)
+        start = beginning(reply.text) if reply.finish_reason == "loop" else None
+        return start if start is not None and unwound(start, self._record.text) is not None else None
+
     def _go_on(self, request: ChatRequest, reply: ChatReply, problem: str, cut: _Cut) -> bool:
         """Ask for the rest of an answer that was cut off inside of a list. False where the list is none of the
         schema's; settles the outcome when no call is left for it."""
+        circle = unwound(cut.start, self._record.text)
+        if circle is not None:
+            start, gone = circle
+            cut, self._repaired = replace(cut, start=start), True
+            self._scores = moved(self._scores, gone)
         try:
             shape = self._recipe.rest_shape(cut.shape, cut.start)
         except (KeyError, SchemaError):
             return False
+        if not shape.schema["properties"]:
+            if cut.asked is None:
+                self._take(request, self._judge.data(cut.start.value))
+            else:
+                self._correct(request, cut.start.value, cut.asked)
+            return True
         if cut.asked is None:
             self._data = cut.start.value
         if not self._may_ask(request, (), Reason.TRUNCATED, problem):

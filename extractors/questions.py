@@ -70,6 +70,10 @@ class Questions:
 
     def rest(self, last: ChatRequest, start: Beginning, shape: AnswerShape, *, room: int) -> ChatRequest:
         """For what is missing of an answer that was cut off."""
+        if start.closed:
+            fields = shape.schema["properties"]
+            messages = self._recipe.prompter.look(self._text, fields, code=self._code, images=self._images)
+            return self._next(last, Purpose.CONTINUE, messages, shape, room=room)
         messages = self._recipe.prompter.rest(
             self._text,
             list(shape.schema["properties"]),

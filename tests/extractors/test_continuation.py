@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from extractors.continuation import beginning, extended, rest_schema
+from extractors.continuation import Beginning, beginning, extended, rest_schema, unwound
 from extractors.extraction import Extraction
 from extractors.parsing import dumps_exact
 from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
@@ -244,3 +244,87 @@ def test_every_question_about_a_record_begins_with_the_record() -> None:
         _, asked = drive(answers)
         assert asked[1].messages[0] == asked[0].messages[0]
         assert asked[1].messages[1].content.startswith(asked[0].messages[1].content)
+
+
+# Lists that go round in circles ---------------------------------------------------------------------
+
+
+class Game(BaseModel):
+    name: str
+    platforms: list[str] = []
+    year: int | None = None
+
+
+GAME = "Rollcage of 1999 runs on PC only."
+ROUND = ["PC", "PlayStation", "Xbox"]
+
+
+def circling(items: list[Any], *, end: str = ', "Pla') -> str:
+    return json.dumps({"name": "Rollcage", "platforms": items})[:-2] + end
+
+
+def play(answers: list[tuple[str, str]], text: str = GAME) -> tuple[Any, list[ChatRequest]]:
+    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o"})
+    policy = ModelPolicy("fake", Mode.PROMPTED, None, max_input_tokens=1000, max_output_tokens=4000)
+    extraction = Extraction(compile_recipe(job, Game, policy), Record("r", text, content_fingerprint(text)))
+    asked = []
+    for said, reason in answers:
+        request = extraction.next_request()
+        assert isinstance(request, ChatRequest), extraction.outcome
+        asked.append(request)
+        extraction.receive(ChatReply(said, reason, Usage(1, 100, 10), model="fake"))
+    assert extraction.next_request() is None
+    return extraction.outcome, asked
+
+
+@pytest.mark.parametrize("reason", ["length", "cut", "loop"])
+def test_a_list_that_went_round_until_it_was_cut_off_is_not_gone_on_with(reason: str) -> None:
+    outcome, asked = play([(circling(ROUND * 12), reason), ('{"year": 1999}', "stop")])
+    assert isinstance(outcome, Extracted)
+    assert outcome.value.model_dump() == {"name": "Rollcage", "platforms": ["PC"], "year": 1999}
+    assert outcome.repaired
+    assert asked[1].purpose is Purpose.CONTINUE and list(asked[1].shape.schema["properties"]) == ["year"]
+
+
+def test_of_a_circle_in_which_nothing_stands_in_the_record_each_item_is_kept_once() -> None:
+    outcome, _ = play([(circling(["Amiga", *["DOS", "Mac", "DOS", "Wii"] * 9]), "length"), ('{"year": 1999}', "stop")])
+    assert isinstance(outcome, Extracted) and outcome.value.platforms == ["Amiga", "DOS", "Mac", "Wii"]
+
+
+def test_a_circle_in_the_last_field_needs_no_further_question() -> None:
+    said = '{"year": 1999, "name": "Rollcage", "platforms": [' + '"PC", "Mac", ' * 12
+    outcome, asked = play([(said, "length")])
+    assert isinstance(outcome, Extracted) and len(asked) == 1
+    assert outcome.value.model_dump() == {"name": "Rollcage", "platforms": ["PC"], "year": 1999}
+
+
+@pytest.mark.parametrize(
+    ("items", "text"),
+    [
+        (ROUND * 3, GAME),
+        ([f"p{n}" for n in range(40)], GAME),
+        ([*ROUND * 12, "Dreamcast"], GAME),
+        (["yes", "no"] * 20, "Answers, in the order of the sheet: " + "yes no " * 40),
+        (["PC"] * 30, "The shelf, from left to right: " + "PC, " * 30),
+    ],
+)
+def test_honest_lists_are_gone_on_with_where_they_were_cut_off(items: list[str], text: str) -> None:
+    """Too few rounds, no rounds, no circle at the end, or as many items as the record has words for."""
+    outcome, asked = play([(circling(items), "length"), ('{"platforms": ["Wii"], "year": null}', "stop")], text)
+    assert isinstance(outcome, Extracted) and outcome.value.platforms == [*items, "Wii"]
+    assert list(asked[1].shape.schema["properties"]) == ["platforms", "year"]
+
+
+@given(
+    st.lists(st.sampled_from("abcdef"), max_size=8),
+    st.lists(st.sampled_from("abcdef"), min_size=1, max_size=5),
+    st.integers(4, 9),
+)
+def test_what_a_circle_leaves_was_written_and_is_there_once(before: list[str], stretch: list[str], rounds: int) -> None:
+    items = [*before, *stretch * max(rounds, 12)]
+    found = unwound(Beginning({"l": items}, "l", len(items)), "?")
+    assert found is not None
+    start, gone = found
+    left = start.value["l"]
+    assert start.closed and len(left) == len(set(left)) == start.done and set(left) == set(items)
+    assert left == [item for place, item in enumerate(items) if f"l/{place}" not in gone]
