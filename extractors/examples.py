@@ -39,9 +39,7 @@ Choice = Literal["similar", "fixed"]
 
 _K1, _B = 1.5, 0.75
 _TOO_CLOSE = 95.0
-_MARK = "0"
-"""The code around an example's text. Whoever labelled it gave no orders in it, and a hash has seven tokens, twice."""
-_TURNS = 20
+_TURNS = 30
 """Tokens around an example's text and answer, about: the fence and the chat template."""
 _NEAR_LENGTH = 0.9
 """Texts whose lengths differ by more than this ratio are not nearly the same."""
@@ -66,7 +64,7 @@ class Example:
 
     def turns(self) -> tuple[Message, Message]:
         """The example as a question and its answer."""
-        return Message("user", fence(self.text, code=self.fingerprint, mark=_MARK)), Message("assistant", self.answer)
+        return Message("user", fence(self.text, code=self.fingerprint)), Message("assistant", self.answer)
 
 
 class ExampleBank:

@@ -185,12 +185,9 @@ def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
     return problems[:_MOST_PROBLEMS]
 
 
-def fence(text: str, *, code: str = "", mark: str | None = None) -> str:
+def fence(text: str, *, code: str) -> str:
     """The record between two lines that it cannot forge: their code is hashed from ``code``, and hashed
-    again while the text happens to contain it. A text that is trusted may have a ``mark`` of fewer tokens in the place of
-    the hash, unless it has the closing line itself."""
-    if mark is not None and f"=== END {mark}" not in text:
-        return f"=== RECORD {mark}\n{text}\n=== END {mark}"
+    again while the text happens to contain it."""
     mark = hashlib.sha256(code.encode()).hexdigest()[:8]
     while mark in text:
         mark = hashlib.sha256(mark.encode()).hexdigest()[:8]
