@@ -35,7 +35,7 @@ from extractors.prompting import correctable
 from extractors.questions import Questions
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
-from extractors.routing import SHORT_ANSWER, Draft, completed, doubtful_fields, left_out, merged
+from extractors.routing import SHORT_ANSWER, Draft, choices_among, completed, doubtful_fields, left_out, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
 from extractors.tools.evidence import Results
@@ -403,7 +403,8 @@ class Extraction:
         shape, rest = recipe.correction_shape(paths, mode=recipe.policy.final.mode), None
         if self._exemplified and self._focus is None and estimate_tokens(text) <= SHORT_ANSWER:
             shape, rest = recipe.shape, left_out(data, recipe.schema, sure, paths)
-        self._draft = Draft(data, value, evidence, paths, tuple(nulled), rest)
+        choices = choices_among(recipe.schema, rest or ())
+        self._draft = Draft(data, value, evidence, paths, tuple(nulled), rest, choices)
         self._routed = paths
         if self._focus is not None:
             self._show(

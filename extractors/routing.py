@@ -38,7 +38,7 @@ _PARTS = 10
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A valid answer that the final is asked about at ``paths``; it stands where that brings nothing. ``left_out`` are
-    further paths at which a whole answer may add something that stands in the record; None: the final is asked for
+    further paths at which a whole answer may add a choice, or something that stands in the record; None: the final is asked for
     ``paths`` alone."""
 
     data: Any
@@ -47,6 +47,8 @@ class Draft:
     paths: tuple[str, ...]
     nulled: tuple[str, ...] = ()
     left_out: tuple[str, ...] | None = None
+    choices: frozenset[str] = frozenset()
+    """Those of ``left_out`` that are choices among fixed values, which records rarely print."""
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -95,6 +97,11 @@ def left_out(data: Any, schema: Mapping[str, Any], known: Mapping[str, float], p
     """Where an answer says nothing (a null, an empty list, no such key) and nothing is known of how sure that is, since
     the model left it out, beside ``paths``; in objects too, and not in lists."""
     return tuple(path for path in _empty(data, schema, "") if path not in known and path not in paths)
+
+
+def choices_among(schema: Mapping[str, Any], paths: Sequence[str]) -> frozenset[str]:
+    """Those of ``paths`` at which every value is a boolean or one of a fixed set."""
+    return frozenset(path for path in paths if _is_choice(schema, path))
 
 
 def completed(answer: Any, schema: Mapping[str, Any], paths: Sequence[str]) -> Any:
@@ -175,7 +182,8 @@ def _loses(draft: Draft, evidence: Sequence[Evidence], paths: Sequence[str]) -> 
     for path in paths:
         before = [one.match for one in _below(draft.evidence, path)]
         after = [one.match for one in _below(evidence, path)]
-        if (before or path in (draft.left_out or ())) and Match.UNGROUNDED not in before and Match.UNGROUNDED in after:
+        filled = path in (draft.left_out or ()) and path not in draft.choices
+        if (before or filled) and Match.UNGROUNDED not in before and Match.UNGROUNDED in after:
             return True
     return False
 

@@ -13,10 +13,12 @@ from pydantic import BaseModel, ValidationError
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.errors import JobError
 from extractors.extraction import Extraction
+from extractors.grounding import ground
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Logprobs, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
-from extractors.routing import threshold_for
+from extractors.routing import Draft, choices_among, completed, left_out, merged, threshold_for
 from schemas.job import ExtractionJob
+from schemas.jsonschema import answer_schema
 from schemas.outcomes import Extracted, Failed, Reason
 from schemas.records import Record, content_fingerprint
 from schemas.usage import Usage
@@ -179,6 +181,25 @@ def test_what_the_draft_left_out_is_taken_of_a_whole_answer_where_it_stands_in_t
     outcome, _ = drive([draft, {**final, "price": 55, "lines": [{"name": "pot"}]}], examples=shown, omit_nulls=True)
     assert isinstance(outcome, Extracted)
     assert outcome.value.model_dump() == {"title": "Blue Kettle", "price": None, "kind": "used", "lines": []}
+
+
+def test_a_choice_that_the_draft_left_out_needs_not_stand_in_the_record() -> None:
+    class Kettle(BaseModel):
+        title: str
+        used: bool | None = None
+        color: str | None = None
+
+    schema = answer_schema(Kettle)
+    draft = {"title": "Pan"}
+    paths = left_out(draft, schema, {}, ["title"])
+    assert paths == ("used", "color") and choices_among(schema, paths) == {"used"}
+    made = merged(
+        Draft(draft, Kettle(title="Pan"), (), ("title",), (), paths, choices_among(schema, paths)),
+        completed({"title": "Blue Kettle", "used": True, "color": "red"}, schema, paths),
+        validated=lambda data: Kettle.model_validate(data),
+        grounded=lambda value: ground(value, TEXT),
+    )
+    assert made.data == {"title": "Blue Kettle", "used": True} and set(made.changed) == {"title", "used"}
 
 
 def test_a_value_that_the_final_left_out_is_gone_where_it_was_in_doubt(shown: str) -> None:
