@@ -173,7 +173,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default="local-0.5b")
     parser.add_argument("--sets", default=",".join(DEFAULT), help=f"of {', '.join(ADAPTERS)}")
-    parser.add_argument("--tools", default="quarry,instructor JSON,instructor JSON_SCHEMA,langextract")
+    parser.add_argument(
+        "--tools", default="quarry,instructor JSON,instructor JSON_SCHEMA,langextract", help="asked, and in the table"
+    )
     parser.add_argument("--shown", default="none,same,similar", help="labelled examples: none, same, similar")
     parser.add_argument("--limit", type=int, default=20, help="records of each set, the first of the file")
     parser.add_argument("--url", help="a server that is up already, with the one model of --models")
@@ -209,7 +211,12 @@ def main() -> int:
                 )
                 for shown in arguments.shown.split(","):
                     measure(replace(bench, shown=shown), names, tools, arguments.limit)
-    report(read(arguments.out), names, arguments.only.split(",") if arguments.only else ())
+    asked = [
+        one
+        for one in read(arguments.out)
+        if one.tool.startswith("quarry") or _plain(one.tool) in arguments.tools.split(",")
+    ]
+    report(asked, names, arguments.only.split(",") if arguments.only else ())
     return 0
 
 
