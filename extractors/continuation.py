@@ -21,7 +21,9 @@ SHOWN = 2
 """Items that the model is shown of what it has written."""
 _NOT_A_REST = ("minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains")
 _ROUNDS = 4
-_LEAST_ROUND = 12
+"""Rounds of a circle at least."""
+_LEAST_ITEMS = 12
+"""Items of all its rounds at least."""
 _CHARACTERS = 4
 """Characters of a record for each item of a list that is no circle."""
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -93,7 +95,8 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
         return None
     kept = sorted({written.index(one) for one in written[:before]})
     if all(isinstance(items[place], str) for place in kept):
-        kept = [place for place in kept if _stands_in(items[place], text)] or kept
+        folded = fold(text)
+        kept = [place for place in kept if _stands_in(fold(items[place]), folded)] or kept
     value = with_value(start.value, start.path, [items[place] for place in kept])
     gone = [f"{start.path}/{place}" for place in range(len(items)) if place not in kept]
     return Beginning(value, start.path, len(kept), closed=True), gone
@@ -105,14 +108,14 @@ def _first_round(written: Sequence[str]) -> int | None:
         same = 0
         while same + period < len(written) and written[-1 - same] == written[-1 - same - period]:
             same += 1
-        if same + period >= max(_ROUNDS * period, _LEAST_ROUND):
+        if same + period >= max(_ROUNDS * period, _LEAST_ITEMS):
             return len(written) - same
     return None
 
 
 def _stands_in(item: str, text: str) -> bool:
-    folded = fold(item)
-    return bool(folded) and re.search(rf"(?<!\w){re.escape(folded)}(?!\w)", fold(text)) is not None
+    """Whether a folded text stands in another, by words."""
+    return bool(item) and re.search(rf"(?<!\w){re.escape(item)}(?!\w)", text) is not None
 
 
 def answered(answer: Any, keys: Sequence[str]) -> dict[str, Any]:

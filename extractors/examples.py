@@ -105,7 +105,7 @@ class ExampleBank:
                 left -= example.tokens
         return tuple(found) if self._index is None else tuple(reversed(found))
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """About how many tokens the examples add to a request."""
         each = [one.tokens for one in self._examples[:200] if one.tokens <= self._room]

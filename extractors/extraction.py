@@ -35,7 +35,7 @@ from extractors.prompting import correctable
 from extractors.questions import Questions
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
-from extractors.routing import SHORT_ANSWER, Draft, choices_among, completed, doubtful_fields, left_out, merged
+from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
 from extractors.tools.evidence import Results
@@ -289,7 +289,7 @@ class Extraction:
             if more is None or split(more.path) != [cut.start.path]:
                 self._unreadable(request, reply, answer)
                 return
-            longer = replace(cut, start=extended(cut.start, more.value))
+            longer = replace(cut, start=self._unwound(extended(cut.start, more.value)))
             if not self._go_on(request, reply, answer.problem, longer):
                 self._unreadable(request, reply, answer)
             return
@@ -358,9 +358,8 @@ class Extraction:
     def _said_by_the_final(self, reply: ChatReply, draft: Draft) -> tuple[Any, dict[str, TokenScore], str]:
         """The final's answer as JSON values, None where it has none; how sure it was of each; and what is wrong with it.
         A whole answer is judged as a first one is: keys that it left out are null."""
-        whole = draft.left_out is not None
-        scores = self._token_scores(reply, pointers=not whole)
-        if not whole:
+        scores = self._token_scores(reply, pointers=not draft.whole)
+        if not draft.whole:
             answer = read_answer(reply.text, finish_reason=reply.finish_reason)
             return (None if answer.json is None else loads_exact(answer.json)), scores, answer.problem
         judged = self._judge.reply(reply.text, reply.finish_reason)
@@ -399,12 +398,11 @@ class Extraction:
         if not paths:
             self._succeed(value, evidence, nulled)
             return
-        data = loads_exact(text)
-        shape, rest = recipe.correction_shape(paths, mode=recipe.policy.final.mode), None
+        draft = Draft(loads_exact(text), value, evidence, paths, tuple(nulled))
+        shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
         if self._exemplified and self._focus is None and estimate_tokens(text) <= SHORT_ANSWER:
-            shape, rest = recipe.shape, left_out(data, recipe.schema, sure, paths)
-        choices = choices_among(recipe.schema, rest or ())
-        self._draft = Draft(data, value, evidence, paths, tuple(nulled), rest, choices)
+            draft, shape = asked_whole(draft, recipe.schema, sure), recipe.shape
+        self._draft = draft
         self._routed = paths
         if self._focus is not None:
             self._show(
@@ -463,19 +461,25 @@ class Extraction:
 
     def _beginning(self, reply: ChatReply, *, truncated: bool) -> Beginning | None:
         """What there is to go on from of an answer that was cut off, or was stopped because a list of it went round."""
-        if truncated:
-            return beginning(reply.text)
-        start = beginning(reply.text) if reply.finish_reason == "loop" else None
-        return start if start is not None and unwound(start, self._record.text) is not None else None
+        looped = reply.finish_reason == "loop"
+        start = beginning(reply.text) if truncated or looped else None
+        if start is None:
+            return None
+        start = self._unwound(start)
+        return start if start.closed or not looped else None
+
+    def _unwound(self, start: Beginning) -> Beginning:
+        """The beginning with its list closed, where that went round in circles."""
+        circle = unwound(start, self._record.text)
+        if circle is None:
+            return start
+        closed, gone = circle
+        self._repaired, self._scores = True, moved(self._scores, gone)
+        return closed
 
     def _go_on(self, request: ChatRequest, reply: ChatReply, problem: str, cut: _Cut) -> bool:
         """Ask for the rest of an answer that was cut off inside of a list. False where the list is none of the
         schema's; settles the outcome when no call is left for it."""
-        circle = unwound(cut.start, self._record.text)
-        if circle is not None:
-            start, gone = circle
-            cut, self._repaired = replace(cut, start=start), True
-            self._scores = moved(self._scores, gone)
         try:
             shape = self._recipe.rest_shape(cut.shape, cut.start)
         except (KeyError, SchemaError):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
@@ -23,23 +23,24 @@ from extractors.corrections import value_at, with_value
 from extractors.errors import JobError
 from extractors.parsing import dumps_exact
 from extractors.qwen.fitting import may_be_left_out, nullable
-from extractors.second_look import is_choice
+from extractors.second_look import is_choice, properties_of
 from schemas.evidence import Evidence, Match
+from schemas.json_shape import pointer_step
 from schemas.jsonschema import subschema
 
 MOST_FIELDS = 24
 """Fields that the final is asked of one record."""
 SHORT_ANSWER = 160
-"""Tokens of a draft's answer, estimated, up to which the final is asked for a whole one: they cost less than the lines that a
-question about some fields has more."""
+"""Tokens of a draft's answer, estimated, up to which the final is asked for a whole one."""
 _PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
     """A valid answer that the final is asked about at ``paths``; it stands where that brings nothing. ``left_out`` are
-    further paths at which a whole answer may add a choice, or something that stands in the record; None: the final is asked for
-    ``paths`` alone."""
+    further paths at which a whole answer may add a choice, or something that stands in the record; None: the final is
+    asked for ``paths`` alone. ``choices`` are those of them that are choices among fixed values, which records rarely
+    print."""
 
     data: Any
     value: BaseModel
@@ -48,7 +49,11 @@ class Draft:
     nulled: tuple[str, ...] = ()
     left_out: tuple[str, ...] | None = None
     choices: frozenset[str] = frozenset()
-    """Those of ``left_out`` that are choices among fixed values, which records rarely print."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the final is asked for a whole answer."""
+        return self.left_out is not None
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -93,15 +98,12 @@ def doubtful_fields(
     return tuple(path for path in fields if path in kept)
 
 
-def left_out(data: Any, schema: Mapping[str, Any], known: Mapping[str, float], paths: Sequence[str]) -> tuple[str, ...]:
-    """Where an answer says nothing (a null, an empty list, no such key) and nothing is known of how sure that is, since
-    the model left it out, beside ``paths``; in objects too, and not in lists."""
-    return tuple(path for path in _empty(data, schema, "") if path not in known and path not in paths)
-
-
-def choices_among(schema: Mapping[str, Any], paths: Sequence[str]) -> frozenset[str]:
-    """Those of ``paths`` at which every value is a boolean or one of a fixed set."""
-    return frozenset(path for path in paths if _is_choice(schema, path))
+def asked_whole(draft: Draft, schema: Mapping[str, Any], known: Mapping[str, float]) -> Draft:
+    """The draft for a whole answer of the final, which may also add what the draft left out: where it says nothing (a
+    null, an empty list, no such key) and no confidence is ``known``; in objects too, and not in lists."""
+    left_out = tuple(path for path in _empty(draft.data, schema, "") if path not in known and path not in draft.paths)
+    choices = frozenset(path for path in left_out if _is_choice(schema, path))
+    return replace(draft, left_out=left_out, choices=choices)
 
 
 def completed(answer: Any, schema: Mapping[str, Any], paths: Sequence[str]) -> Any:
@@ -189,14 +191,13 @@ def _loses(draft: Draft, evidence: Sequence[Evidence], paths: Sequence[str]) -> 
 
 
 def _empty(data: Any, schema: Mapping[str, Any], above: str) -> Iterator[str]:
-    for branch in (schema, *(branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()))):
-        for name, own in branch.get("properties", {}).items():
-            path = f"{above}{name.replace('~', '~0').replace('/', '~1')}"
-            value = data.get(name) if isinstance(data, Mapping) else None
-            if value in (None, []) and may_be_left_out(own):
-                yield path
-            elif isinstance(value, Mapping):
-                yield from _empty(value, own, f"{path}/")
+    for name, own in properties_of(schema).items():
+        path = f"{above}{pointer_step(name)}"
+        value = data.get(name) if isinstance(data, Mapping) else None
+        if value in (None, []) and may_be_left_out(own):
+            yield path
+        elif isinstance(value, Mapping):
+            yield from _empty(value, own, f"{path}/")
 
 
 def _below(evidence: Sequence[Evidence], path: str) -> Iterator[Evidence]:

@@ -119,7 +119,7 @@ def _missing(data: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
             yield path
         return
     if isinstance(data, Mapping):
-        for name, inner in _properties(schema).items():
+        for name, inner in properties_of(schema).items():
             yield from _missing(data.get(name), inner, f"{path}/{_escape(name)}" if path else _escape(name))
     elif isinstance(data, list):
         for place, item in enumerate(data):
@@ -131,7 +131,8 @@ def _missing(data: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
                 yield from _missing(item, inner, f"{path}/{place}")
 
 
-def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The properties of an object schema, or of the first branch of a union that has some."""
     if "properties" in schema:
         return dict(schema["properties"])
     for branch in (branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())):

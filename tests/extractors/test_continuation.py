@@ -291,6 +291,13 @@ def test_of_a_circle_in_which_nothing_stands_in_the_record_each_item_is_kept_onc
     assert isinstance(outcome, Extracted) and outcome.value.platforms == ["Amiga", "DOS", "Mac", "Wii"]
 
 
+def test_a_list_that_goes_round_only_in_its_rest_is_closed_too() -> None:
+    rest = '{"platforms": [' + '"Wii", "PC", ' * 12 + '"Wi'
+    outcome, asked = play([(circling(["Amiga", "DOS"]), "length"), (rest, "length"), ('{"year": 1999}', "stop")])
+    assert isinstance(outcome, Extracted) and outcome.value.platforms == ["PC"]
+    assert list(asked[2].shape.schema["properties"]) == ["year"]
+
+
 def test_a_circle_in_the_last_field_needs_no_further_question() -> None:
     said = '{"year": 1999, "name": "Rollcage", "platforms": [' + '"PC", "Mac", ' * 12
     outcome, asked = play([(said, "length")])

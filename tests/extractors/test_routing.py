@@ -16,7 +16,7 @@ from extractors.extraction import Extraction
 from extractors.grounding import ground
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Logprobs, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
-from extractors.routing import Draft, choices_among, completed, left_out, merged, threshold_for
+from extractors.routing import Draft, asked_whole, completed, merged, threshold_for
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema
 from schemas.outcomes import Extracted, Failed, Reason
@@ -191,11 +191,11 @@ def test_a_choice_that_the_draft_left_out_needs_not_stand_in_the_record() -> Non
 
     schema = answer_schema(Kettle)
     draft = {"title": "Pan"}
-    paths = left_out(draft, schema, {}, ["title"])
-    assert paths == ("used", "color") and choices_among(schema, paths) == {"used"}
+    whole = asked_whole(Draft(draft, Kettle(title="Pan"), (), ("title",)), schema, {})
+    assert whole.left_out == ("used", "color") and whole.choices == {"used"}
     made = merged(
-        Draft(draft, Kettle(title="Pan"), (), ("title",), (), paths, choices_among(schema, paths)),
-        completed({"title": "Blue Kettle", "used": True, "color": "red"}, schema, paths),
+        whole,
+        completed({"title": "Blue Kettle", "used": True, "color": "red"}, schema, whole.open),
         validated=lambda data: Kettle.model_validate(data),
         grounded=lambda value: ground(value, TEXT),
     )
