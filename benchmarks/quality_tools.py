@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from benchmarks.sets import Row, Task, verbatim
+from benchmarks.sets import Row, Task, verbatim, write_golden
 from extractors.endpoint import Settings
 from extractors.evaluate.outcomes import read_outcomes
 from extractors.pipeline import run
@@ -84,10 +84,8 @@ class Bench:
 def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
     """The whole pipeline, evidence and ledger included; its own output folder resumes what was cut off."""
     label = bench.named("quarry")
-    shots = bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}-{bench.shown}.jsonl"
-    shots.parent.mkdir(parents=True, exist_ok=True)
     shown = task.golden if bench.shown == "similar" else task.shots
-    shots.write_text("".join(json.dumps({"text": s.text, "expected": dict(s.label.expected)}) + "\n" for s in shown))
+    shots = write_golden(shown, bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}-{bench.shown}.jsonl")
     examples = {"examples": str(shots), "examples_choice": "similar" if bench.shown == "similar" else "fixed"}
     table = pa.table({"id": [row.record_id for row in rows], "text": [row.text for row in rows]})
     out = bench.out / "quarry" / re.sub(r"\W+", "_", label) / task.set

@@ -158,6 +158,14 @@ def tasks(name: str, *, limit: int | None = None, shots: int = 3) -> list[Task]:
     return found
 
 
+def write_golden(rows: Sequence[Row], path: Path) -> Path:
+    """The rows as a golden set, which examples are read from too."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ({"id": row.record_id, "text": row.text, "expected": dict(row.label.expected)} for row in rows)
+    path.write_text("".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines), "utf-8")
+    return path
+
+
 def verbatim(task: Task, folder: Path) -> str:
     """The task's schema with ``x-verbatim`` at every free text, written to ``folder``, where all of its values are spans;
     else its own. Decoding is then held to the record's words."""
