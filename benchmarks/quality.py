@@ -9,7 +9,8 @@ prompt by hand). LangExtract: as its documentation has it, with schema constrain
 
 ``--shown`` says what each is shown besides, and only tools that were shown the same are compared:
 
-- ``none``: no labelled example (Quarry shows its made-up ones, as it does by itself). LangExtract takes part in no such comparison, since it refuses to work without.
+- ``none``: no labelled example (Quarry shows its made-up ones, as it does by itself). LangExtract takes part in no such
+  comparison, since it refuses to work without.
 - ``same``: three fixed labelled rows that are not measured, the same for all: as Quarry's examples, as turns of
   instructor's conversation, as LangExtract's examples.
 - ``similar``: Quarry alone, with rows it chooses for each record from the last rows of the set (golden set). A last table

@@ -116,7 +116,7 @@ class ExtractionJob(BaseModel):
     )
     final: str | None = Field(
         default=None,
-        description="A stronger model that is asked about just those fields of which the first is not sure.",
+        description="A stronger model for the fields of which the first is not sure.",
     )
     high_accuracy: bool = Field(
         default=False,
