@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extractors.corrections import value_at, with_value
+from extractors.corrections import split, value_at, with_value
 from extractors.grounding.folding import fold
 from extractors.parsing import EXACT, dumps_exact
 from schemas.jsonschema import subschema
@@ -24,8 +24,7 @@ _ROUNDS = 4
 """Rounds of a circle at least."""
 _LEAST_ITEMS = 12
 """Items of all its rounds at least."""
-_CHARACTERS = 4
-"""Characters of a record for each item of a list that is no circle."""
+_WORD = re.compile(r"\w+|[^\w\s]+")
 _SPACE = re.compile(r"[ \t\n\r]*")
 _NUMBER = re.compile(r"[-+0-9.eE]+")
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?")
@@ -81,17 +80,28 @@ def extended(start: Beginning, rest: Mapping[str, Any]) -> Beginning:
     return Beginning(value, start.path, len(value_at(value, start.path)))
 
 
+def continued(start: Beginning, more: Beginning, asked: Sequence[str]) -> Beginning | None:
+    """The beginning with a rest of it that was cut off as well: inside of the same list, or of one that came after it.
+    None where that list was not among the ``asked`` pointers."""
+    first, *inner = split(more.path)
+    if first not in asked:
+        return None
+    whole = extended(start, {key: value for key, value in more.value.items() if key in asked})
+    path = "/".join((first, *map(_escape, inner)))
+    return Beginning(whole.value, path, len(value_at(whole.value, path)))
+
+
 def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
     """A list that goes round in circles without its repetitions, as small models write them until they are cut off, and
     the paths of the items that are gone; None for any other list.
 
-    A circle is a stretch of items that stands four times or more at the list's end, twelve items at least, of which the
-    text has not four characters for each. What was written once is kept, each item once; where those are texts and
+    A circle is a stretch of items that stands four times or more at the list's end, twelve items at least and more than
+    ``most_items`` of the record. What was written once is kept, each item once; where those are texts and
     some of them stand in the record, only these."""
     items = value_at(start.value, start.path)
     written = [dumps_exact(item) for item in items]
-    before = _first_round(written) if text.strip() else None
-    if before is None or (len(items) - before) * _CHARACTERS <= len(text):
+    before = _circle(written, most_items(text))
+    if before is None:
         return None
     kept = sorted({written.index(one) for one in written[:before]})
     if all(isinstance(items[place], str) for place in kept):
@@ -100,6 +110,28 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
     value = with_value(start.value, start.path, [items[place] for place in kept])
     gone = [f"{start.path}/{place}" for place in range(len(items)) if place not in kept]
     return Beginning(value, start.path, len(kept), closed=True), gone
+
+
+def most_items(text: str) -> int | None:
+    """Items that a record may well have for a list that says the same over and over: one for each word or run of signs,
+    or for each character of the longest (``1111``). None for one without text, of which that is not known."""
+    words = [match.end() - match.start() for match in _WORD.finditer(text)]
+    return max(len(words), max(words)) if words else None
+
+
+def goes_round(answer: str, most: int) -> bool:
+    """Whether an answer that is being written is inside of a list that goes round in circles, of a record that has at
+    ``most`` so many items: it is what ``unwound`` would close."""
+    start = beginning(answer)
+    if start is None or start.done < _LEAST_ITEMS:
+        return False
+    return _circle([dumps_exact(item) for item in value_at(start.value, start.path)], most) is not None
+
+
+def _circle(written: Sequence[str], most: int | None) -> int | None:
+    """How many items there are up to the end of a circle's first round; None without one."""
+    before = None if most is None else _first_round(written)
+    return None if before is None or most is None or len(written) - before <= most else before
 
 
 def _first_round(written: Sequence[str]) -> int | None:

@@ -286,7 +286,8 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
             f"the embedded model speaks chat, not {job.dialect}; leave --dialect out, or name a hosted model"
         )
     embedded = EmbeddedModel(name, slots=job.concurrency)
-    profile = load_profiles(settings.profiles).find(name, base_url=None)
+    # Any weights that Quarry serves itself are embedded, whatever row their file's name finds.
+    profile = load_profiles(settings.profiles).find(name, base_url=None).model_copy(update={"embedded": True})
     mode = Mode(job.mode) if job.mode != "auto" else Mode.GRAMMAR
     return Endpoint(
         model=name,

@@ -21,8 +21,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from extractors.confidence import TokenScore, confidence_of, rescored, token_scores
-from extractors.continuation import Beginning, answered, beginning, extended, unwound
-from extractors.corrections import merge, signature, split
+from extractors.continuation import Beginning, answered, beginning, continued, extended, unwound
+from extractors.corrections import merge, signature
 from extractors.dropping import dropped, moved
 from extractors.errors import SchemaError
 from extractors.images import Pictures
@@ -285,12 +285,12 @@ class Extraction:
         self._cut = None
         if answer.json is None:
             self._trail.note(request, reply, raw=reply.text, error=answer.problem)
-            more = beginning(reply.text) if answer.truncated else None
-            if more is None or split(more.path) != [cut.start.path]:
-                self._unreadable(request, reply, answer)
-                return
-            longer = replace(cut, start=self._unwound(extended(cut.start, more.value)))
-            if not self._go_on(request, reply, answer.problem, longer):
+            looped = reply.finish_reason == "loop"
+            more = beginning(reply.text) if answer.truncated or looped else None
+            start = None if more is None else continued(cut.start, more, self._asked(request))
+            start = None if start is None else self._unwound(start)
+            longer = None if start is None or (looped and not start.closed) else replace(cut, start=start)
+            if longer is None or not self._go_on(request, reply, answer.problem, longer):
                 self._unreadable(request, reply, answer)
             return
         self._trail.note(request, reply, raw=reply.text, error=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from extractors.continuation import Beginning, last_items
+from extractors.continuation import Beginning, last_items, most_items
 from extractors.examples import Example
 from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
@@ -22,7 +22,18 @@ from schemas.records import Record
 class Questions:
     """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
 
-    __slots__ = ("_code", "_images", "_recipe", "_results", "_spans", "_spelt", "_text", "_turns", "final")
+    __slots__ = (
+        "_code",
+        "_images",
+        "_most_items",
+        "_recipe",
+        "_results",
+        "_spans",
+        "_spelt",
+        "_text",
+        "_turns",
+        "final",
+    )
 
     def __init__(
         self, recipe: Recipe, record: Record, images: tuple[Image, ...], *, examples: Sequence[Example] = ()
@@ -37,6 +48,7 @@ class Questions:
         self.final = False
         """Whether the final model is asked from now on."""
         self._turns = tuple(turn for example in examples for turn in example.turns())
+        self._most_items = most_items(record.text) if recipe.shape.lists else None
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts
@@ -56,6 +68,7 @@ class Questions:
             thinking=recipe.policy.thinking,
             thinking_budget=recipe.policy.thinking_budget,
             logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
+            most_items=self._most_items,
         )
 
     def knowing(self, found: Sequence[Found]) -> None:
@@ -157,4 +170,5 @@ class Questions:
             thinking=last.thinking if final is None else final.thinking,
             thinking_budget=last.thinking_budget if final is None else final.thinking_budget,
             logprobs=last.logprobs if final is None else final.logprobs and self._recipe.confidence == "auto",
+            most_items=self._most_items,
         )

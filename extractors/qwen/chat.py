@@ -39,6 +39,8 @@ def encode(request: ChatRequest, *, profile: Profile, stream: bool = False) -> b
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
+        if profile.embedded:
+            body["timings_per_token"] = True
     if request.logprobs:
         body |= {"logprobs": True, "top_logprobs": 1}
     if request.seed is not None:
@@ -140,6 +142,8 @@ def take(reader: StreamReader, frame: Mapping[str, Any], event: Event) -> None:
     usage = frame.get("usage")
     if usage:
         reader.told = usage
+    elif timings := frame.get("timings"):
+        reader.told = _counted(timings)
     if not choices:
         if "error" in frame or (usage is None and (frame.get("code") or event.name == "error")):
             reader.fail(frame, event)
@@ -147,11 +151,25 @@ def take(reader: StreamReader, frame: Mapping[str, Any], event: Event) -> None:
     choice = choices[0]
     if name := frame.get("model"):
         reader.model = str(name)
-    take_delta(reader, choice.get("delta") or choice.get("message") or {})
-    reader.tokens.extend(tokens_in(choice))
+    delta = choice.get("delta") or choice.get("message") or {}
+    take_delta(reader, delta)
+    if "timings" in frame:
+        reader.spelt(tokens_in(choice), text_of(delta.get("content")))
+    else:
+        reader.tokens.extend(tokens_in(choice))
     reason = choice.get("finish_reason")
     if reason and reason != "null":
         reader.reason = str(reason)
+
+
+def _counted(timings: Mapping[str, Any]) -> dict[str, Any]:
+    """The usage so far, as llama.cpp tells it with each token where it is asked to (``timings_per_token``)."""
+    cached = timings.get("cache_n", 0)
+    return {
+        "prompt_tokens": timings["prompt_n"] + cached,
+        "completion_tokens": timings["predicted_n"],
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
 
 
 def take_delta(reader: StreamReader, delta: Mapping[str, Any]) -> None:

@@ -65,7 +65,17 @@ def compile_shape(
             label = "answer" if label == "search" else label  # the service refuses that name
             function.update(name=label, description="Give the extracted values.", parameters=fitted(whole, keywords))
             wire["tool_choice"] = {"type": "function", "function": {"name": label}}
-    return AnswerShape(name=label, schema=whole, mode=mode, wire=wire, omit_nulls=omit_nulls)
+    return AnswerShape(label, whole, mode, wire, omit_nulls=omit_nulls, lists=_has_list(whole))
+
+
+def _has_list(schema: Any) -> bool:
+    """Whether a schema without references has a list anywhere."""
+    if isinstance(schema, list):
+        return any(_has_list(each) for each in schema)
+    if not isinstance(schema, Mapping):
+        return False
+    kind = schema.get("type")
+    return kind == "array" or (isinstance(kind, list) and "array" in kind) or any(map(_has_list, schema.values()))
 
 
 def _grammar(schema: Mapping[str, Any], *, omit_nulls: bool, spans: Mapping[str, str] | None = None) -> str:

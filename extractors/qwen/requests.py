@@ -104,6 +104,8 @@ class AnswerShape:
     wire: Mapping[str, Any] = field(default_factory=dict)
     omit_nulls: bool = False
     """Whether what would be null may be left out of the answer."""
+    lists: bool = False
+    """Whether the answer may hold a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,16 @@ class ChatRequest:
     """Whether the reply should say how sure the model was of each token."""
     tools: tuple[ToolSpec, ...] = ()
     """Functions that the model may call before it answers; the reply tells them apart from its words."""
+    most_items: int | None = None
+    """Items that a list of the answer may repeat before it goes round in circles, where the reply is streamed
+    (``continuation.goes_round``); None: that is not looked for."""
 
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
 
         ``attempt`` takes part, so asking the same words a second time is another question. The mode does not, nor
-        ``logprobs``, nor whether a model that does not think is told so: what is known of models changes, and an answer that is paid
-        for is found again after it did."""
+        ``logprobs``, nor whether a model that does not think is told so, nor what the reply is watched for: what is known of
+        models changes, and an answer that is paid for is found again after it did."""
         head = orjson.dumps(
             [
                 self.model,

@@ -34,14 +34,17 @@ def wants_stream(request: ChatRequest, profile: Profile, *, choice: StreamChoice
 
     "auto": where the model thinks only in streams, and where the longest allowed reply (the answer and what may be
     thought before it) would at ``SLOWEST`` pass 80 % of the time that the service gives a reply that is not streamed. A
-    server on this machine has no such limit and keeps to the plain reply, which is cheaper to read. Our own time-out
-    does not matter here: it bounds a stream as well."""
+    server on this machine has no such limit and keeps to the plain reply, which is cheaper to read; but where the
+    embedded model writes lists, which it may write until it is cut off, it is listened to. Our own time-out does not
+    matter here: it bounds a stream as well."""
     if choice != "auto":
         return choice == "always"
     thinks = bool(request.thinking) or (request.thinking is None and profile.thinking == "always")
     if thinks and profile.stream_only_thinking:
         return True
-    if profile.loopback or profile.embedded:
+    if profile.embedded:
+        return request.most_items is not None and request.shape.lists and not request.tools
+    if profile.loopback:
         return False
     tokens = request.max_output_tokens
     if thinks:

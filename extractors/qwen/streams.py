@@ -6,10 +6,10 @@ last event that told one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from extractors.continuation import beginning
+from extractors.continuation import beginning, goes_round
 from extractors.qwen.json_end import JsonEnd
 from extractors.qwen.loops import LoopWatch
 from extractors.qwen.prices import Pricing
@@ -24,17 +24,26 @@ Take = Callable[["StreamReader", Mapping[str, Any], Event], None]
 """Reads one event's JSON object into the reader. It may raise ``KeyError``, ``TypeError``, ``ValueError``,
 ``IndexError`` or ``AttributeError`` for what is not of its protocol."""
 
+_FIRST_LOOK = 100
+"""Characters of an answer before its lists are looked at."""
+_NEXT_LOOK = 60
+"""Further characters until the next look, at least."""
 _NO_HEADERS: Mapping[str, str] = {}
 
 
 class StreamReader:
     """Collects a stream. ``ended`` is true once the other side has said all; then ``result`` is the reply.
 
-    ``json`` follows the answer and ``loop`` watches it, so that the transport can stop early."""
+    ``json`` follows the answer and ``loop`` watches it, so that the transport can stop early. ``most_items`` is that
+    of the request: lists that go round in circles are watched for where it is known."""
 
     __slots__ = (
+        "_copied",
+        "_most_items",
         "_pricing",
+        "_seen",
         "_take",
+        "_watched",
         "calls",
         "ended",
         "error",
@@ -52,9 +61,13 @@ class StreamReader:
         "told",
     )
 
-    def __init__(self, take: Take, *, model: str, pricing: Pricing, tools: bool = False) -> None:
+    def __init__(
+        self, take: Take, *, model: str, pricing: Pricing, tools: bool = False, most_items: int | None = None
+    ) -> None:
         self._take = take
         self._pricing = pricing
+        self._most_items = most_items
+        self._seen, self._watched = 0, _FIRST_LOOK
         self.model = model
         self.calls = Calls() if tools else None
         """The calls that the model asks for; None where a call is its way to answer."""
@@ -63,6 +76,8 @@ class StreamReader:
         self.refusal: list[str] = []
         self.tokens: list[Any] = []
         """The answer's tokens with their logarithmic probabilities, as they came."""
+        self._copied = 0
+        """How many of them were copied."""
         self.reason = ""
         self.told: Mapping[str, Any] | None = None
         """The ``usage`` of the last event that had one."""
@@ -117,6 +132,20 @@ class StreamReader:
                 # Behind words that happen to be JSON a call may come.
                 self.json.feed(piece)
             self.loop.feed(piece)
+            self._seen += len(piece)
+            if self._most_items is not None and self._seen >= self._watched and not self.loop.found:
+                # Each look reads all that there is, so the next one is a quarter of it away.
+                self._watched = self._seen + max(_NEXT_LOOK, self._seen // 4)
+                if goes_round("".join(self.text), self._most_items):
+                    self.loop.found = "list"
+
+    def spelt(self, tokens: Sequence[Any], piece: str) -> None:
+        """The tokens of a piece of the answer. llama.cpp tells none for what it copied and agreed to without weighing it
+        (speculation); in a whole reply such tokens have a probability of 1."""
+        if piece and not tokens:
+            self._copied += 1
+            tokens = [{"token": piece, "logprob": 0.0}]
+        self.tokens.extend(tokens)
 
     def thought(self, piece: str) -> None:
         """More of what was thought before it."""
@@ -160,6 +189,11 @@ class StreamReader:
         """The usage told so far, with its cost."""
         return usage_in({"usage": self.told}, self._pricing)
 
+    @property
+    def _weighed(self) -> list[Any]:
+        """The tokens, where any of them was weighed."""
+        return self.tokens if len(self.tokens) > self._copied else []
+
     def result(self, *, headers: Mapping[str, str] = _NO_HEADERS) -> ChatReply | CallError:
         """The reply of a stream that has ended by itself."""
         if self.error is not None:
@@ -176,7 +210,7 @@ class StreamReader:
             headers=headers,
             thinking="".join(self.thinking),
             refusal="".join(self.refusal),
-            tokens=self.tokens,
+            tokens=self._weighed,
             calls=self.calls.whole if self.calls is not None else (),
         )
 
@@ -192,7 +226,7 @@ class StreamReader:
             self.model,
             thinking="".join(self.thinking),
             usage_estimated=True,
-            logprobs=logprobs_of(self.tokens, "".join(self.text)),
+            logprobs=logprobs_of(self._weighed, "".join(self.text)),
         )
 
     def lost(self, kind: ErrorKind, message: str) -> CallError:

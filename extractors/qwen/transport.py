@@ -55,7 +55,7 @@ class HttpTransport:
     loopback addresses. Raises ``JobError`` for an address, and ``KeyRejected`` for a key, that cannot be used.
 
     ``stream`` says when replies are streamed (``wants_stream``). A stream is given up after ``idle_timeout``
-    seconds without a byte. It is closed at once when it goes in circles, and ``grace`` seconds after its JSON value
+    seconds without a byte, of the embedded model after ``timeout``. It is closed at once when it goes in circles, and ``grace`` seconds after its JSON value
     is whole: its usage usually comes within them; if not, the reply carries a bound in its place.
     """
 
@@ -82,7 +82,8 @@ class HttpTransport:
         self._dialect = dialect
         self._stream: StreamChoice = stream
         self._timeout = timeout
-        self._idle_timeout = idle_timeout
+        # Before its first token the embedded model reads the whole prompt, and says nothing meanwhile.
+        self._idle_timeout = idle_timeout = timeout if profile.embedded else idle_timeout
         self._grace = grace
         self._connections = connections
         self._max_body = max_body
@@ -173,7 +174,12 @@ class HttpTransport:
         self, transport: AiohttpTransport, message: httpx.Request, request: ChatRequest, sent: bytes
     ) -> ChatReply | CallError:
         """The reply as it is written. Leaving early closes the connection, so that no more is made."""
-        reader = self._dialect.reader(model=request.model, pricing=self._pricing, tools=bool(request.tools))
+        reader = self._dialect.reader(
+            model=request.model,
+            pricing=self._pricing,
+            tools=bool(request.tools),
+            most_items=request.most_items,
+        )
         trouble: BaseException | None = None
         headers: Mapping[str, str] = {}
         try:
@@ -231,7 +237,7 @@ class HttpTransport:
         """What a stream came to."""
         if reader.looping and reader.error is None:
             logger.info("%s: the answer went in circles, the stream was closed", request.model)
-            return reader.stopped("loop", usage=self._bound(reader, request, sent))
+            return self._stopped(reader, "loop", request, sent)
         if reader.ended or reader.reason or reader.error is not None:
             result = reader.result(headers=headers)
             if isinstance(result, CallError):
@@ -242,11 +248,18 @@ class HttpTransport:
                 return replace(result, usage=self._bound(reader, request, sent), usage_estimated=True)
             return result
         if reader.json.complete:
-            return reader.stopped("stop", usage=self._bound(reader, request, sent))
+            return self._stopped(reader, "stop", request, sent)
         if reader.worth_keeping:
-            return reader.stopped("cut", usage=self._bound(reader, request, sent))
+            return self._stopped(reader, "cut", request, sent)
         error = self._failed(trouble or EOFError(), request.model)
         return replace(error, body="".join(reader.text)[:2000])
+
+    def _stopped(self, reader: StreamReader, reason: str, request: ChatRequest, sent: bytes) -> ChatReply:
+        """The reply of a stream that was not heard to its end. The embedded server counts along, and makes no more
+        tokens once nobody listens; what any other cost is a bound."""
+        if self._profile.embedded and reader.told is not None:
+            return replace(reader.stopped(reason, usage=reader.usage), usage_estimated=False)
+        return reader.stopped(reason, usage=self._bound(reader, request, sent))
 
     def _bound(self, reader: StreamReader, request: ChatRequest, sent: bytes) -> Usage:
         return most_usage(request, sent, reader, self._pricing)

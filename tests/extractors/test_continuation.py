@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from extractors.continuation import Beginning, beginning, extended, rest_schema, unwound
+from extractors.continuation import Beginning, beginning, extended, goes_round, most_items, rest_schema, unwound
 from extractors.extraction import Extraction
 from extractors.parsing import dumps_exact
 from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
@@ -142,9 +142,11 @@ def lines(numbers: range) -> list[dict[str, Any]]:
     return [{"name": f"item{n}", "price": float(n)} for n in numbers]
 
 
-def drive(answers: list[tuple[str, str]], **options: Any) -> tuple[Any, list[ChatRequest]]:
+def drive(
+    answers: list[tuple[str, str]], schema: type[BaseModel] = Bill, **options: Any
+) -> tuple[Any, list[ChatRequest]]:
     job = ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", **options})
-    extraction = Extraction(compile_recipe(job, Bill, POLICY), Record("r", TEXT, content_fingerprint(TEXT)))
+    extraction = Extraction(compile_recipe(job, schema, POLICY), Record("r", TEXT, content_fingerprint(TEXT)))
     asked = []
     for text, reason in answers:
         request = extraction.next_request()
@@ -263,10 +265,12 @@ def circling(items: list[Any], *, end: str = ', "Pla') -> str:
     return json.dumps({"name": "Rollcage", "platforms": items})[:-2] + end
 
 
-def play(answers: list[tuple[str, str]], text: str = GAME) -> tuple[Any, list[ChatRequest]]:
+def play(
+    answers: list[tuple[str, str]], text: str = GAME, schema: type[BaseModel] = Game
+) -> tuple[Any, list[ChatRequest]]:
     job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o"})
     policy = ModelPolicy("fake", Mode.PROMPTED, None, max_input_tokens=1000, max_output_tokens=4000)
-    extraction = Extraction(compile_recipe(job, Game, policy), Record("r", text, content_fingerprint(text)))
+    extraction = Extraction(compile_recipe(job, schema, policy), Record("r", text, content_fingerprint(text)))
     asked = []
     for said, reason in answers:
         request = extraction.next_request()
@@ -305,10 +309,70 @@ def test_a_circle_in_the_last_field_needs_no_further_question() -> None:
     assert outcome.value.model_dump() == {"name": "Rollcage", "platforms": ["PC"], "year": 1999}
 
 
+class Shelf(BaseModel):
+    platforms: list[str] = []
+    genres: list[str] = []
+    year: int | None = None
+
+
+@pytest.mark.parametrize("reason", ["length", "loop"])
+def test_a_second_list_that_goes_round_behind_a_closed_one_is_closed_too(reason: str) -> None:
+    first = json.dumps({"platforms": ROUND * 12})[:-2] + ', "Pla'
+    second = json.dumps({"genres": ["racing", "arcade"] * 12})[:-2] + ', "rac'
+    answers = [(first, reason), (second, reason), ('{"year": 1999}', "stop")]
+    outcome, asked = play(answers, "A racing game of 1999 for PC.", Shelf)
+    assert isinstance(outcome, Extracted)
+    assert outcome.value.model_dump() == {"platforms": ["PC"], "genres": ["racing"], "year": 1999}
+    assert [list(one.shape.schema["properties"]) for one in asked[1:]] == [["genres", "year"], ["year"]]
+
+
+def test_a_rest_that_is_cut_off_in_a_later_list_is_gone_on_with_there() -> None:
+    rest = json.dumps({"body/lines": lines(range(20, 40)), "body/tax": 3, "notes": ["a", "b"]})[:-2] + ', "c'
+
+    class Noted(Bill):
+        notes: list[str] = []
+
+    cut, last = cut_bill(range(20)), json.dumps({"notes": ["c"], "total": 9})
+    outcome, asked = drive([(cut, "length"), (rest, "length"), (last, "stop")], Noted)
+    assert isinstance(outcome, Extracted)
+    assert (len(outcome.value.body.lines), outcome.value.notes, outcome.value.total) == (40, ["a", "b", "c"], 9)
+    assert set(asked[2].shape.schema["properties"]) == {"notes", "total"}
+
+
+def test_a_rest_that_goes_round_where_nothing_was_asked_is_asked_for_anew() -> None:
+    odd = json.dumps({"colours": ["red"] * 30})[:-2]
+    whole = json.dumps({"platforms": [], "genres": ["racing"], "year": 1999})
+    outcome, asked = play(
+        [(json.dumps({"platforms": ROUND * 12})[:-2], "loop"), (odd, "loop"), (whole, "stop")], GAME, Shelf
+    )
+    assert isinstance(outcome, Extracted) and outcome.value.genres == ["racing"]
+    assert asked[2].purpose is Purpose.REASK
+
+
+@pytest.mark.parametrize(
+    ("text", "most"),
+    [("", None), ("  \n", None), ("PC", 2), ("Flags: 1 0 1 1 1", 7), ("1101111", 7), ("是的是的", 4), ("✓✓ ✗✓✓✓", 4)],
+)
+def test_a_record_may_say_the_same_as_often_as_it_has_words(text: str, most: int | None) -> None:
+    assert most_items(text) == most
+
+
+def test_a_circle_is_seen_while_it_is_written_and_an_honest_list_is_not() -> None:
+    whole = circling(ROUND * 12)
+    seen = [end for end in range(len(whole)) if goes_round(whole[:end], 8)]
+    assert seen and seen == list(range(seen[0], len(whole))), "from some place on, and on"
+    assert beginning(whole[: seen[0]]).done == 12  # type: ignore[union-attr]
+    assert not goes_round(circling(ROUND * 12), 40)
+    assert not goes_round(circling([f"p{n}" for n in range(40)]), 8)
+    assert not goes_round(json.dumps({"platforms": ROUND * 12}), 8), "it has ended"
+
+
 @pytest.mark.parametrize(
     ("items", "text"),
     [
         (ROUND * 3, GAME),
+        (["1"] * 16, "Flags: 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"),
+        (["on"] * 16, "Register 1111111111111111"),
         ([f"p{n}" for n in range(40)], GAME),
         ([*ROUND * 12, "Dreamcast"], GAME),
         (["yes", "no"] * 20, "Answers, in the order of the sheet: " + "yes no " * 40),

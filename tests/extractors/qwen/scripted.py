@@ -90,10 +90,13 @@ async def _play(script: Sequence[Step], writer: asyncio.StreamWriter, seen: Scri
     await asyncio.Event().wait()
 
 
-def chat_frame(content: str = "", *, reason: str | None = None, **delta: Any) -> bytes:
-    """One frame of a streamed chat completion."""
+def chat_frame(
+    content: str = "", *, reason: str | None = None, timings: dict[str, int] | None = None, **delta: Any
+) -> bytes:
+    """One frame of a streamed chat completion; ``timings`` as llama.cpp has them."""
+    told = {} if timings is None else {"timings": timings}
     choice = {"index": 0, "delta": {"content": content, **delta}, "finish_reason": reason}
-    return b"data: " + orjson.dumps({"model": "qwen-plus", "choices": [choice], "usage": None}) + b"\n\n"
+    return b"data: " + orjson.dumps({"model": "qwen-plus", "choices": [choice], "usage": None, **told}) + b"\n\n"
 
 
 USAGE = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from extractors.qwen.dialects import CHAT
+from extractors.qwen.modes import compile_shape
 from extractors.qwen.prices import Pricing, Tier
 from extractors.qwen.profiles import Profile
-from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode
+from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, ToolSpec
 from extractors.qwen.streaming import most_usage, wants_stream
 
 SHAPE = AnswerShape("a", {}, Mode.PROMPTED)
@@ -49,6 +50,34 @@ def test_a_model_that_thinks_only_in_streams_is_streamed_when_it_thinks() -> Non
 def test_a_server_on_this_machine_has_no_limit_of_time() -> None:
     assert not streams({"loopback": True}, max_output_tokens=32_768)
     assert not streams({"embedded": True}, max_output_tokens=32_768)
+
+
+def test_the_embedded_model_is_listened_to_where_it_writes_lists() -> None:
+    listing = AnswerShape("a", {}, Mode.GRAMMAR, lists=True)
+    embedded = Profile(name="p", embedded=True)
+
+    def heard(profile: Profile = embedded, **more: Any) -> bool:
+        return wants_stream(ChatRequest("m", (), listing, **more), profile, choice="auto")
+
+    assert heard(most_items=8)
+    assert not heard(), "nothing is known of the record"
+    assert not heard(most_items=8, tools=(ToolSpec("t", "", {}),))
+    assert not heard(Profile(name="p", loopback=True), most_items=8)
+    assert not streams({"embedded": True}, most_items=8), "there is no list"
+    assert not wants_stream(ChatRequest("m", (), listing, most_items=8), embedded, choice="never")
+
+
+@pytest.mark.parametrize(
+    ("schema", "lists"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "string"}}}, False),
+        ({"type": "object", "properties": {"a": {"type": ["array", "null"], "items": {"type": "string"}}}}, True),
+        ({"type": "object", "properties": {"a": {"anyOf": [{"type": "null"}, {"type": "array"}]}}}, True),
+        ({"type": "object", "properties": {"array": {"enum": ["array"]}}}, False),
+    ],
+)
+def test_a_shape_knows_whether_it_has_lists(schema: dict[str, Any], lists: bool) -> None:
+    assert compile_shape("a", schema, Mode.PROMPTED).lists is lists
 
 
 def test_who_says_always_or_never_is_obeyed() -> None:

@@ -31,10 +31,15 @@ def transport(url: str, *, dialect: Dialect = CHAT, stream: Any = "always", **mo
         url,
         api_key=SecretStr(KEY),
         pricing=PRICE,
-        profile=Profile(name="p", vision=dialect.name.endswith("multimodal")),
         dialect=dialect,
         stream=stream,
-        **{"timeout": 5.0, "idle_timeout": 3.0, "grace": 0.2, **more},
+        **{
+            "profile": Profile(name="p", vision=dialect.name.endswith("multimodal")),
+            "timeout": 5.0,
+            "idle_timeout": 3.0,
+            "grace": 0.2,
+            **more,
+        },
     )
 
 
@@ -157,6 +162,35 @@ async def test_a_loop_is_seen_in_every_dialect(dialect: Dialect, fault: Fault) -
         assert reply(await ask(qwen.base_url, dialect)).finish_reason == "loop"
 
 
+def counted(piece: str, made: int) -> bytes:
+    return chat_frame(piece, timings={"cache_n": 40, "prompt_n": 12, "predicted_n": made})
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+async def test_a_list_that_goes_round_is_left_and_the_embedded_server_has_counted(embedded: bool) -> None:
+    pieces: list[Step] = [step for n in range(400) for step in (counted('"PC", ', n + 1), 0.002)]
+    profile = Profile(name="p", embedded=embedded)
+    async with playing([counted('{"items":[', 0), *pieces, "hang"]) as server:
+        async with transport(server.url, profile=profile) as call:
+            result = reply(await call(request(most_items=20)))
+        await asyncio.wait_for(server.left.wait(), 2)
+    assert result.finish_reason == "loop"
+    assert 20 < result.text.count("PC") < 60, "soon after there were more of them than the record has words"
+    assert server.body.get("timings_per_token", False) is embedded
+    assert result.usage_estimated is not embedded
+    if embedded:
+        assert (result.usage.input_tokens, result.usage.cached_tokens) == (52, 40)
+        assert result.usage.output_tokens == result.text.count("PC")
+    else:
+        assert result.usage.input_tokens == 52 and result.usage.output_tokens >= 116, "a bound: it may write on"
+
+
+async def test_a_list_is_not_looked_at_where_nothing_is_known_of_the_record() -> None:
+    pieces = [chat_frame('"PC", ') for _ in range(60)]
+    result = reply(await play(chat_frame('{"items":['), *pieces, chat_frame("1]}", reason="stop"), CHAT_USAGE, DONE))
+    assert (result.finish_reason, result.text.count("PC")) == ("stop", 60)
+
+
 async def test_thinking_in_circles_is_a_loop_too() -> None:
     frames = [chat_frame(reasoning_content="Wait, let me think again. ") for _ in range(300)]
     assert reply(await play(*frames, "hang")).finish_reason == "loop"
@@ -209,6 +243,13 @@ async def test_silence_is_a_time_out() -> None:
     result = error(await play(chat_frame('{"name'), "hang", idle_timeout=0.3))
     assert time.perf_counter() - start < 2
     assert (result.kind, "for 0.3 seconds" in result.message) == (ErrorKind.TIMED_OUT, True)
+
+
+async def test_the_embedded_model_may_read_a_long_prompt_in_silence() -> None:
+    script: list[Step] = [0.5, chat_frame(ANSWER, reason="stop"), CHAT_USAGE, DONE]
+    assert error(await play(*script, idle_timeout=0.2)).kind is ErrorKind.TIMED_OUT
+    heard = await play(*script, idle_timeout=0.2, profile=Profile(name="p", embedded=True))
+    assert reply(heard).text == ANSWER
 
 
 async def test_silence_before_the_first_byte_is_a_time_out() -> None:
