@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from extractors.corrections import split, value_at, with_value
+from extractors.corrections import value_at, with_value
 from extractors.grounding.folding import fold
 from extractors.parsing import EXACT, dumps_exact
 from schemas.jsonschema import subschema
+from schemas.pointers import below, escape, split
 
 SHOWN = 2
 """Items that the model is shown of what it has written."""
@@ -64,7 +65,7 @@ def beginning(text: str) -> Beginning | None:
         return None
     if not steps:
         return None
-    path = "/".join(_escape(step) for step in steps)
+    path = "/".join(escape(step) for step in steps)
     return Beginning(value, path, len(value_at(value, path)))
 
 
@@ -87,7 +88,7 @@ def continued(start: Beginning, more: Beginning, asked: Sequence[str]) -> Beginn
     if first not in asked:
         return None
     whole = extended(start, {key: value for key, value in more.value.items() if key in asked})
-    path = "/".join((first, *map(_escape, inner)))
+    path = "/".join((first, *map(escape, inner)))
     return Beginning(whole.value, path, len(value_at(whole.value, path)))
 
 
@@ -174,7 +175,7 @@ def rest_schema(schema: Mapping[str, Any], start: Beginning) -> dict[str, Any]:
         there = value_at(start.value, outer)
         for name, each in _properties(subschema(schema, outer)).items():
             if name not in there:
-                properties[f"{outer}/{_escape(name)}" if outer else _escape(name)] = each
+                properties[below(outer, name)] = each
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
@@ -292,7 +293,3 @@ def _whole(text: str, at: int) -> tuple[Any, int | None]:
 def _past_space(text: str, at: int) -> int:
     found = _SPACE.match(text, at)
     return found.end() if found else at
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")

@@ -13,6 +13,7 @@ from extractors.qwen.fitting import may_be_left_out
 from extractors.qwen.modes import nullable
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem
+from schemas.pointers import below, escape, split, unescape
 
 _MOST_VALUE = 400
 _ABSENT = object()
@@ -64,7 +65,7 @@ def with_value(data: Any, path: str, value: Any) -> Any:
     if not path:
         return value
     step, _, rest = path.partition("/")
-    key = _unescape(step)
+    key = unescape(step)
     if isinstance(data, list) and key.isdigit():
         position = int(key)
         copied = list(data)
@@ -81,7 +82,7 @@ def with_value(data: Any, path: str, value: Any) -> Any:
 def without(data: Any, path: str) -> Any:
     """``data`` without the key at ``path``; list items and absent keys stay as they are."""
     step, _, rest = path.partition("/")
-    key = _unescape(step)
+    key = unescape(step)
     if isinstance(data, list) and key.isdigit() and rest and int(key) < len(data):
         return [without(item, rest) if i == int(key) else item for i, item in enumerate(data)]
     if isinstance(data, Mapping) and key in data:
@@ -184,7 +185,7 @@ def _strings(data: Any, path: str) -> Iterator[tuple[str, str]]:
         yield path, data
     elif isinstance(data, Mapping):
         for key, inner in data.items():
-            yield from _strings(inner, f"{path}/{_escape(key)}" if path else _escape(key))
+            yield from _strings(inner, below(path, key))
     elif isinstance(data, list):
         for place, inner in enumerate(data):
             yield from _strings(inner, f"{path}/{place}")
@@ -209,11 +210,6 @@ def fold_keys(data: Any, model: type[BaseModel]) -> tuple[Any, bool]:
     return {renamed.get(key, key): value for key, value in data.items()}, True
 
 
-def split(path: str) -> list[str]:
-    """The unescaped steps of a JSON Pointer without its leading slash."""
-    return [_unescape(step) for step in path.split("/")] if path else []
-
-
 def _locate(detail: ErrorDetails, data: Any) -> tuple[str, str | None]:
     steps: list[str] = []
     location = detail["loc"]
@@ -222,11 +218,11 @@ def _locate(detail: ErrorDetails, data: Any) -> tuple[str, str | None]:
         if inside is not _ABSENT:
             data = inside
         elif number == len(location) - 1 and detail["type"] == "missing":
-            steps.append(_escape(str(step)))
+            steps.append(escape(str(step)))
             return "/".join(steps), None
         else:
             continue
-        steps.append(_escape(str(step)))
+        steps.append(escape(str(step)))
     return "/".join(steps), _clip(dumps_exact(data)) if steps else None
 
 
@@ -257,11 +253,3 @@ def _clip(text: str) -> str:
 
 def _bare(key: str) -> str:
     return "".join(character for character in key.casefold() if character.isalnum())
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")
-
-
-def _unescape(step: str) -> str:
-    return step.replace("~1", "/").replace("~0", "~")

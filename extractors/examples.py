@@ -33,6 +33,7 @@ from extractors.qwen.requests import Message
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Match
 from schemas.jsonschema import answer_schema
+from schemas.pointers import unescape
 from schemas.records import Record, content_fingerprint
 
 Choice = Literal["similar", "fixed"]
@@ -254,7 +255,7 @@ def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
 
 def _leaf(data: Any, path: str) -> Any:
     for step in path.split("/"):
-        key = step.replace("~1", "/").replace("~0", "~")
+        key = unescape(step)
         if isinstance(data, Mapping):
             data = data.get(key)
         elif isinstance(data, list) and key.isdigit() and int(key) < len(data):

@@ -15,6 +15,8 @@ from typing import Any
 
 import orjson
 
+from schemas.pointers import below
+
 _THINKING_END = "</think>"
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
 _REFUSAL = re.compile(
@@ -185,8 +187,7 @@ def _beyond(value: Any, path: str) -> Iterator[tuple[str, str]]:
             yield path, str(value)
     elif isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            step = str(key).replace("~", "~0").replace("/", "~1")
-            yield from _beyond(inner, f"{path}/{step}" if path else step)
+            yield from _beyond(inner, below(path, str(key)))
 
 
 _LARGE = re.compile(r"\d[eE]\+?\d{3}|\d{309}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from json.decoder import scanstring  # type: ignore[attr-defined]
 
+from schemas.pointers import escape
+
 _SPACE = re.compile(r"[ \t\n\r]*")
 _PLAIN = re.compile(r"[-+0-9.eE]+|true|false|null")
 
@@ -47,7 +49,7 @@ def _members(text: str, at: int, path: str, found: dict[str, Span], *, pointers:
         if text[at] != '"':
             raise ValueError(f"no key at {at}")
         key, at = scanstring(text, at + 1, False)
-        step = key if pointers else key.replace("~", "~0").replace("/", "~1")
+        step = key if pointers else escape(key)
         at = _past_space(text, at)
         if text[at] != ":":
             raise ValueError(f"no colon at {at}")

@@ -25,8 +25,8 @@ from extractors.parsing import dumps_exact
 from extractors.qwen.fitting import may_be_left_out, nullable
 from extractors.second_look import is_choice, properties_of
 from schemas.evidence import Evidence, Match
-from schemas.json_shape import pointer_step
 from schemas.jsonschema import subschema
+from schemas.pointers import escape
 
 MOST_FIELDS = 24
 """Fields that the final is asked of one record."""
@@ -192,7 +192,7 @@ def _loses(draft: Draft, evidence: Sequence[Evidence], paths: Sequence[str]) -> 
 
 def _empty(data: Any, schema: Mapping[str, Any], above: str) -> Iterator[str]:
     for name, own in properties_of(schema).items():
-        path = f"{above}{pointer_step(name)}"
+        path = f"{above}{escape(name)}"
         value = data.get(name) if isinstance(data, Mapping) else None
         if value in (None, []) and may_be_left_out(own):
             yield path

@@ -16,6 +16,7 @@ from extractors.corrections import value_at, with_value
 from extractors.qwen.modes import nullable
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
+from schemas.pointers import below
 
 MOST_FIELDS = 12
 """Fields of one second look."""
@@ -120,7 +121,7 @@ def _missing(data: Any, schema: Mapping[str, Any], path: str) -> Iterator[str]:
         return
     if isinstance(data, Mapping):
         for name, inner in properties_of(schema).items():
-            yield from _missing(data.get(name), inner, f"{path}/{_escape(name)}" if path else _escape(name))
+            yield from _missing(data.get(name), inner, below(path, name))
     elif isinstance(data, list):
         for place, item in enumerate(data):
             try:
@@ -139,7 +140,3 @@ def properties_of(schema: Mapping[str, Any]) -> Mapping[str, Any]:
         if "properties" in branch:
             return dict(branch["properties"])
     return {}
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")

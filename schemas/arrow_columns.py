@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from schemas.arrow_limits import Verdict
 from schemas.outcomes import FieldProblem
+from schemas.pointers import escape
 
 _MOST_TEXT = 400
 
@@ -409,11 +410,6 @@ def revive(model: type[BaseModel], fields: dict[str, Any]) -> BaseModel:
     if model.__pydantic_post_init__:
         value.model_post_init(None)
     return value
-
-
-def escape(step: str) -> str:
-    """One step of a JSON Pointer."""
-    return step.replace("~", "~0").replace("/", "~1") if "~" in step or "/" in step else step
 
 
 def shown(value: Any) -> str:

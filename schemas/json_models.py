@@ -43,12 +43,12 @@ from schemas.json_shape import (
     is_object,
     json_type,
     length_limits,
-    pointer_step,
     types_named,
     union_of,
 )
 from schemas.keys import KEY as ITEM_KEY
 from schemas.keys import key_named
+from schemas.pointers import escape, unescape
 from schemas.verbatim import KEY as VERBATIM
 from schemas.verbatim import Verbatim
 
@@ -180,7 +180,7 @@ class _Builder:
             properties[missing] = {}
         for key, inner in properties.items():
             self._fields += 1
-            where = f"{pointer}/properties/{pointer_step(key)}"
+            where = f"{pointer}/properties/{escape(key)}"
             if self._fields > _MOST_FIELDS:
                 raise SchemaMappingError(
                     f"{where}: more than {_MOST_FIELDS:,} fields once references are written out, too many for one "
@@ -296,7 +296,7 @@ class _Builder:
 
     def _map_values(self, flat: Mapping[str, Any], pointer: str, refs: Refs, *, hint: str) -> Any:
         values = [
-            (inner, f"{pointer}/patternProperties/{pointer_step(key)}")
+            (inner, f"{pointer}/patternProperties/{escape(key)}")
             for key, inner in flat.get("patternProperties", {}).items()
             if inner is not False
         ]
@@ -405,7 +405,7 @@ class _Builder:
         for key in ("dependencies", "dependentSchemas"):
             for name, branch in flat.get(key, {}).items():
                 if isinstance(branch, Mapping):
-                    alternatives.append((branch, f"{pointer}/{key}/{pointer_step(name)}"))
+                    alternatives.append((branch, f"{pointer}/{key}/{escape(name)}"))
         alternatives += [(part, pointer) for part in flat.get(ALSO, ())]
         for branch, where in alternatives:
             if not isinstance(branch, Mapping):
@@ -475,7 +475,7 @@ class _Builder:
             return found
         target: Any = self._document
         for step in unquote(fragment).split("/")[1:]:
-            key = step.replace("~1", "/").replace("~0", "~")
+            key = unescape(step)
             if isinstance(target, Mapping) and key in target:
                 target = target[key]
             elif isinstance(target, list) and key.isdigit() and int(key) < len(target):

@@ -120,8 +120,3 @@ def anchored(node: Any, name: str) -> Any:
         if found is not None:
             return found
     return None
-
-
-def pointer_step(key: str) -> str:
-    """One step of a JSON Pointer."""
-    return key.replace("~", "~0").replace("/", "~1")

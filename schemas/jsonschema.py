@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from schemas.arrow_types import SchemaMappingError
+from schemas.pointers import split, unescape
 
 _OF_SCHEMAS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _NAMED_SCHEMAS = ("properties", "patternProperties", "dependentSchemas")
@@ -68,9 +69,8 @@ def subschema(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
     maps and unions; "" is the schema itself. Where several union branches have the path, the result is an
     ``anyOf`` of theirs. Raises ``KeyError`` for a path that no branch has.
     """
-    steps = [step.replace("~1", "/").replace("~0", "~") for step in path.split("/")] if path else []
     found = [dict(schema)]
-    for step in steps:
+    for step in split(path):
         found = [inner for outer in found for inner in _children(outer, step)]
     distinct: list[dict[str, Any]] = []
     for each in found:
@@ -130,7 +130,7 @@ class _Inliner:
             if reference in open_refs:
                 target = reference.rpartition("/")[2]
                 raise SchemaMappingError(f"{self._name}: {target} contains itself, and an answer has a fixed depth")
-            target = self._definitions[reference.removeprefix("#/$defs/").replace("~1", "/").replace("~0", "~")]
+            target = self._definitions[unescape(reference.removeprefix("#/$defs/"))]
             merged.update(self.inline(target, (*open_refs, reference)))
         for key, value in schema.items():
             if key in _NOISE:

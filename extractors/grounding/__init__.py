@@ -38,6 +38,7 @@ from extractors.grounding.numbers import Hit, as_decimal, parse_amount
 from extractors.grounding.spans import Haystack
 from schemas.answer_values import answer_keys
 from schemas.evidence import Evidence, Match
+from schemas.pointers import escape
 
 __all__ = ["Haystack", "ground", "is_classification", "ungrounded_paths"]
 
@@ -202,10 +203,10 @@ def _leaves(value: object, path: str, owner: str) -> Iterator[tuple[str, str, ob
         held = value.__dict__
         items = [(key, held[name]) for name, key in _keys(type(value)) if name in held]
         if value.__pydantic_extra__:
-            items += [(_escape(key), each) for key, each in value.__pydantic_extra__.items()]
+            items += [(escape(key), each) for key, each in value.__pydantic_extra__.items()]
     elif isinstance(value, Mapping):
         owner = path
-        items = [(_escape(_key_text(key)), each) for key, each in value.items()]
+        items = [(escape(_key_text(key)), each) for key, each in value.items()]
     elif isinstance(value, list | tuple | Set):
         items = [(str(index), each) for index, each in enumerate(value)]
     else:
@@ -224,15 +225,11 @@ def _leaves(value: object, path: str, owner: str) -> Iterator[tuple[str, str, ob
 
 @lru_cache(maxsize=512)
 def _keys(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
-    return tuple((name, _escape(key)) for name, key in answer_keys(model).items())
+    return tuple((name, escape(key)) for name, key in answer_keys(model).items())
 
 
 def _key_text(key: object) -> str:
     return str(key.value) if isinstance(key, enum.Enum) else str(key)
-
-
-def _escape(step: str) -> str:
-    return step.replace("~", "~0").replace("/", "~1")
 
 
 def _pattern(field: str) -> Pattern:

@@ -13,6 +13,7 @@ from extractors.longtext.parts import ListField
 from extractors.longtext.windows import Window
 from schemas.evidence import Evidence
 from schemas.outcomes import Extracted
+from schemas.pointers import escape
 
 MARKS = ("corrected", "nulled", "routed")
 """What an outcome says of paths."""
@@ -51,13 +52,13 @@ class Beside:
 
     def _is_beside(self, path: str) -> bool:
         first = path.split("/")[0]
-        return not any(first in (step_of(one.path), one.count) for one in self.lists)
+        return not any(first in (escape(one.path), one.count) for one in self.lists)
 
 
 def found_in(outcome: Extracted, listed: ListField, window: Window) -> list[Found]:
     """The items of a list as a window's answer gave them."""
     items: Sequence[BaseModel] = getattr(outcome.value, listed.name) or ()
-    step = step_of(listed.path)
+    step = escape(listed.path)
     evidence: list[list[Evidence]] = [[] for _ in items]
     confidence: list[list[tuple[str, float]]] = [[] for _ in items]
     for one in outcome.evidence:
@@ -122,7 +123,3 @@ def _moved(one: Evidence, path: str, start: int) -> Evidence:
     if one.start is None or one.end is None:
         return replace(one, path=path)
     return replace(one, path=path, start=one.start + start, end=one.end + start)
-
-
-def step_of(name: str) -> str:
-    return name.replace("~", "~0").replace("/", "~1")

@@ -12,6 +12,7 @@ from extractors.recipe import ALL, Recipe
 from extractors.second_look import First, doubtful_paths, is_choice, missing_paths
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
+from schemas.pointers import below
 
 MOST_FIELDS = 24
 """Fields of one look: as many as a model answers well beside a page of text."""
@@ -49,8 +50,7 @@ def filled(answer: Any) -> dict[str, Any]:
 def _empty(data: Any, path: str) -> Iterator[str]:
     if isinstance(data, Mapping):
         for name, each in data.items():
-            step = name.replace("~", "~0").replace("/", "~1")
-            yield from _empty(each, f"{path}/{step}" if path else step)
+            yield from _empty(each, below(path, name))
     elif data == [] and path:
         yield path
 

@@ -20,7 +20,7 @@ from extractors.documents.places import pages_of
 from extractors.extraction import Extraction
 from extractors.images import Pictures
 from extractors.longtext.budget import is_longer, room_of
-from extractors.longtext.collecting import MARKS, Beside, Listed, found_in, is_again, label, step_of, within
+from extractors.longtext.collecting import MARKS, Beside, Listed, found_in, is_again, label, within
 from extractors.longtext.counting import unmet
 from extractors.longtext.merging import Found, joined, placed, with_missing, without_repeats
 from extractors.longtext.parts import GAP, Parts, key_in_json
@@ -32,6 +32,7 @@ from extractors.recipe import Recipe
 from extractors.tokens import estimate_tokens
 from extractors.tools.requests import ToolRequest, ToolResult
 from schemas.outcomes import Attempt, Extracted, Failed, FieldProblem, Outcome, Reason
+from schemas.pointers import escape
 from schemas.records import Record
 from schemas.usage import Usage
 
@@ -305,7 +306,7 @@ class LongLists:
             kind: [] if beside is None else list(beside.paths(getattr(beside.rest, kind))) for kind in MARKS
         }
         for name, one in lists.items():
-            step = step_of(one.of.path)
+            step = escape(one.of.path)
             for at, item in enumerate(items[name]):
                 prefix = f"{step}/{at}/"
                 chunk = item.window if len(self._windows) > 1 else None
@@ -328,7 +329,7 @@ class LongLists:
             repaired=self._repaired,
             confidence=confidence,
             routed=tuple(marks["routed"]),
-            incomplete=tuple(step_of(one.of.path) for name, one in lists.items() if self._is_open(one)),
+            incomplete=tuple(escape(one.of.path) for name, one in lists.items() if self._is_open(one)),
         )
 
     def _is_open(self, one: Listed) -> bool:

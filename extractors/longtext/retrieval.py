@@ -14,6 +14,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from schemas.pointers import below
+
 _WORDS = re.compile(r"[^\W_]+", re.UNICODE)
 _JOINED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _CJK = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]+")
@@ -148,9 +150,8 @@ def _queries(schema: Mapping[str, Any], path: str, names: tuple[str, ...], note:
     inner = _branch(schema)
     if inner.get("properties"):
         for name, each in inner["properties"].items():
-            step = name.replace("~", "~0").replace("/", "~1")
             about = str(each.get("description") or _branch(each).get("description") or "")
-            yield from _queries(each, f"{path}/{step}" if path else step, (*names, name), about)
+            yield from _queries(each, below(path, name), (*names, name), about)
         return
     for key in ("items", "additionalProperties"):
         if isinstance(inner.get(key), Mapping):

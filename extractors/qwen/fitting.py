@@ -16,6 +16,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from schemas.pointers import unescape
+
 DEEPEST = 3
 """How often a recursive reference is written out."""
 _CORE = frozenset({"type", "properties", "required", "items", "additionalProperties", "anyOf", "enum", "description"})
@@ -55,7 +57,7 @@ def inlined(schema: Mapping[str, Any], *, deepest: int = DEEPEST) -> dict[str, A
         if not reference.startswith("#"):
             return {}
         for step in reference.removeprefix("#").strip("/").split("/") if reference != "#" else []:
-            key = step.replace("~1", "/").replace("~0", "~")
+            key = unescape(step)
             if isinstance(target, Mapping) and key in target:
                 target = target[key]
             elif isinstance(target, Sequence) and not isinstance(target, str) and key.isdigit():

@@ -18,6 +18,7 @@ from typing import Any
 
 from extractors.errors import SchemaError
 from extractors.qwen.span_grammar import SPAN
+from schemas.pointers import unescape
 from schemas.verbatim import KEY as VERBATIM
 
 LONGEST_STRING = 2000
@@ -187,7 +188,7 @@ class _Writer:
         if path not in self._references:
             target: Any = self._schema
             for step in path.removeprefix("#/").split("/"):
-                key = step.replace("~1", "/").replace("~0", "~")
+                key = unescape(step)
                 if not path.startswith("#/") or not isinstance(target, Mapping) or key not in target:
                     raise SchemaError(f"$ref {path!r} leads nowhere in the schema: only its own #/$defs can be meant")
                 target = target[key]

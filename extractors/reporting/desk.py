@@ -18,11 +18,12 @@ import pyarrow as pa
 
 from extractors.errors import OutputError
 from extractors.reporting.scope import Scope
-from extractors.reporting.shapes import Shape, row_shapes, step
+from extractors.reporting.shapes import Shape, row_shapes
 from extractors.sources.text_template import sql_name, sql_text
 from extractors.store import catalog, files, layout
 from extractors.store.parts import KEPT_KEY, VIEW_COLUMNS
 from schemas.ledger import CALLS, FAILURES_FIXED, ROWS_TAIL
+from schemas.pointers import escape
 
 MEMORY = ("96MB", "512MB", "2GB")
 """DuckDB's memory. The first is enough unless single values are megabytes long."""
@@ -120,7 +121,7 @@ def _copied(con: duckdb.DuckDBPyConnection, folder: Path, scope: Scope) -> Desk:
     # An output that only earlier versions wrote has no look-ups.
     own = [field.name if field.name in names else f"null::varchar as {field.name}" for field in CALLS]
     con.execute(f"create table desk.calls as select {', '.join(own)} from {calls}{_only('run_id', scope)}")
-    paths = frozenset(path for field in fields for path in field.shape.choices(step(field.key)))
+    paths = frozenset(path for field in fields for path in field.shape.choices(escape(field.key)))
     return Desk(con, folder, fields, kept, paths)
 
 

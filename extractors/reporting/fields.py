@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from extractors.reporting.desk import Desk
 from extractors.reporting.distributions import Categories, Histogram, categories, histogram
-from extractors.reporting.shapes import Shape, step
+from extractors.reporting.shapes import Shape
 from extractors.sources.text_template import sql_text
+from schemas.pointers import escape
 
 MOST_FIELDS = 150
 MATCHES = ("exact", "normalised", "value", "fuzzy", "image", "tool", "ungrounded")
@@ -54,7 +55,7 @@ def profiles(desk: Desk) -> list[FieldProfile]:
     found: list[FieldProfile] = []
     evidence = _evidence(desk)
     for number, one in enumerate(desk.fields):
-        top = _Leaf(one.name, re.escape(step(one.key)), "desk.rows", one.column, one.shape, number, 0)
+        top = _Leaf(one.name, re.escape(escape(one.key)), "desk.rows", one.column, one.shape, number, 0)
         for leaf in _leaves(top):
             if len(found) >= MOST_FIELDS:
                 return found
@@ -91,7 +92,7 @@ def _leaves(leaf: _Leaf) -> Iterator[_Leaf]:
                 replace(
                     deeper,
                     label=f"{leaf.label}.{name}",
-                    pattern=leaf.pattern if shape.kind == "union" else f"{leaf.pattern}/{re.escape(step(key))}",
+                    pattern=leaf.pattern if shape.kind == "union" else f"{leaf.pattern}/{re.escape(escape(key))}",
                     relation=f"(select {part} as x from {leaf.relation} where {present})",
                     shape=inner,
                 )

@@ -11,7 +11,8 @@ from typing import Any
 
 from extractors.reporting.desk import Desk
 from extractors.reporting.figures import LOW_SCORE
-from extractors.reporting.shapes import encoded, is_empty, preview, step
+from extractors.reporting.shapes import encoded, is_empty, preview
+from schemas.pointers import escape
 
 MOST_FAILURES = 50_000
 """All failures are kept up to here; a page with more of them could not be opened."""
@@ -170,7 +171,7 @@ def _row(desk: Desk, told: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
         | (NULLED if meta["nulled"] else 0)
         | (UNSURE if unsure else 0),
         empty=[number for number, value in enumerate(values) if is_empty(value)],
-        missing=[number for number, one in enumerate(desk.fields) if step(one.key) in tops],
+        missing=[number for number, one in enumerate(desk.fields) if escape(one.key) in tops],
         preview=preview(values),
         cost=_number(meta["cost"]),
         tokens=meta["input_tokens"] + meta["output_tokens"],

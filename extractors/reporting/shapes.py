@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from extractors.second_look import is_choice
+from schemas.pointers import escape
 
 Kind = Literal[
     "text", "number", "bool", "date", "instant", "time", "duration", "bytes", "json", "list", "object", "map", "union"
@@ -41,12 +42,7 @@ class Shape:
         if self.choice:
             yield path
         for key, _, inner in self.members:
-            yield from inner.choices(path if self.kind == "union" else f"{path}/{step(key)}")
-
-
-def step(key: str) -> str:
-    """A key as a step of an evidence path."""
-    return key.replace("~", "~0").replace("/", "~1")
+            yield from inner.choices(path if self.kind == "union" else f"{path}/{escape(key)}")
 
 
 def row_shapes(columns: pa.Schema, schema: Mapping[str, Any]) -> dict[str, tuple[str, Shape]]:
