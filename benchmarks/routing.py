@@ -7,7 +7,7 @@ call at a time. Time and CPU time (with the embedded servers') are of a whole ev
 on a machine that does nothing else. What was measured is kept in ``OUT``, and is not asked again.
 
 The last table asks nobody: the answers of draft and final, each asked alone, are put together as a routed run does it
-(``extractors.routing``), at several thresholds; CPU time is then the draft's for all records and the final's for its share.
+(``extractors.evaluate.routes``), at several thresholds; CPU time is then the draft's for all records and the final's for its share.
 """
 
 from __future__ import annotations
@@ -23,16 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from benchmarks.sets import Task, f1, tasks, verbatim, write_golden
 from extractors.endpoint import Settings
-from extractors.evaluate.evaluation import Evaluation, Scored, evaluate
+from extractors.evaluate.evaluation import Evaluation, evaluate
+from extractors.evaluate.routes import Putting
 from extractors.evaluate.scoring import Cell, score_record
-from extractors.grounding import ground
-from extractors.routing import Draft, asked_whole, completed, doubtful_fields, merged
 from schemas.job import ExtractionJob
-from schemas.jsonschema import answer_schema
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -94,34 +90,13 @@ def together(draft: Measured, final: Measured, parts: Sequence[Part], threshold:
     cells: list[Sequence[Cell]] = []
     routed = 0
     for part, drafted, asked in zip(parts, draft.evaluations, final.evaluations, strict=True):
+        putting = Putting(part.task.model, part.task.root, exemplified=True)
         others = {one.given.key: one for one in asked.records}
         for one in drafted.records:
-            values, needed = _merged(one, others[one.given.key], part.task.model, threshold)
-            routed += needed
-            cells.append(score_record(part.task.root, one.label, values))
+            values = putting.together(one, others[one.given.key], threshold)
+            routed += values is not None
+            cells.append(one.cells if values is None else score_record(part.task.root, one.label, values[0]))
     return str(f1(cells)), routed / len(cells)
-
-
-def _merged(one: Scored, other: Scored, model: type[BaseModel], threshold: float) -> tuple[Any, bool]:
-    """A record's values as a routed run would have them, and whether the final was asked."""
-    schema, given = answer_schema(model), one.given
-    if given.value is None or other.given.value is None:
-        return other.given.value, given.value is None
-    value = model.model_validate(given.value)
-    evidence = ground(value, one.text)
-    paths = doubtful_fields(evidence, given.confidence, schema, below=threshold)
-    if not paths:
-        return given.value, False
-    draft = asked_whole(Draft(given.value, value, evidence, paths), schema, given.confidence)
-
-    def validated(data: Any) -> BaseModel | None:
-        try:
-            return model.model_validate(data)
-        except ValidationError:
-            return None
-
-    answer = completed(other.given.value, schema, draft.open)
-    return merged(draft, answer, validated=validated, grounded=lambda made: ground(made, one.text)).data, True
 
 
 def _cpu() -> float:

@@ -27,7 +27,7 @@ Key = tuple[str, int]
 class Given:
     """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``.
 
-    ``evidence`` and ``confidence`` are by path; ``grounded`` counts the values without any, and those that were looked for: a choice (true or
+    ``evidence`` and ``confidence`` are by path; ``nulled`` are the paths that were made null for want of evidence; ``grounded`` counts the values without any, and those that were looked for: a choice (true or
     false, an enum) is rarely printed and is left out of both. ``seconds`` is the time of its calls together, None for a record that an identical one's
     call answered; ``cost`` is None where the model's price is unknown.
     """
@@ -39,6 +39,7 @@ class Given:
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     grounded: tuple[int, int] = (0, 0)
     confidence: Mapping[str, float] = field(default_factory=dict)
+    nulled: tuple[str, ...] = ()
     reason: str | None = None
     message: str | None = None
     model: str | None = None
@@ -92,6 +93,7 @@ def read_outcomes(
             evidence=evidence,
             grounded=(sum(looked_for), len(looked_for)),
             confidence=dict(row["_confidence"] or ()),
+            nulled=tuple(meta["nulled"]),
             model=meta["model"],
             input_tokens=meta["input_tokens"],
             output_tokens=meta["output_tokens"],

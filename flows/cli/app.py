@@ -24,6 +24,7 @@ from flows.cli.evaluate import compare_command, eval_command
 from flows.cli.golden import golden
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options, settings_for
+from flows.cli.route import route_command
 from schemas.job import ExtractionJob
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ app.command()(calibrate)
 app.add_typer(golden, name="golden")
 app.command("eval")(eval_command)
 app.command("compare")(compare_command)
+app.command("route")(route_command)
 
 logger = logging.getLogger(__name__)
 

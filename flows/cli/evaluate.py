@@ -67,7 +67,7 @@ def eval_command(
 
     bars = _bars(fail_under or [])
     path, made = golden_job(given, job, records)
-    with _watching(quiet=json) as (watch, control):
+    with watching(quiet=json) as (watch, control):
         found = evaluate(path, made, rules=rules_of(compare), watch=watch, control=control)
     folder = write_results(found, evaluation_page(found))
     below = [(name, found.figure(name), least) for name, least in bars.items()]
@@ -132,7 +132,7 @@ def compare_command(
         if recipe is not None:
             sides.append(score_recipe(path, made, recipe, rules=rules))
             continue
-        with _watching(quiet=json) as (watch, control):
+        with watching(quiet=json) as (watch, control):
             found = evaluate(path, made, rules=rules, watch=watch, control=control)
         write_results(found, evaluation_page(found))
         if found.report is not None and found.report.interrupted:
@@ -221,7 +221,7 @@ def _bars(given: Sequence[str]) -> dict[str, float]:
 
 
 @contextmanager
-def _watching(*, quiet: bool) -> Iterator[tuple[Any, Control]]:
+def watching(*, quiet: bool) -> Iterator[tuple[Any, Control]]:
     """A bar, and a stop button that the signals press: what is in flight is finished and committed."""
     from extractors.pipeline import Control, Silent
 

@@ -1,0 +1,108 @@
+"""``quarry route``: whether a final model behind a draft pays, and from which confidence on, measured on labelled records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from extractors.errors import JobError
+from flows.cli import terminal
+from flows.cli.evaluate import JOB, JSON, RECORDS, RULES, golden_job, golden_options, rules_of, watching
+
+if TYPE_CHECKING:
+    from extractors.evaluate.routes import Route, Routes
+
+_LOSS = typer.Option(help="How much lower than the final model's F1 that of a routed run may be.", min=0.0, max=1.0)
+
+
+@golden_options
+def route_command(
+    given: dict[str, Any],
+    job: Annotated[str | None, JOB] = None,
+    records: Annotated[str | None, RECORDS] = None,
+    compare: Annotated[list[str] | None, RULES] = None,
+    max_loss: Annotated[float, _LOSS] = 0.01,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Find out on a golden set whether routing to a final model pays, and the `--route-below` for it.
+
+    The draft (`--model`) and the final (`--final`) are each evaluated alone; their answers are put together at several
+    thresholds, which asks nobody. Shown are F1, the records routed, and what it takes as a share of the final alone.
+
+    Example: `quarry route golden.jsonl --schema schemas.product:Product --model qwen-flash --final qwen-max`
+    """
+    from extractors.endpoint import Settings, resolve_endpoint
+    from extractors.evaluate.evaluation import Evaluation, evaluate
+    from extractors.evaluate.routes import routes
+    from extractors.pipeline import after, model_of
+
+    path, made = golden_job(given, job, records)
+    pair = resolve_endpoint(made, Settings.from_environment())
+    if pair.final is None:
+        raise JobError("name the model that is asked behind the draft: --final MODEL, or --high-accuracy")
+    alone = made.model_copy(update={"draft": None, "final": None, "high_accuracy": False})
+    rules = rules_of(compare)
+    found: list[Evaluation] = []
+    for name in (pair.model, pair.final.model):
+        left = after(alone, [one.report for one in found if one.report is not None])
+        with watching(quiet=json) as (watch, control):
+            one = evaluate(path, left.model_copy(update={"model": name}), rules=rules, watch=watch, control=control)
+        if one.report is not None and one.report.interrupted:
+            raise typer.Exit(130)
+        if one.unasked:
+            terminal.talk().print(
+                f"[red]{len(one.unasked):,} labelled records were not asked of {name}: what follows is of the others[/red]"
+            )
+        found.append(one)
+    told = routes(found[0], found[1], model_of(made), max_loss=max_loss)
+    if json:
+        terminal.say_json(told.as_dict())
+        return
+    _print(told)
+
+
+def _print(told: Routes) -> None:
+    console = terminal.talk()
+    best = told.best
+    lines = [_line(alike, best) for alike in _alike(told.routes)]
+    whole = {"routed": "100%", "F1": _figure(told.final_f1.value), "against the final": "", "cost": "100%", "": ""}
+    terminal.table(console, [*lines, {"route below": "final alone", **whole}])
+    console.print(
+        f"{told.records:,} labelled records, {told.draft} before {told.final}; "
+        + (f"cost: share of the {told.unit} of {told.final} alone; " if told.unit else "cost unknown; ")
+        + "in parentheses: 95 % intervals, bootstrap over records",
+        markup=False,
+    )
+    terminal.say(told.verdict)
+
+
+def _alike(routes: Sequence[Route]) -> Iterator[list[Route]]:
+    """Thresholds between which nothing changes, together; the draft alone stands by itself."""
+    for _, group in groupby(routes, key=lambda one: (one.below is None, one.routed, one.f1, one.cost)):
+        yield list(group)
+
+
+def _line(alike: Sequence[Route], best: Route | None) -> dict[str, str]:
+    one, last = alike[0], alike[-1]
+    name = (
+        "draft alone" if one.below is None else f"{one.below:g}" if one is last else f"{one.below:g} to {last.below:g}"
+    )
+    gap = one.difference
+    told = "-" if gap.value is None else f"{gap.value:+.3f}"
+    if gap.value is not None and gap.low is not None and gap.high is not None:
+        told += f" ({gap.low:+.3f} to {gap.high:+.3f})"
+    return {
+        "route below": name,
+        "routed": f"{one.routed:.0%}",
+        "F1": _figure(one.f1.value),
+        "against the final": told,
+        "cost": "-" if one.cost is None else f"{one.cost:.0%}",
+        "": "<- best" if best in alike else "",
+    }
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,127 @@
+"""Two models' answers put together: against what a run with both of them really brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from extractors.errors import JobError
+from extractors.evaluate.evaluation import Evaluation
+from extractors.evaluate.routes import Route, Routes, routes
+from extractors.evaluate.statistics import Interval
+from flows.cli.app import app
+from tests.end_to_end.things import Thing
+from tests.extractors.evaluate.test_evaluation import SCHEMA, evaluated, faulty, label, write_golden
+from tests.fakes.answers import thing_answer
+from tests.fakes.asked import Body
+from tests.fakes.qwen import FakeQwen
+
+DRAFT, FINAL = "qwen-flash", "qwen-max"
+
+
+def by_model(body: Body) -> str:
+    """The draft is wrong about record 1, invents a name for 2 and does not answer 3; the final is right."""
+    return thing_answer(body) if body["model"] == FINAL else faulty(body)
+
+
+def both(folder: Path, qwen: FakeQwen, *, records: int = 8, **options: Any) -> tuple[Evaluation, Evaluation]:
+    golden = write_golden(folder / "golden.jsonl", [label(number) for number in range(records)])
+    draft, final = (evaluated(golden, qwen, model=model, **options) for model in (DRAFT, FINAL))
+    return draft, final
+
+
+def test_what_is_put_together_is_what_a_routed_run_brings(tmp_path: Path) -> None:
+    with FakeQwen(by_model) as qwen:
+        draft, final = both(tmp_path, qwen)
+        found = routes(draft, final, Thing)
+        live = evaluated(tmp_path / "golden.jsonl", qwen, model=DRAFT, final=FINAL, route_below=0.5)
+    [half] = [one for one in found.routes if one.below == 0.5]
+    assert half.f1 == live.micro.f1
+    assert half.f1.value is not None and draft.micro.f1.value is not None
+    assert half.f1.value > draft.micro.f1.value and found.final_f1.value == 1
+    assert live.report is not None and live.report.routing is not None
+    assert half.routed == live.report.routing["routed_records"] / 8 == 3 / 8
+
+
+def test_what_it_takes_is_the_draft_for_all_and_the_final_for_some(tmp_path: Path) -> None:
+    with FakeQwen(by_model) as qwen:
+        draft, final = both(tmp_path, qwen)
+        asked = len(qwen.requests)
+        found = routes(draft, final, Thing)
+        assert len(qwen.requests) == asked, "nobody was asked"
+    alone, *others = found.routes
+    assert (alone.below, alone.routed, found.unit) == (None, 0, "money")
+    assert alone.f1 == draft.micro.f1 and draft.cost and final.cost
+    assert alone.cost == pytest.approx(float(draft.cost / final.cost))
+    routed = {one.given.record_id for one in draft.records} & {"r1", "r2", "r3"}
+    price = sum(float(one.given.cost or 0) for one in final.records if one.given.record_id in routed)
+    assert others[4].cost == pytest.approx((float(draft.cost) + price) / float(final.cost))
+    assert [one.routed for one in others] == sorted(one.routed for one in others)
+
+
+def test_two_models_are_needed_and_records_in_common(tmp_path: Path) -> None:
+    with FakeQwen(by_model) as qwen:
+        draft, _ = both(tmp_path, qwen, records=3)
+        elsewhere = tmp_path / "other"
+        elsewhere.mkdir()
+        golden = write_golden(elsewhere / "golden.jsonl", [label(50)])
+        other = evaluated(golden, qwen, model=FINAL)
+    with pytest.raises(JobError, match="give two models"):
+        routes(draft, draft, Thing)
+    with pytest.raises(JobError, match="no labelled record in common"):
+        routes(draft, other, Thing)
+
+
+def route(below: float | None, loss: float, cost: float | None, routed: float = 0.5) -> Route:
+    return Route(below, routed, Interval(0.9 - loss, 0.8, 0.95), Interval(-loss, -loss - 0.02, 0.02 - loss), cost)
+
+
+def told(*found: Route, unit: Any = "seconds", max_loss: float = 0.01) -> Routes:
+    return Routes("small", "large", 60, Interval(0.9, 0.8, 0.95), unit, found, max_loss)
+
+
+def test_the_cheapest_way_that_loses_little_is_best_and_its_bound_is_told() -> None:
+    found = told(route(None, 0.2, 0.1), route(0.3, 0.009, 0.4), route(0.5, 0.002, 0.5), route(0.8, 0.0, 0.8))
+    assert found.best is found.routes[1]
+    assert "--route-below 0.3: F1 0.891, -0.009 against large alone (95 % interval -0.029 to +0.011)" in found.verdict
+    assert "at 40% of its seconds; 50% of the records routed" in found.verdict
+    assert "A loss of up to 0.029 may be hidden in so few records (60)" in found.verdict
+    assert found.as_dict()["best"] == {"route_below": 0.3}
+
+
+def test_a_draft_that_is_good_enough_needs_no_final() -> None:
+    found = told(route(None, 0.0, 0.1, 0.0), route(0.3, 0.0, 0.4))
+    assert found.verdict.startswith("small alone: F1 0.900")
+
+
+def test_where_the_final_alone_takes_less_it_says_so() -> None:
+    found = told(route(None, 0.2, 0.5), route(0.3, 0.1, 0.9), route(0.5, 0.0, 1.2), route(0.8, 0.0, 1.4))
+    assert found.best is None
+    assert "Routing does not pay here: --route-below 0.5" in found.verdict and "120% of its seconds" in found.verdict
+    assert told(route(0.8, 0.2, 0.9)).verdict.startswith("No threshold comes within 0.01")
+
+
+def test_without_prices_or_times_the_fewest_routed_are_best() -> None:
+    found = told(route(0.3, 0.0, None, 0.4), route(0.8, 0.0, None, 0.7), unit=None)
+    assert found.best is found.routes[0] and "% of its" not in found.verdict
+
+
+def test_the_command_measures_both_and_says_what_to_do(tmp_path: Path) -> None:
+    runner = CliRunner()
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(6)])
+    options = ["--schema", SCHEMA, "--out", str(tmp_path / "out"), "--model", DRAFT]
+    with FakeQwen(by_model) as qwen:
+        options += ["--base-url", qwen.base_url, "--max-loss", "0.05"]
+        found = runner.invoke(app, ["route", str(golden), *options, "--final", FINAL])
+        assert found.exit_code == 0, found.output
+        paid = len(qwen.requests)
+        again = runner.invoke(app, ["route", str(golden), *options, "--final", FINAL, "--json"])
+        assert again.exit_code == 0 and len(qwen.requests) == paid, "nothing is paid for twice"
+        single = runner.invoke(app, ["route", str(golden), *options])
+    assert "draft alone" in found.output and "final alone" in found.output and "<- best" in found.output
+    assert f"against {FINAL} alone" in found.output
+    assert '"best":{"route_below":' in again.output.replace(" ", "")
+    assert single.exit_code != 0 and "--final" in str(single.exception or single.output)
