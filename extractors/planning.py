@@ -12,7 +12,10 @@ from typing import Any
 
 from extractors.batch.purse import batch_pricing
 from extractors.endpoint import Settings, resolve_endpoint
-from extractors.longtext.budget import budget_of
+from extractors.longtext.begin import is_in_parts
+from extractors.longtext.budget import budget_of, is_longer
+from extractors.longtext.many import windows_of
+from extractors.longtext.parts import parts_of
 from extractors.packing import records_together
 from extractors.pipeline import model_of
 from extractors.prompting import fence
@@ -48,6 +51,12 @@ class Context:
     focused: int
     focused_tokens: int = 0
     """Tokens of the focused texts as they are, without those that are read window by window."""
+    windows: int = 0
+    """Windows in which the lists of long texts are read, each a call."""
+    window_tokens: int = 0
+    """Tokens of those windows together."""
+    only_windows: int = 0
+    """Texts of which nothing is asked but the items of their windows."""
 
     @property
     def share(self) -> float:
@@ -61,12 +70,14 @@ class Context:
             "shown_tokens": self.shown_tokens,
             "share": round(self.share, 4),
             "focused": self.focused,
+            "windows": self.windows,
+            "window_tokens": self.window_tokens,
         }
 
     def lines(self) -> list[str]:
         """Nothing to say where every text is shown whole."""
         if not self.focused:
-            return []
+            return self._of_lists()
         few = (
             "1 long text is asked about its"
             if self.focused == 1
@@ -74,7 +85,16 @@ class Context:
         )
         return [
             f"context: {self.shown_tokens:,} of the texts' {self.record_tokens:,} tokens are shown at first "
-            f"({self.share:.0%}); {few} chunks (further looks not counted)"
+            f"({self.share:.0%}); {few} chunks (further looks not counted)",
+            *self._of_lists(),
+        ]
+
+    def _of_lists(self) -> list[str]:
+        if not self.windows:
+            return []
+        return [
+            f"lists: read in about {self.windows:,} windows, {self.window_tokens:,} tokens together, with answers about as "
+            "long (windows looked at again not counted)"
         ]
 
 
@@ -181,14 +201,15 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         texts = plan.sample(_SAMPLE)
     to_ask = counts.distinct
     context = _context(recipe, texts, to_ask)
-    each = context.shown_tokens / to_ask if to_ask else 0.0
+    first = to_ask - context.only_windows
+    each = context.shown_tokens / first if first else 0.0
     prefix: float = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
     prefix += recipe.examples.tokens if recipe.examples is not None else 0
     prefix += _PICTURE if recipe.policy.images is not None else 0
     prefix /= records_together(recipe, texts)
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     output = seen if seen is not None else _output_of(recipe)
-    usage = Usage(to_ask, round(to_ask * (prefix + each)), round(to_ask * output))
+    usage = Usage(first, round(first * (prefix + each)), round(to_ask * output) if seen else round(first * output))
     pricing = endpoint.pricing
     if job.lane != "live":
         pricing = batch_pricing(pricing, endpoint.profile.batch_price)
@@ -199,6 +220,14 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         usage += Usage(2 * to_ask, 2 * asks * to_ask, 2 * says * to_ask)
         looked = pricing.cost(Usage(1, asks, says))
         one = None if one is None or looked is None else one + 2 * looked
+    whole = None if one is None else one * first
+    if context.windows:
+        shown = round(context.window_tokens / context.windows) + _window_prompt(recipe)
+        # A list's answer is about as long as what it is taken from; what was seen has them.
+        says = round(context.window_tokens / context.windows) if seen is None else 0
+        usage += Usage(context.windows, context.windows * shown, context.windows * says)
+        read = pricing.cost(Usage(1, shown, says))
+        whole = None if whole is None or read is None else whole + read * context.windows
     helper = endpoint.helpers.embedding
     return Estimate(
         embedding=None if helper is None else Embedding.of(helper, context),
@@ -208,7 +237,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         to_ask=to_ask,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cost=None if one is None else one * to_ask,
+        cost=whole,
         currency=endpoint.pricing.currency,
         context=context,
         final=None if endpoint.final is None else endpoint.final.model,
@@ -219,15 +248,30 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
 
 def _context(recipe: Recipe, texts: Sequence[str], to_ask: int) -> Context:
     """What ``to_ask`` texts of which these are a sample send."""
-    whole, shown, focused, long = 0, 0, 0, 0
+    whole, shown, focused, long, count, read, only = 0, 0, 0, 0, 0, 0, 0
     for text in texts:
         tokens, budget = estimate_tokens(text), budget_of(recipe, text)
         whole += tokens
+        if is_in_parts(recipe, text) and is_longer(recipe, text):
+            found = windows_of(recipe, text)
+            count += len(found)
+            read += sum(estimate_tokens(window.of(text)) for window in found)
+            parts = parts_of(recipe)
+            if parts is not None and parts.rest is None:
+                only += 1
+                continue
         shown += tokens if budget is None else min(tokens, budget)
         focused += budget is not None
         long += 0 if budget is None or chooses_chunks(recipe, text) is None else tokens
     scale = to_ask / len(texts) if texts else 0.0
-    return Context(round(whole * scale), round(shown * scale), round(focused * scale), round(long * scale))
+    return Context(*(round(number * scale) for number in (whole, shown, focused, long, count, read, only)))
+
+
+def _window_prompt(recipe: Recipe) -> int:
+    """Tokens of a question about a window, without the window's own."""
+    parts = parts_of(recipe)
+    asked = recipe if parts is None else parts.window
+    return estimate_tokens(asked.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
 
 
 def _asking_tokens(recipe: Recipe) -> int:

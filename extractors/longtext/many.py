@@ -88,7 +88,7 @@ class LongLists:
         self._request: ChatRequest | ToolRequest | None = None
         self.outcome: Outcome | None = None
         long = is_longer(recipe, record.text)
-        self._windows = self._cut() if long else (Window(1, 0, len(record.text)),)
+        self._windows = windows_of(recipe, record.text) if long else (Window(1, 0, len(record.text)),)
         self._stage = "rest"
         if len(self._windows) > recipe.lists.max_windows:
             self._fail(
@@ -117,10 +117,6 @@ class LongLists:
         self._go_on()
 
     # One part after the other -------------------------------------------------------------------
-
-    def _cut(self) -> tuple[Window, ...]:
-        tokens = self._recipe.policy.tokenizer or estimate_tokens
-        return windows(self._record.text, most_tokens=window_tokens(self._recipe), tokens=tokens)
 
     def _start(self, recipe: Recipe, record: Record, step: str, pictures: Pictures | None = None) -> None:
         """Begin a part. Settles the outcome where the record has no tokens left for it."""
@@ -352,6 +348,11 @@ class LongLists:
         model = self._attempts[-1].model if self._attempts else self._recipe.policy.name
         partial = self._partial() if any(one.items or one.here for one in self._lists) else None
         self.outcome = Failed(reason, message, model, tuple(problems), self._attempts, self._usage, partial)
+
+
+def windows_of(recipe: Recipe, text: str) -> tuple[Window, ...]:
+    """The windows in which the lists of a long record are read."""
+    return windows(text, most_tokens=window_tokens(recipe), tokens=recipe.policy.tokenizer or estimate_tokens)
 
 
 def window_tokens(recipe: Recipe) -> int:

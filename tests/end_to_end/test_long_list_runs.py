@@ -80,6 +80,36 @@ def test_windows_are_read_whole_so_that_nothing_is_embedded_or_reranked_for_them
     assert report.rows == 1 and {row["purpose"] for row in purposes} <= {"extract", "window", "count", "gap"}
 
 
+class Priced(Catalogue):
+    title: str | None = None
+
+
+@pytest.mark.parametrize("schema", ["Catalogue", "Priced"])
+def test_the_plan_counts_the_windows(tmp_path: Path, schema: str) -> None:
+    """The list alone, and with a field beside it, which is asked first."""
+    source, spec = write(tmp_path, 200, 120, 5), f"tests.end_to_end.test_long_list_runs:{schema}"
+    options = {"context_tokens": 800, "model": "qwen-plus"}
+    with FakeQwen(ListingModel()) as qwen:
+        job = {"source": str(source), "schema": spec, "out": str(tmp_path / "o"), "id": "id", "base_url": qwen.base_url}
+        told = ExtractionJob.model_validate({**job, **options})
+        planned = estimate(told, settings=Settings())
+        assert qwen.count == 0
+        report = run(told, settings=Settings())
+        again = estimate(told.model_copy(update={"source": str(write(tmp_path, 201, 121, 6))}), settings=Settings())
+    assert planned.context.windows > 6
+    assert planned.context.only_windows == (2 if schema == "Catalogue" else 0)
+    [asked] = query(
+        tmp_path / "o", f"select count(*) n from {schema.lower()}_calls where purpose = 'extract'"
+    ).to_pylist()
+    assert asked["n"] == planned.context.windows + 3 - planned.context.only_windows
+    assert planned.input_tokens > planned.context.window_tokens > planned.context.record_tokens * 0.9
+    assert any(f"about {planned.context.windows:,} windows" in line for line in planned.lines())
+    assert again.output_tokens_from == "earlier calls of this recipe"
+    assert again.output_tokens == pytest.approx(report.output_tokens, rel=0.1), (
+        "the windows' answers are in what was seen"
+    )
+
+
 def test_a_gap_that_stays_open_is_told_in_the_row(tmp_path: Path) -> None:
     with FakeQwen(ListingModel(forgets=0.1, forgets_again=1.0)) as qwen:
         run_lists(write(tmp_path, 200), tmp_path / "out", qwen)
