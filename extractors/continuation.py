@@ -116,8 +116,8 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
 def most_items(text: str) -> int | None:
     """Items that a record may well have for a list that says the same over and over: one for each word or run of signs,
     or for each character of the longest (``1111``). None for one without text, of which that is not known."""
-    words = [match.end() - match.start() for match in _WORD.finditer(text)]
-    return max(len(words), max(words)) if words else None
+    words = _WORD.findall(text)
+    return max(len(words), *map(len, words)) if words else None
 
 
 def goes_round(answer: str, most: int) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from extractors.continuation import Beginning, last_items, most_items
+from extractors.continuation import Beginning, last_items
 from extractors.examples import Example
 from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
@@ -25,8 +25,8 @@ class Questions:
     __slots__ = (
         "_code",
         "_images",
-        "_most_items",
         "_recipe",
+        "_record",
         "_results",
         "_spans",
         "_spelt",
@@ -40,6 +40,7 @@ class Questions:
     ) -> None:
         self._recipe = recipe
         self._text = self._spelt = record.text
+        self._record = record.text if record.text and not record.text.isspace() else None
         self._images = images
         self._code = recipe.id + record.fingerprint
         self._spans: dict[str, str] | None = None
@@ -48,7 +49,6 @@ class Questions:
         self.final = False
         """Whether the final model is asked from now on."""
         self._turns = tuple(turn for example in examples for turn in example.turns())
-        self._most_items = most_items(record.text) if recipe.shape.lists else None
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts
@@ -68,7 +68,7 @@ class Questions:
             thinking=recipe.policy.thinking,
             thinking_budget=recipe.policy.thinking_budget,
             logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
-            most_items=self._most_items,
+            record=self._record,
         )
 
     def knowing(self, found: Sequence[Found]) -> None:
@@ -170,5 +170,5 @@ class Questions:
             thinking=last.thinking if final is None else final.thinking,
             thinking_budget=last.thinking_budget if final is None else final.thinking_budget,
             logprobs=last.logprobs if final is None else final.logprobs and self._recipe.confidence == "auto",
-            most_items=self._most_items,
+            record=self._record,
         )

@@ -131,13 +131,18 @@ def routes(
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Routes:
     """Put the answers of two evaluations of one golden set together. ``thresholds`` are of the draft's confidence as its
-    rows have it. Raises ``JobError`` where they share no record, and where the two are one recipe."""
+    rows have it. Raises ``JobError`` where they share no record, where the two are one recipe, and for pictures."""
     if (draft.out, draft.recipe) == (final.out, final.recipe):
         raise JobError(f"the draft and the final are both recipe {draft.recipe}: give two models, --model and --final")
     others = {one.given.key: one for one in final.records}
     pairs = [(one, others[one.given.key]) for one in draft.records if one.given.key in others]
     if not pairs:
         raise JobError("the two models have no labelled record in common: there is nothing to put together")
+    if not any(one.text.strip() for one, _ in pairs):
+        raise JobError(
+            "the records are pictures without text, whose values no evidence is found for here: compare the two models with "
+            "`quarry compare`, and a routed run with either of them"
+        )
     putting = Putting(model, compared_fields(model, draft.rules), exemplified=shows_examples(draft))
     costs = _Costs.of(draft, final, pairs)
     alone = counted([other.cells for _, other in pairs], draft.fields)

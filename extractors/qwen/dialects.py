@@ -59,12 +59,10 @@ class Dialect:
         """The headers that are its own."""
         return {"Accept": EVENT_STREAM, **self.streaming} if stream else {"Accept": "application/json"}
 
-    def reader(
-        self, *, model: str, pricing: Pricing, tools: bool = False, most_items: int | None = None
-    ) -> StreamReader:
-        """Reads one streamed reply; ``tools``: calls are told apart from the answer; ``most_items``: as the request
+    def reader(self, *, model: str, pricing: Pricing, tools: bool = False, record: str | None = None) -> StreamReader:
+        """Reads one streamed reply; ``tools``: calls are told apart from the answer; ``record``: as the request
         has it."""
-        return StreamReader(self.take, model=model, pricing=pricing, tools=tools, most_items=most_items)
+        return StreamReader(self.take, model=model, pricing=pricing, tools=tools, record=record)
 
 
 _SSE = {"X-DashScope-SSE": "enable"}

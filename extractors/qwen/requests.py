@@ -128,9 +128,9 @@ class ChatRequest:
     """Whether the reply should say how sure the model was of each token."""
     tools: tuple[ToolSpec, ...] = ()
     """Functions that the model may call before it answers; the reply tells them apart from its words."""
-    most_items: int | None = None
-    """Items that a list of the answer may repeat before it goes round in circles, where the reply is streamed
-    (``continuation.goes_round``); None: that is not looked for."""
+    record: str | None = None
+    """The record's text, by which a streamed reply's lists are seen to go round in circles (``continuation.goes_round``);
+    None: that is not looked for."""
 
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.

@@ -43,7 +43,7 @@ def wants_stream(request: ChatRequest, profile: Profile, *, choice: StreamChoice
     if thinks and profile.stream_only_thinking:
         return True
     if profile.embedded:
-        return request.most_items is not None and request.shape.lists and not request.tools
+        return request.record is not None and request.shape.lists and not request.tools
     if profile.loopback:
         return False
     tokens = request.max_output_tokens

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from extractors.continuation import beginning, goes_round
+from extractors.continuation import beginning, goes_round, most_items
 from extractors.qwen.json_end import JsonEnd
 from extractors.qwen.loops import LoopWatch
 from extractors.qwen.prices import Pricing
@@ -34,13 +34,14 @@ _NO_HEADERS: Mapping[str, str] = {}
 class StreamReader:
     """Collects a stream. ``ended`` is true once the other side has said all; then ``result`` is the reply.
 
-    ``json`` follows the answer and ``loop`` watches it, so that the transport can stop early. ``most_items`` is that
-    of the request: lists that go round in circles are watched for where it is known."""
+    ``json`` follows the answer and ``loop`` watches it, so that the transport can stop early. ``record`` is that of
+    the request: lists that go round in circles are watched for where it is known."""
 
     __slots__ = (
         "_copied",
         "_most_items",
         "_pricing",
+        "_record",
         "_seen",
         "_take",
         "_watched",
@@ -62,11 +63,12 @@ class StreamReader:
     )
 
     def __init__(
-        self, take: Take, *, model: str, pricing: Pricing, tools: bool = False, most_items: int | None = None
+        self, take: Take, *, model: str, pricing: Pricing, tools: bool = False, record: str | None = None
     ) -> None:
         self._take = take
         self._pricing = pricing
-        self._most_items = most_items
+        self._record = record
+        self._most_items: int | None = None
         self._seen, self._watched = 0, _FIRST_LOOK
         self.model = model
         self.calls = Calls() if tools else None
@@ -133,11 +135,16 @@ class StreamReader:
                 self.json.feed(piece)
             self.loop.feed(piece)
             self._seen += len(piece)
-            if self._most_items is not None and self._seen >= self._watched and not self.loop.found:
-                # Each look reads all that there is, so the next one is a quarter of it away.
-                self._watched = self._seen + max(_NEXT_LOOK, self._seen // 4)
-                if goes_round("".join(self.text), self._most_items):
-                    self.loop.found = "list"
+            if self._record is not None and self._seen >= self._watched and not self.loop.found:
+                self._look_at_lists(self._record)
+
+    def _look_at_lists(self, record: str) -> None:
+        # Each look reads all that there is, so the next one is a quarter of it away.
+        self._watched = self._seen + max(_NEXT_LOOK, self._seen // 4)
+        if self._most_items is None:
+            self._most_items = most_items(record) or 0
+        if goes_round("".join(self.text), self._most_items):
+            self.loop.found = "list"
 
     def spelt(self, tokens: Sequence[Any], piece: str) -> None:
         """The tokens of a piece of the answer. llama.cpp tells none for what it copied and agreed to without weighing it

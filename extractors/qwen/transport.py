@@ -178,7 +178,7 @@ class HttpTransport:
             model=request.model,
             pricing=self._pricing,
             tools=bool(request.tools),
-            most_items=request.most_items,
+            record=request.record,
         )
         trouble: BaseException | None = None
         headers: Mapping[str, str] = {}

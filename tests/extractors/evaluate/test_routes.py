@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,9 @@ def test_two_models_are_needed_and_records_in_common(tmp_path: Path) -> None:
         routes(draft, draft, Thing)
     with pytest.raises(JobError, match="no labelled record in common"):
         routes(draft, other, Thing)
+    unread = replace(draft, recipe="another", records=[replace(one, text="") for one in draft.records])
+    with pytest.raises(JobError, match="pictures without text"):
+        routes(unread, draft, Thing)
 
 
 def route(below: float | None, loss: float, cost: float | None, routed: float = 0.5) -> Route:

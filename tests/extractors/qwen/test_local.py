@@ -175,10 +175,10 @@ class TestWithTheModel:
         schema = {"type": "object", "properties": {"rivers": {"type": "array", "items": {"type": "string"}}}}
         shape = compile_shape("a", schema, Mode.GRAMMAR)
         question = ChatRequest(
-            SMALL, (Message("user", words),), shape, max_output_tokens=64, logprobs=True, most_items=9
+            SMALL, (Message("user", words),), shape, max_output_tokens=64, logprobs=True, record="Name three rivers."
         )
         streamed = await call(server, question)
-        whole = await call(server, replace(question, most_items=None))
+        whole = await call(server, replace(question, record=None))
         assert (streamed.text, streamed.finish_reason, streamed.usage.output_tokens) == (
             (whole.text, whole.finish_reason, whole.usage.output_tokens)
         )
@@ -192,7 +192,13 @@ class TestWithTheModel:
     async def test_a_list_without_an_end_is_left_and_the_server_is_free_again(self, server: LocalServer):
         grammar = r"""root ::= "{\"a\":[" ("\"PC\"," "\"Mac\",")+ """
         shape = AnswerShape("a", {}, Mode.GRAMMAR, {"grammar": grammar}, lists=True)
-        question = ChatRequest(SMALL, (Message("user", "Go on."),), shape, max_output_tokens=900, most_items=8)
+        question = ChatRequest(
+            SMALL,
+            (Message("user", "Go on."),),
+            shape,
+            max_output_tokens=900,
+            record="PC and Mac, or what else there is",
+        )
         before = time.perf_counter()
         left = await call(server, question)
         took = time.perf_counter() - before

@@ -59,12 +59,14 @@ def test_the_embedded_model_is_listened_to_where_it_writes_lists() -> None:
     def heard(profile: Profile = embedded, **more: Any) -> bool:
         return wants_stream(ChatRequest("m", (), listing, **more), profile, choice="auto")
 
-    assert heard(most_items=8)
+    assert heard(record="PC and Mac, or what else there is")
     assert not heard(), "nothing is known of the record"
-    assert not heard(most_items=8, tools=(ToolSpec("t", "", {}),))
-    assert not heard(Profile(name="p", loopback=True), most_items=8)
-    assert not streams({"embedded": True}, most_items=8), "there is no list"
-    assert not wants_stream(ChatRequest("m", (), listing, most_items=8), embedded, choice="never")
+    assert not heard(record="PC and Mac, or what else there is", tools=(ToolSpec("t", "", {}),))
+    assert not heard(Profile(name="p", loopback=True), record="PC and Mac, or what else there is")
+    assert not streams({"embedded": True}, record="PC and Mac, or what else there is"), "there is no list"
+    assert not wants_stream(
+        ChatRequest("m", (), listing, record="PC and Mac, or what else there is"), embedded, choice="never"
+    )
 
 
 @pytest.mark.parametrize(

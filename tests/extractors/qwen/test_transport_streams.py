@@ -172,7 +172,7 @@ async def test_a_list_that_goes_round_is_left_and_the_embedded_server_has_counte
     profile = Profile(name="p", embedded=embedded)
     async with playing([counted('{"items":[', 0), *pieces, "hang"]) as server:
         async with transport(server.url, profile=profile) as call:
-            result = reply(await call(request(most_items=20)))
+            result = reply(await call(request(record="PC " * 20)))
         await asyncio.wait_for(server.left.wait(), 2)
     assert result.finish_reason == "loop"
     assert 20 < result.text.count("PC") < 60, "soon after there were more of them than the record has words"
