@@ -2,8 +2,7 @@
 
     python -m benchmarks.calibration [--set mit_restaurant] [--records 200] [--model local-1.5b] [--out calibration-out]
 
-The first rows of a set's dev half, examples chosen by likeness from its last 200 rows, nulls left out, values held to the
-record's words. The expected calibration error has ten bins of equal width (Guo et al. 2017). Calibrated ones are by five
+The first rows of a set's dev half, examples chosen by likeness from its last 200 rows, values held to the record's words. The expected calibration error has ten bins of equal width (Guo et al. 2017). Calibrated ones are by five
 folds, made in forty ways, since one way of making them says as much about the folds; beside them what as many values would show
 of a perfect calibration. Answers stay in ``OUT``: stop it at any time and run it on.
 """
@@ -37,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="mit_restaurant", help="one whose records share a schema")
     parser.add_argument("--records", type=int, default=200)
-    parser.add_argument("--shown", type=int, default=6, help="examples for each record")
+    parser.add_argument("--shown", type=int, default=3, help="examples for each record")
     parser.add_argument("--model", default="local-1.5b")
     parser.add_argument("--url", help="a llama.cpp server that is up already, with that model")
     parser.add_argument("--out", type=Path, default=Path("calibration-out"))
@@ -58,11 +57,11 @@ def main() -> int:
         "out": str(out / "answers"),
         "model": arguments.model,
         "base_url": arguments.url,
-        "mode": "grammar",
+        # A server at an address could be any; the embedded model is held to a grammar by itself.
+        "mode": "grammar" if arguments.url else "auto",
         "instructions": task.instructions,
         "examples": str(write_golden(task.golden, out / f"{arguments.set}-examples.jsonl")),
         "examples_shown": arguments.shown,
-        "omit_nulls": True,
         "concurrency": 1,
     }
     found = evaluate(golden, ExtractionJob.model_validate(options), rules=task.rules, settings=Settings())
