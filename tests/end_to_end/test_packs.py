@@ -204,7 +204,9 @@ def test_who_packs_in_vain_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixt
     with FakeQwen(without(*range(0, 40, 2))) as qwen:
         run_things(source, tmp_path / "out", qwen, records_per_call=4)
     [told] = [one.getMessage() for one in caplog.records if "in packs" in one.getMessage()]
-    assert "12 of the first 24" in told and "costs more" in told
+    # How many had come back by then depends on the order of the replies.
+    counted = re.match(r"(\d+) of the first (\d+) records", told)
+    assert counted is not None and int(counted[2]) == 2 * int(counted[1]) >= 20 and "costs more" in told
 
 
 def test_a_ceiling_holds_the_worst_case_of_all_records_of_a_pack(tmp_path: Path) -> None:
