@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
     code = 0
+    # A shell starts what it runs in the background with Ctrl-C ignored, which is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt):
         code = asyncio.run(serve())
     if given.port_file is None:
