@@ -14,7 +14,7 @@ from typing import Any
 
 from extractors.corrections import value_at, with_value
 from extractors.grounding.folding import fold
-from extractors.parsing import EXACT, dumps_exact
+from extractors.parsing import EXACT, THINKING_END, dumps_exact
 from schemas.jsonschema import subschema
 from schemas.pointers import below, escape, split
 
@@ -54,7 +54,12 @@ def beginning(text: str) -> Beginning | None:
     The list is the outermost one that is open at the cut, reached through objects only, with one whole item at
     least. A number at the very end is not whole: more digits may have followed.
     """
-    body = text.rpartition("</think>")[2].strip()
+    whole, _, answer = text.rpartition(THINKING_END)
+    # The words that end thinking may stand in a value as well.
+    return (_beginning(text.strip()) if whole else None) or _beginning(answer.strip())
+
+
+def _beginning(body: str) -> Beginning | None:
     fence = _FENCE.match(body)
     start = fence.end() if fence else 0
     if not body.startswith("{", start):
@@ -97,11 +102,11 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
     the paths of the items that are gone; None for any other list.
 
     A circle is a stretch of items that stands four times or more at the list's end, twelve items at least and more than
-    ``most_items`` of the record. What was written once is kept, each item once; where those are texts and
-    some of them stand in the record, only these."""
+    the record has words. What was written once is kept, each item once; where those are texts and some of them stand in
+    the record, only these. Of a record without text it is not known how many items it may have."""
     items = value_at(start.value, start.path)
     written = [dumps_exact(item) for item in items]
-    before = _circle(written, most_items(text))
+    before = _circle(written, text) if text.strip() else None
     if before is None:
         return None
     kept = sorted({written.index(one) for one in written[:before]})
@@ -113,30 +118,31 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
     return Beginning(value, start.path, len(kept), closed=True), gone
 
 
-def most_items(text: str) -> int | None:
-    """Items that a record may well have for a list that says the same over and over: one for each word or run of signs,
-    or for each character of the longest (``1111``). None for one without text, of which that is not known."""
-    words = _WORD.findall(text)
-    return max(len(words), *map(len, words)) if words else None
-
-
-def goes_round(answer: str, most: int) -> bool:
-    """Whether an answer that is being written is inside of a list that goes round in circles, of a record that has at
-    ``most`` so many items: it is what ``unwound`` would close."""
+def goes_round(answer: str, text: str) -> bool:
+    """Whether an answer that is being written about a record's text is inside of a list that goes round in circles: it is
+    what ``unwound`` would close."""
     start = beginning(answer)
-    if start is None or start.done < _LEAST_ITEMS:
+    if start is None:
         return False
-    return _circle([dumps_exact(item) for item in value_at(start.value, start.path)], most) is not None
+    return _circle([dumps_exact(item) for item in value_at(start.value, start.path)], text) is not None
 
 
-def _circle(written: Sequence[str], most: int | None) -> int | None:
-    """How many items there are up to the end of a circle's first round; None without one."""
-    before = None if most is None else _first_round(written)
-    return None if before is None or most is None or len(written) - before <= most else before
+def _circle(written: Sequence[str], text: str) -> int | None:
+    """How many items there are up to the end of a circle's first round; None without one, and where the record may well
+    have as many."""
+    before = _first_round(written)
+    return None if before is None or len(written) - before <= _most_items(text) else before
+
+
+def _most_items(text: str) -> int:
+    """Items that a record may well have for a list that says the same over and over: one for each word or run of signs,
+    or for each character of the longest (``1111``)."""
+    words = _WORD.findall(text)
+    return max(len(words), *map(len, words))
 
 
 def _first_round(written: Sequence[str]) -> int | None:
-    """How many items there are up to the end of a circle's first round; None without a circle."""
+    """How many items there are up to the end of the first of a stretch's rounds at the list's end; None without rounds."""
     for period in range(1, len(written) // _ROUNDS + 1):
         same = 0
         while same + period < len(written) and written[-1 - same] == written[-1 - same - period]:

@@ -17,7 +17,7 @@ import orjson
 
 from schemas.pointers import below
 
-_THINKING_END = "</think>"
+THINKING_END = "</think>"
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
 _REFUSAL = re.compile(
     r"^\W*(i['’]?m (very )?sorry|sorry[,.]|i (can['’]?t|cannot|am unable|am not able)|as an ai\b|抱歉|对不起|很抱歉|我无法|我不能)",
@@ -43,8 +43,8 @@ def read_answer(text: str, *, finish_reason: str = "stop") -> Answer:
     stripped = text.strip()
     if _is_object(stripped):
         return Answer(stripped, unwrapped=False)
-    if _THINKING_END in stripped:
-        stripped = stripped.rpartition(_THINKING_END)[2].strip()
+    if THINKING_END in stripped:
+        stripped = stripped.rpartition(THINKING_END)[2].strip()
         if _is_object(stripped):
             return Answer(stripped, unwrapped=True)
     elif stripped.startswith("<think>"):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from extractors.longtext.parts import parts_of
 from extractors.packing import records_together
 from extractors.pipeline import model_of
 from extractors.prompting import fence
+from extractors.qwen.prices import Pricing
 from extractors.qwen.tool_calls import offered
 from extractors.recipe import Recipe, compile_recipe
 from extractors.sources import open_source
@@ -58,6 +59,11 @@ class Context:
     only_windows: int = 0
     """Texts of which nothing is asked but the items of their windows."""
 
+    @classmethod
+    def of(cls, texts: Sequence[Context], scale: float) -> Context:
+        """All together, each for ``scale`` of its like."""
+        return cls(*(round(sum(each) * scale) for each in zip(*map(astuple, texts), strict=True))) if texts else NOTHING
+
     @property
     def share(self) -> float:
         """Shown of all; 1 where there is nothing."""
@@ -96,6 +102,28 @@ class Context:
             f"lists: read in about {self.windows:,} windows, {self.window_tokens:,} tokens together, with answers about as "
             "long (windows looked at again not counted)"
         ]
+
+
+NOTHING = Context(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Calls:
+    """So many questions, with their tokens on average."""
+
+    count: int
+    input_tokens: float
+    output_tokens: float
+
+    def usage(self, pricing: Pricing) -> Usage:
+        """Of all together. A price depends on the length of a call."""
+        one = pricing.cost(Usage(1, round(self.input_tokens), round(self.output_tokens)))
+        return Usage(
+            self.count,
+            round(self.count * self.input_tokens),
+            round(self.count * self.output_tokens),
+            cost=None if one is None else self.count * one,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,33 +229,12 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         texts = plan.sample(_SAMPLE)
     to_ask = counts.distinct
     context = _context(recipe, texts, to_ask)
-    first = to_ask - context.only_windows
-    each = context.shown_tokens / first if first else 0.0
-    prefix: float = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
-    prefix += recipe.examples.tokens if recipe.examples is not None else 0
-    prefix += _PICTURE if recipe.policy.images is not None else 0
-    prefix /= records_together(recipe, texts)
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
-    output = seen if seen is not None else _output_of(recipe)
-    usage = Usage(first, round(first * (prefix + each)), round(to_ask * output) if seen else round(first * output))
     pricing = endpoint.pricing
     if job.lane != "live":
         pricing = batch_pricing(pricing, endpoint.profile.batch_price)
-    one = pricing.cost(Usage(1, round(prefix + each), round(output)))
-    if recipe.tools is not None:
-        # Two rounds: one that asks for a look-up, and one that says that it was enough.
-        asks, says = round(each + _asking_tokens(recipe)), _CALLED if seen is None else 0  # what was seen has them
-        usage += Usage(2 * to_ask, 2 * asks * to_ask, 2 * says * to_ask)
-        looked = pricing.cost(Usage(1, asks, says))
-        one = None if one is None or looked is None else one + 2 * looked
-    whole = None if one is None else one * first
-    if context.windows:
-        shown = round(context.window_tokens / context.windows) + _window_prompt(recipe)
-        # A list's answer is about as long as what it is taken from; what was seen has them.
-        says = round(context.window_tokens / context.windows) if seen is None else 0
-        usage += Usage(context.windows, context.windows * shown, context.windows * says)
-        read = pricing.cost(Usage(1, shown, says))
-        whole = None if whole is None or read is None else whole + read * context.windows
+    calls = _calls(recipe, context, to_ask, seen=seen, together=records_together(recipe, texts))
+    usage = sum((each.usage(pricing) for each in calls), Usage())
     helper = endpoint.helpers.embedding
     return Estimate(
         embedding=None if helper is None else Embedding.of(helper, context),
@@ -237,7 +244,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         to_ask=to_ask,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
-        cost=whole,
+        cost=usage.cost,
         currency=endpoint.pricing.currency,
         context=context,
         final=None if endpoint.final is None else endpoint.final.model,
@@ -246,25 +253,48 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
     )
 
 
+def _calls(recipe: Recipe, context: Context, to_ask: int, *, seen: float | None, together: float) -> Iterator[_Calls]:
+    """What is asked about ``to_ask`` texts: first questions, look-ups, windows. ``seen`` are the output tokens of a record
+    on average, those of all its calls; ``together``: about so many records share a call."""
+    first = to_ask - context.only_windows
+    each = context.shown_tokens / first if first else 0.0
+    prefix: float = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
+    prefix += recipe.examples.tokens if recipe.examples is not None else 0
+    prefix += _PICTURE if recipe.policy.images is not None else 0
+    # What was seen is of all calls about a record, and is counted with the first.
+    said = to_ask * seen / (first or context.windows or 1) if seen is not None else _output_of(recipe)
+    yield _Calls(first, prefix / together + each, said)
+    if recipe.tools is not None:
+        # Two rounds: one that asks for a look-up, and one that says that it was enough.
+        yield _Calls(2 * to_ask, each + _asking_tokens(recipe), _CALLED if seen is None else 0)
+    if context.windows:
+        read = context.window_tokens / context.windows
+        # A list's answer is about as long as what it is taken from.
+        listed = read if seen is None else 0.0 if first else said
+        yield _Calls(context.windows, read + _window_prompt(recipe), listed)
+
+
 def _context(recipe: Recipe, texts: Sequence[str], to_ask: int) -> Context:
     """What ``to_ask`` texts of which these are a sample send."""
-    whole, shown, focused, long, count, read, only = 0, 0, 0, 0, 0, 0, 0
-    for text in texts:
-        tokens, budget = estimate_tokens(text), budget_of(recipe, text)
-        whole += tokens
-        if is_in_parts(recipe, text) and is_longer(recipe, text):
-            found = windows_of(recipe, text)
-            count += len(found)
-            read += sum(estimate_tokens(window.of(text)) for window in found)
-            parts = parts_of(recipe)
-            if parts is not None and parts.rest is None:
-                only += 1
-                continue
-        shown += tokens if budget is None else min(tokens, budget)
-        focused += budget is not None
-        long += 0 if budget is None or chooses_chunks(recipe, text) is None else tokens
-    scale = to_ask / len(texts) if texts else 0.0
-    return Context(*(round(number * scale) for number in (whole, shown, focused, long, count, read, only)))
+    return Context.of([_sent(recipe, text) for text in texts], to_ask / len(texts) if texts else 0.0)
+
+
+def _sent(recipe: Recipe, text: str) -> Context:
+    """What one text sends."""
+    tokens, budget = estimate_tokens(text), budget_of(recipe, text)
+    windows = windows_of(recipe, text) if is_in_parts(recipe, text) and is_longer(recipe, text) else ()
+    read = sum(estimate_tokens(window.of(text)) for window in windows)
+    parts = parts_of(recipe)
+    if windows and parts is not None and parts.rest is None:
+        return Context(tokens, 0, 0, windows=len(windows), window_tokens=read, only_windows=1)
+    return Context(
+        tokens,
+        tokens if budget is None else min(tokens, budget),
+        int(budget is not None),
+        0 if budget is None or chooses_chunks(recipe, text) is None else tokens,
+        len(windows),
+        read,
+    )
 
 
 def _window_prompt(recipe: Recipe) -> int:

@@ -27,9 +27,10 @@ Key = tuple[str, int]
 class Given:
     """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``.
 
-    ``evidence`` and ``confidence`` are by path; ``nulled`` are the paths that were made null for want of evidence; ``grounded`` counts the values without any, and those that were looked for: a choice (true or
-    false, an enum) is rarely printed and is left out of both. ``seconds`` is the time of its calls together, None for a record that an identical one's
-    call answered; ``cost`` is None where the model's price is unknown.
+    ``evidence`` and ``confidence`` are by path; ``nulled`` are the paths that were made null for want of evidence.
+    ``grounded`` counts the values without any, and those that were looked for: a choice (true or false, an enum) is
+    rarely printed and is left out of both. ``seconds`` is the time of its calls together, None for a record that an
+    identical one's call answered; ``cost`` is None where the model's price is unknown.
     """
 
     record_id: str

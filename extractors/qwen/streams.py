@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from extractors.continuation import beginning, goes_round, most_items
+from extractors.continuation import beginning, goes_round
 from extractors.qwen.json_end import JsonEnd
 from extractors.qwen.loops import LoopWatch
 from extractors.qwen.prices import Pricing
@@ -39,7 +39,6 @@ class StreamReader:
 
     __slots__ = (
         "_copied",
-        "_most_items",
         "_pricing",
         "_record",
         "_seen",
@@ -68,7 +67,6 @@ class StreamReader:
         self._take = take
         self._pricing = pricing
         self._record = record
-        self._most_items: int | None = None
         self._seen, self._watched = 0, _FIRST_LOOK
         self.model = model
         self.calls = Calls() if tools else None
@@ -141,9 +139,7 @@ class StreamReader:
     def _look_at_lists(self, record: str) -> None:
         # Each look reads all that there is, so the next one is a quarter of it away.
         self._watched = self._seen + max(_NEXT_LOOK, self._seen // 4)
-        if self._most_items is None:
-            self._most_items = most_items(record) or 0
-        if goes_round("".join(self.text), self._most_items):
+        if goes_round("".join(self.text), record):
             self.loop.found = "list"
 
     def spelt(self, tokens: Sequence[Any], piece: str) -> None:

@@ -54,9 +54,10 @@ class HttpTransport:
     bytes are given up, redirects are not followed, and the environment's proxies are not used for
     loopback addresses. Raises ``JobError`` for an address, and ``KeyRejected`` for a key, that cannot be used.
 
-    ``stream`` says when replies are streamed (``wants_stream``). A stream is given up after ``idle_timeout``
-    seconds without a byte, of the embedded model after ``timeout``. It is closed at once when it goes in circles, and ``grace`` seconds after its JSON value
-    is whole: its usage usually comes within them; if not, the reply carries a bound in its place.
+    ``stream`` says when replies are streamed (``wants_stream``). A stream is given up after ``idle_timeout`` seconds
+    without a byte, one of the embedded model after ``timeout``. It is closed at once when it goes in circles, and
+    ``grace`` seconds after its JSON value is whole: its usage usually comes within them; if not, the reply carries a
+    bound in its place.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class HttpTransport:
         self._stream: StreamChoice = stream
         self._timeout = timeout
         # Before its first token the embedded model reads the whole prompt, and says nothing meanwhile.
-        self._idle_timeout = idle_timeout = timeout if profile.embedded else idle_timeout
+        self._idle_timeout = timeout if profile.embedded else min(idle_timeout, timeout)
         self._grace = grace
         self._connections = connections
         self._max_body = max_body
@@ -112,7 +113,7 @@ class HttpTransport:
         )
         self._streamed = (
             httpx.Headers({**common, **dialect.headers(stream=True)}),
-            {"timeout": {"connect": connect, "read": min(idle_timeout, timeout)}},
+            {"timeout": {"connect": connect, "read": self._idle_timeout}},
         )
 
     def __repr__(self) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from extractors.continuation import Beginning, beginning, extended, goes_round, most_items, rest_schema, unwound
+from extractors.continuation import Beginning, beginning, extended, goes_round, rest_schema, unwound
 from extractors.extraction import Extraction
 from extractors.parsing import dumps_exact
 from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
@@ -32,6 +32,13 @@ def ends(text: str, values: list[Any], start: int) -> list[int]:
         at = text.index(json.dumps(value), at) + len(json.dumps(value))
         found.append(at)
     return found
+
+
+def test_the_words_that_end_thinking_may_stand_in_a_value() -> None:
+    found = beginning('{"a": ["x", "y</think>z", "w')
+    assert found is not None and found.value == {"a": ["x", "y</think>z"]}
+    thought = beginning('<think>{"a": [1, 2</think>{"a": ["x", "y</think')
+    assert thought is not None and thought.value == {"a": ["x"]}
 
 
 @settings(max_examples=400, deadline=None)
@@ -351,20 +358,27 @@ def test_a_rest_that_goes_round_where_nothing_was_asked_is_asked_for_anew() -> N
 
 @pytest.mark.parametrize(
     ("text", "most"),
-    [("", None), ("  \n", None), ("PC", 2), ("Flags: 1 0 1 1 1", 7), ("1101111", 7), ("是的是的", 4), ("✓✓ ✗✓✓✓", 4)],
+    [("PC", 10), ("PC " * 14, 14), ("Flags: " + "1 0 " * 7, 16), ("1" * 15, 15), ("是的" * 8, 16), ("✓✓ ✗ " * 13, 26)],
 )
-def test_a_record_may_say_the_same_as_often_as_it_has_words(text: str, most: int | None) -> None:
-    assert most_items(text) == most
+def test_a_record_may_say_the_same_as_often_as_it_has_words(text: str, most: int) -> None:
+    # The first is no repetition of anything.
+    assert not goes_round(circling(["PC"] * (most + 1)), text)
+    assert goes_round(circling(["PC"] * (most + 2)), text)
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_of_a_record_without_text_it_is_not_known_how_many_items_it_may_have(text: str) -> None:
+    assert unwound(Beginning({"l": ["PC"] * 40}, "l", 40), text) is None
 
 
 def test_a_circle_is_seen_while_it_is_written_and_an_honest_list_is_not() -> None:
     whole = circling(ROUND * 12)
-    seen = [end for end in range(len(whole)) if goes_round(whole[:end], 8)]
+    seen = [end for end in range(len(whole)) if goes_round(whole[:end], "PC " * 8)]
     assert seen and seen == list(range(seen[0], len(whole))), "from some place on, and on"
     assert beginning(whole[: seen[0]]).done == 12  # type: ignore[union-attr]
-    assert not goes_round(circling(ROUND * 12), 40)
-    assert not goes_round(circling([f"p{n}" for n in range(40)]), 8)
-    assert not goes_round(json.dumps({"platforms": ROUND * 12}), 8), "it has ended"
+    assert not goes_round(circling(ROUND * 12), "PC " * 40)
+    assert not goes_round(circling([f"p{n}" for n in range(40)]), "PC " * 8)
+    assert not goes_round(json.dumps({"platforms": ROUND * 12}), "PC " * 8), "it has ended"
 
 
 @pytest.mark.parametrize(
