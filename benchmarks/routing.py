@@ -2,17 +2,17 @@
 
     python -m benchmarks.routing [--set mit_restaurant] [--records 60] [--live] [--out routing-out]
 
-The first rows of a set's dev half, examples chosen by likeness from its last 200 rows, values held to the record's words, one
-call at a time. Time and CPU time (with the embedded servers') are of a whole evaluation, from nothing to the scores; run it
-on a machine that does nothing else. What was measured is kept in ``OUT``, and is not asked again.
+The first rows of a set's dev half, asked as ``benchmarks.parts`` has it. Time and CPU time (with the embedded servers') are
+of a whole evaluation, from nothing to the scores; run it on a machine that does nothing else. What was measured is kept in
+``OUT``, and is not asked again.
 
 The last table asks nobody: the answers of draft and final, each asked alone, are put together as a routed run does it
-(``extractors.evaluate.routes``), at several thresholds; CPU time is then the draft's for all records and the final's for its share.
+(``extractors.evaluate.replay``), at several thresholds; CPU time is then the draft's for all records and the final's for its
+share.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import resource
@@ -23,24 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sets import Task, f1, tasks, verbatim, write_golden
+from benchmarks.parts import Part, parser, parts
+from benchmarks.sets import f1
 from extractors.endpoint import Settings
 from extractors.evaluate.evaluation import Evaluation, evaluate
-from extractors.evaluate.routes import Putting
-from extractors.evaluate.scoring import Cell, score_record
-from schemas.job import ExtractionJob
+from extractors.evaluate.replay import replays
+from extractors.evaluate.scoring import Cell
 
 THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The records of a set that share a schema, and the options that ask about them."""
-
-    name: str
-    task: Task
-    golden: Path
-    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +52,9 @@ def measured(name: str, parts: Sequence[Part], options: Mapping[str, Any], out: 
     """Evaluate one way of asking and print its line. Its time is kept beside it, since a second run asks nothing."""
     evaluations, times = [], []
     for part in parts:
-        here = out / name / part.name
-        job = ExtractionJob.model_validate({**part.options, **options, "source": str(part.golden), "out": str(here)})
         began, spent = time.perf_counter(), _cpu()
-        found = evaluate(part.golden, job, rules=part.task.rules, settings=Settings())
-        kept = here / "took.json"
+        found = evaluate(part.golden, part.job(out / name, **options), rules=part.task.rules, settings=Settings())
+        kept = out / name / part.name / "took.json"
         if found.report is not None and found.report.calls:
             whole = found.report.records == found.report.rows + found.report.failures
             took = {"seconds": time.perf_counter() - began, "cpu": _cpu() - spent, "whole": whole}
@@ -85,20 +73,6 @@ def measured(name: str, parts: Sequence[Part], options: Mapping[str, Any], out: 
     return made
 
 
-def together(draft: Measured, final: Measured, parts: Sequence[Part], threshold: float) -> tuple[str, float]:
-    """F1 of the answers of the two put together, and the share of the records that the final would have been asked about."""
-    cells: list[Sequence[Cell]] = []
-    routed = 0
-    for part, drafted, asked in zip(parts, draft.evaluations, final.evaluations, strict=True):
-        putting = Putting(part.task.model, part.task.root, exemplified=True)
-        others = {one.given.key: one for one in asked.records}
-        for one in drafted.records:
-            values = putting.together(one, others[one.given.key], threshold)
-            routed += values is not None
-            cells.append(one.cells if values is None else score_record(part.task.root, one.label, values[0]))
-    return str(f1(cells)), routed / len(cells)
-
-
 def _cpu() -> float:
     """Seconds of CPU of this process and of the servers it has ended."""
     return sum(
@@ -109,54 +83,34 @@ def _cpu() -> float:
 
 def main() -> int:
     """Measure what is missing and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", default="mit_restaurant")
-    parser.add_argument("--records", type=int, default=60)
-    parser.add_argument("--shown", type=int, default=3, help="examples for each record")
-    parser.add_argument("--live", action="store_true", help="ask the routed pair too, not only put answers together")
-    parser.add_argument("--draft", default="local-0.5b")
-    parser.add_argument("--final", default="local-1.5b")
-    parser.add_argument("--out", type=Path, default=Path("routing-out"))
-    arguments = parser.parse_args()
+    options = parser(__doc__, records=60, out="routing-out")
+    options.add_argument("--live", action="store_true", help="ask the routed pair too, not only put answers together")
+    options.add_argument("--draft", default="local-0.5b")
+    options.add_argument("--final", default="local-1.5b")
+    arguments = options.parse_args()
     logging.disable(logging.ERROR)
-    try:
-        found = tasks(arguments.set, limit=arguments.records)
-    except FileNotFoundError as error:
-        print(f"skipped: {error.filename} is not here; QUARRY_DATA says where the labelled sets are")
-        return 0
     out: Path = arguments.out
-    parts = [_part(task, out, shown=arguments.shown, records=arguments.records) for task in found if task.rows]
-    print(f"{arguments.set}, {sum(len(part.task.rows) for part in parts)} records, {arguments.shown} similar examples")
-    draft = measured("draft", parts, {"model": arguments.draft}, out)
-    final = measured("final", parts, {"model": arguments.final}, out)
+    found = parts(arguments)
+    if not found:
+        return 0
+    draft = measured("draft", found, {"model": arguments.draft}, out)
+    final = measured("final", found, {"model": arguments.final}, out)
     if arguments.live:
-        measured("routed", parts, {"model": arguments.draft, "final": arguments.final}, out)
+        measured("routed", found, {"model": arguments.draft, "final": arguments.final}, out)
     print("put together from the answers of draft and final:")
+    both = [
+        one
+        for part, drafts, finals in zip(found, draft.evaluations, final.evaluations, strict=True)
+        for one in replays(drafts, finals, part.task.model)
+    ]
     for threshold in THRESHOLDS:
-        figure, routed = together(draft, final, parts, threshold)
+        replayed = [one.at(threshold) for one in both]
+        routed = sum(one.asked for one in replayed) / len(replayed)
         cost = (
             "" if not draft.cpu or not final.cpu else f", {draft.cpu / final.cpu + routed:4.0%} of the final's CPU time"
         )
-        print(f"  {threshold:8}: F1 {figure}, {routed:4.0%} of the records routed{cost}")
+        print(f"  {threshold:8}: F1 {f1([one.cells for one in replayed])}, {routed:4.0%} of the records routed{cost}")
     return 0
-
-
-def _part(task: Task, out: Path, *, shown: int, records: int) -> Part:
-    name = f"{task.set}-{Path(task.spec).stem}-{records}"
-    return Part(
-        name,
-        task,
-        write_golden(task.rows, out / f"{name}.jsonl"),
-        {
-            "schema": verbatim(task, out),
-            "id": "id",
-            "text": "text",
-            "instructions": task.instructions,
-            "examples": str(write_golden(task.golden, out / f"{name}-examples.jsonl")),
-            "examples_shown": shown,
-            "concurrency": 1,
-        },
-    )
 
 
 if __name__ == "__main__":

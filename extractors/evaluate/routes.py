@@ -1,31 +1,18 @@
-"""Whether a final model behind a draft pays, and from which confidence on: their answers to the same labelled records, each
-asked alone, put together as a routed run does it (``extractors.routing``), at several thresholds. Nobody is asked for it.
-
-Where a routed run asks the final about some fields only, the values are those of the final's whole answer.
-"""
+"""Whether a final model behind a draft pays, and from which confidence on: the two's answers to the same labelled records,
+each asked alone, put together at several thresholds (``extractors.evaluate.replay``). Nobody is asked for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from extractors.errors import JobError
-from extractors.evaluate.evaluation import Evaluation, Scored, counted
-from extractors.evaluate.fields import Compared, compared_fields
+from extractors.evaluate.evaluation import Evaluation, counted
 from extractors.evaluate.outcomes import Given
-from extractors.evaluate.scoring import Cell, score_record
+from extractors.evaluate.replay import Replay, Replayed, replays
 from extractors.evaluate.statistics import Interval, paired, scores
-from extractors.grounding import ground
-from extractors.parsing import dumps_exact
-from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged
-from extractors.store import layout
-from extractors.tokens import estimate_tokens
-from schemas.jsonschema import answer_schema
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 
@@ -131,73 +118,21 @@ def routes(
     thresholds: Sequence[float] = THRESHOLDS,
 ) -> Routes:
     """Put the answers of two evaluations of one golden set together. ``thresholds`` are of the draft's confidence as its
-    rows have it. Raises ``JobError`` where they share no record, where the two are one recipe, and for pictures."""
-    if (draft.out, draft.recipe) == (final.out, final.recipe):
-        raise JobError(f"the draft and the final are both recipe {draft.recipe}: give two models, --model and --final")
-    others = {one.given.key: one for one in final.records}
-    pairs = [(one, others[one.given.key]) for one in draft.records if one.given.key in others]
-    if not pairs:
-        raise JobError("the two models have no labelled record in common: there is nothing to put together")
-    if not any(one.text.strip() for one, _ in pairs):
-        raise JobError(
-            "the records are pictures without text, whose values no evidence is found for here: compare the two models with "
-            "`quarry compare`, and a routed run with either of them"
-        )
-    putting = Putting(model, compared_fields(model, draft.rules), exemplified=shows_examples(draft))
-    costs = _Costs.of(draft, final, pairs)
-    alone = counted([other.cells for _, other in pairs], draft.fields)
+    rows have it. Raises the errors of ``replays``."""
+    both = replays(draft, final, model)
+    alone = counted([one.final.cells for one in both], draft.fields)
+    costs = _Costs.of(draft, final, both)
 
-    def route(below: float | None, asked: Sequence[bool], cells: Iterable[Sequence[Cell]]) -> Route:
-        counts = counted(cells, draft.fields)
+    def route(below: float | None, replayed: Sequence[Replayed]) -> Route:
+        asked = [one.asked for one in replayed]
+        counts = counted([one.cells for one in replayed], draft.fields)
         # One round: the p-value is not used.
         difference = paired(alone, counts, rounds=1)[0].difference
         return Route(below, sum(asked) / len(asked), scores(counts)[0].f1, difference, costs.share(asked))
 
-    found = [route(None, [False] * len(pairs), [one.cells for one, _ in pairs])]
-    for below in sorted(thresholds):
-        made = [putting.together(one, other, below) for one, other in pairs]
-        cells = [
-            one.cells if values is None else score_record(putting.root, one.label, values[0])
-            for (one, _), values in zip(pairs, made, strict=True)
-        ]
-        found.append(route(below, [values is not None for values in made], cells))
-    return Routes(draft.model, final.model, len(pairs), scores(alone)[0].f1, costs.unit, tuple(found), max_loss)
-
-
-class Putting:
-    """Puts a record's two answers together. ``exemplified``: the models were shown examples of whole answers."""
-
-    def __init__(self, model: type[BaseModel], root: Compared, *, exemplified: bool) -> None:
-        self.root = root
-        self._model = model
-        self._schema = answer_schema(model)
-        self._exemplified = exemplified
-
-    def together(self, one: Scored, other: Scored, below: float) -> tuple[Mapping[str, Any] | None] | None:
-        """The values of a routed run; None where it would not ask the final."""
-        given = one.given
-        if given.value is None:
-            return (other.given.value,)
-        value = self._model.model_validate(given.value)
-        evidence = ground(value, one.text)
-        paths = doubtful_fields(evidence, given.confidence, self._schema, below=below, nulled=given.nulled)
-        if not paths:
-            return None
-        if other.given.value is None:
-            return (given.value,)
-        draft = Draft(given.value, value, evidence, paths, given.nulled)
-        answer: Any = other.given.value
-        if self._exemplified and estimate_tokens(dumps_exact(given.value)) <= SHORT_ANSWER:
-            draft = asked_whole(draft, self._schema, given.confidence)
-            answer = completed(answer, self._schema, draft.open)
-        made = merged(draft, answer, validated=self._validated, grounded=lambda whole: ground(whole, one.text))
-        return (made.data,)
-
-    def _validated(self, data: Any) -> BaseModel | None:
-        try:
-            return self._model.model_validate(data)
-        except ValidationError:
-            return None
+    found = [route(None, [Replayed(False, one.draft.cells) for one in both])]
+    found += [route(below, [one.at(below) for one in both]) for below in sorted(thresholds)]
+    return Routes(draft.model, final.model, len(both), scores(alone)[0].f1, costs.unit, tuple(found), max_loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,15 +144,15 @@ class _Costs:
     final: Sequence[float]
 
     @classmethod
-    def of(cls, draft: Evaluation, final: Evaluation, pairs: Sequence[tuple[Scored, Scored]]) -> _Costs:
+    def of(cls, draft: Evaluation, final: Evaluation, both: Sequence[Replay]) -> _Costs:
         """In money where both have a price, else in seconds of the calls."""
         unit: Literal["money", "seconds"] = "money" if draft.cost is not None and final.cost else "seconds"
 
         def price(given: Given) -> float:
             return float((given.cost if unit == "money" else given.seconds) or 0)
 
-        of_final = [price(other.given) for _, other in pairs]
-        return cls(unit if sum(of_final) else None, [price(one.given) for one, _ in pairs], of_final)
+        of_final = [price(one.final.given) for one in both]
+        return cls(unit if sum(of_final) else None, [price(one.draft.given) for one in both], of_final)
 
     def share(self, asked: Sequence[bool]) -> float | None:
         """The draft for all records and the final for those ``asked``, as a share of the final for all."""
@@ -225,12 +160,6 @@ class _Costs:
             return None
         routed = sum(price for price, needed in zip(self.final, asked, strict=True) if needed)
         return (sum(self.draft) + routed) / sum(self.final)
-
-
-def shows_examples(evaluation: Evaluation) -> bool:
-    """Whether the evaluated recipe shows the model examples, labelled or made up."""
-    folder = layout.recipe_folder(Path(evaluation.out), name=evaluation.name, recipe_id=evaluation.recipe)
-    return "examples" in orjson.loads((folder / "recipe.json").read_bytes())
 
 
 def _told(figure: Interval) -> dict[str, float | None]:

@@ -40,6 +40,15 @@ class Interval:
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
+    @property
+    def signed(self) -> str:
+        """The text of a difference, such as "+0.012 (-0.003 to +0.027)"."""
+        if self.value is None:
+            return "-"
+        if self.low is None or self.high is None:
+            return f"{self.value:+.3f}"
+        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
+
 
 @dataclass(frozen=True, slots=True)
 class Score:

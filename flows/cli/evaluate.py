@@ -289,15 +289,11 @@ def _print_comparison(found: Comparison) -> None:
 
 
 def _line(field: str, one: Difference) -> dict[str, str]:
-    gap = one.difference
-    told = "-" if gap.value is None else f"{gap.value:+.3f}"
-    if gap.value is not None and gap.low is not None and gap.high is not None:
-        told += f" ({gap.low:+.3f} to {gap.high:+.3f})"
     sides = {name: "-" if value is None else f"{value:.3f}" for name, value in (("a", one.a), ("b", one.b))}
     return {
         "field": field,
         **sides,
-        "b - a": told,
+        "b - a": one.difference.signed,
         "p, adjusted": f"{one.p_adjusted:.3g}",
         "shown": "yes" if one.shown() else "no",
     }

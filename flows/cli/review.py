@@ -26,6 +26,7 @@ def review_output(
         ended = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
+            # Loops of Windows take no handlers; there Ctrl-C is a KeyboardInterrupt.
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(number, ended.set)
         try:

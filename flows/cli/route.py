@@ -90,15 +90,11 @@ def _line(alike: Sequence[Route], best: Route | None) -> dict[str, str]:
     name = (
         "draft alone" if one.below is None else f"{one.below:g}" if one is last else f"{one.below:g} to {last.below:g}"
     )
-    gap = one.difference
-    told = "-" if gap.value is None else f"{gap.value:+.3f}"
-    if gap.value is not None and gap.low is not None and gap.high is not None:
-        told += f" ({gap.low:+.3f} to {gap.high:+.3f})"
     return {
         "route below": name,
         "routed": f"{one.routed:.0%}",
         "F1": _figure(one.f1.value),
-        "against the final": told,
+        "against the final": one.difference.signed,
         "cost": "-" if one.cost is None else f"{one.cost:.0%}",
         "": "<- best" if best in alike else "",
     }

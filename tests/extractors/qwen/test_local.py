@@ -304,11 +304,11 @@ class TestWithTheModel:
                 "temperature": 0,
                 "max_tokens": 64,
                 "grammar": compact_grammar(schema),
+                "cache_prompt": False,  # else what the tests before left in the cache changes the digits
             },
         )
         answer = json.loads(reply["choices"][0]["message"]["content"])
-        # With or without the street: the digits depend on what the server has cached, and so on the tests before.
-        assert answer["company"] == "Hotel Adler" and answer["city"] in ("Ulm", "Marktplatz 3, Ulm")
+        assert answer == {"company": "Hotel Adler", "city": "Ulm"}
 
     def test_a_broken_grammar_is_refused(self, server: LocalServer):
         status, reply = ask(server.base_url, "Hello", grammar="root ::= (")

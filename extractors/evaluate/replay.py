@@ -1,0 +1,112 @@
+"""Routing without asking: a draft's and a final's answers to the same labelled records, each asked alone, put together as a
+routed run does it (``extractors.routing``).
+
+Where a routed run asks the final about some fields only, the values are those of the final's whole answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import orjson
+from pydantic import BaseModel, ValidationError
+
+from extractors.errors import JobError
+from extractors.evaluate.evaluation import Evaluation, Scored
+from extractors.evaluate.fields import Compared, compared_fields
+from extractors.evaluate.scoring import Cell, score_record
+from extractors.grounding import ground
+from extractors.parsing import dumps_exact
+from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged
+from extractors.store import layout
+from extractors.tokens import estimate_tokens
+from schemas.jsonschema import answer_schema
+
+
+class Replayed(NamedTuple):
+    """Whether the final would have been ``asked`` about a record, and the ``cells`` of what it would have then."""
+
+    asked: bool
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A labelled record with both answers; ``kept`` is the draft's, as a routed run would hold it, None where it has none."""
+
+    draft: Scored
+    final: Scored
+    kept: Draft | None
+    recipe: _Recipe
+
+    def at(self, below: float) -> Replayed:
+        """The record in a run that routes values of less confidence than ``below``."""
+        if self.kept is None:
+            return Replayed(True, self.final.cells)
+        schema, given = self.recipe.schema, self.draft.given
+        paths = doubtful_fields(self.kept.evidence, given.confidence, schema, below=below, nulled=given.nulled)
+        if not paths:
+            return Replayed(False, self.draft.cells)
+        answer: Any = self.final.given.value
+        if answer is None:
+            return Replayed(True, self.draft.cells)
+        draft = replace(self.kept, paths=paths)
+        if self.recipe.exemplified and estimate_tokens(dumps_exact(draft.data)) <= SHORT_ANSWER:
+            draft = asked_whole(draft, schema, given.confidence)
+            answer = completed(answer, schema, draft.open)
+        made = merged(
+            draft, answer, validated=self.recipe.validated, grounded=lambda value: ground(value, self.draft.text)
+        )
+        return Replayed(True, score_record(self.recipe.root, self.draft.label, made.data))
+
+
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """What the records share. ``exemplified``: the models were shown examples of whole answers."""
+
+    model: type[BaseModel]
+    schema: Mapping[str, Any]
+    root: Compared
+    exemplified: bool
+
+    def validated(self, data: Any) -> BaseModel | None:
+        """The answer as a value of the model; None where it is not valid."""
+        try:
+            return self.model.model_validate(data)
+        except ValidationError:
+            return None
+
+
+def replays(draft: Evaluation, final: Evaluation, model: type[BaseModel]) -> list[Replay]:
+    """The labelled records that two evaluations of one golden set have in common. Raises ``JobError`` where there is none,
+    where the two are one recipe, and for pictures."""
+    if (draft.out, draft.recipe) == (final.out, final.recipe):
+        raise JobError(f"the draft and the final are both recipe {draft.recipe}: give two models, --model and --final")
+    others = {one.given.key: one for one in final.records}
+    pairs = [(one, others[one.given.key]) for one in draft.records if one.given.key in others]
+    if not pairs:
+        raise JobError("the two models have no labelled record in common: there is nothing to put together")
+    if not any(one.text.strip() for one, _ in pairs):
+        raise JobError(
+            "the records are pictures without text, whose values no evidence is found for here: compare the two models with "
+            "`quarry compare`, and a routed run with either of them"
+        )
+    recipe = _Recipe(model, answer_schema(model), compared_fields(model, draft.rules), _shows_examples(draft))
+    return [Replay(one, other, _kept(one, model), recipe) for one, other in pairs]
+
+
+def _kept(one: Scored, model: type[BaseModel]) -> Draft | None:
+    given = one.given
+    if given.value is None:
+        return None
+    value = model.model_validate(given.value)
+    return Draft(given.value, value, ground(value, one.text), (), given.nulled)
+
+
+def _shows_examples(evaluation: Evaluation) -> bool:
+    """Whether the evaluated recipe shows the model examples, labelled or made up."""
+    folder = layout.recipe_folder(Path(evaluation.out), name=evaluation.name, recipe_id=evaluation.recipe)
+    return "examples" in orjson.loads((folder / "recipe.json").read_bytes())
