@@ -203,12 +203,12 @@ def score_task(task: Task, given: Mapping[str, Mapping[str, Any] | None]) -> dic
 
 def f1(cells: Iterable[Sequence[Cell]]) -> Interval:
     """Micro-F1 over records, whatever their schemas, with its interval by record."""
-    return scores(np.stack([_sum(record) for record in cells]))[0].f1
+    return scores(np.stack([counts(record)[np.newaxis] for record in cells]))[0].f1
 
 
-def _sum(record: Sequence[Cell]) -> Any:
-    """All of a record's values as the counts of one field."""
-    return np.array([[cell.verdict.counts for cell in record] or [(0, 0, 0)]], dtype=np.int64).sum(axis=1)
+def counts(record: Sequence[Cell]) -> Any:
+    """True positives, false positives and false negatives among all of a record's values."""
+    return np.array([cell.verdict.counts for cell in record] or [(0, 0, 0)], dtype=np.int64).sum(axis=0)
 
 
 def _row(line: Mapping[str, Any], adapter: Adapter) -> Row:
