@@ -35,6 +35,8 @@ code, pre, b { unicode-bidi: isolate; } code { overflow-wrap: anywhere; } mark.w
 .wrong, .missing, .extra, .worse { color: var(--bad); } .right, .better { color: var(--good); }
 svg text { font: 11px system-ui, sans-serif; fill: currentColor; } svg .axis { stroke: var(--line); }
 svg .bar { fill: #1565c0; } svg .other { fill: #ef6c00; } svg .range { stroke: currentColor; stroke-width: 1.5; }
+svg .band { fill: #2e7d3233; } svg .final { stroke: #ef6c00; stroke-dasharray: 6 4; } svg .curve { fill: none; stroke: #1565c0; }
+svg .dot { fill: #1565c0; } svg .best { fill: #2e7d32; stroke: currentColor; stroke-width: 1.5; }
 .a { color: #1565c0; } .b { color: #ef6c00; }
 .verdict { font-size: 1.15em; padding: .6rem .9rem; background: var(--soft); border-radius: 6px; }
 """

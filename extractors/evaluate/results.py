@@ -9,6 +9,9 @@
       scores.parquet     a line a field, and one for all ("*"): counts, precision, recall, F1, each with its bounds
       evaluation.json    the figures
       index.html         the page
+
+Beside it ``<golden>-<recipe>-against-<recipe>/`` has a comparison's, ``<golden>-<recipe>-before-<recipe>/`` those of a draft
+with a final behind it.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow as pa
@@ -28,6 +31,9 @@ from extractors.evaluate.scoring import Cell
 from extractors.evaluate.statistics import Interval, Score
 from extractors.store import files
 from schemas.ledger import MONEY
+
+if TYPE_CHECKING:
+    from extractors.evaluate.routes import Routes
 
 FOLDER = "evaluations"
 VALUES = pa.schema(
@@ -80,6 +86,15 @@ DIFFERENCES = pa.schema(
     ]
 )
 
+ROUTES = pa.schema(
+    [
+        ("route_below", pa.float64()),
+        ("routed", pa.float64()),
+        *((f"{name}{tail}", pa.float64()) for name in ("f1", "difference") for tail in ("", "_low", "_high")),
+        ("cost", pa.float64()),
+    ]
+)
+
 
 def folder_of(evaluation: Evaluation) -> Path:
     """Where an evaluation's files lie; the same golden set and recipe have the same folder."""
@@ -101,12 +116,39 @@ def write_results(evaluation: Evaluation, page: str) -> Path:
 
 def write_comparison(told: Mapping[str, Any], page: str, a: Evaluation, b: Evaluation) -> Path:
     """Write a comparison's figures, its fields as a table, and its page; the folder, which lies in the first's output."""
-    first, second = folder_of(a), folder_of(b)
-    folder = first.with_name(f"{first.name}-against-{second.name.rpartition('-')[2]}")
-    files.make_folder(folder)
     fields = [{"field": field, **one} for field, one in (("*", told["f1"]), *told["fields"].items())]
-    files.write_whole(folder / "differences.parquet", _parquet(pa.Table.from_pylist(fields, schema=DIFFERENCES)))
-    files.write_whole(folder / "comparison.json", orjson.dumps(told, option=orjson.OPT_INDENT_2))
+    differences = pa.Table.from_pylist(fields, schema=DIFFERENCES)
+    return _write_pair(a, "against", b, {"differences": differences}, {"comparison": told}, page)
+
+
+def write_routes(told: Routes, page: str, draft: Evaluation, final: Evaluation) -> Path:
+    """Write what routing brings and takes: figures, a line for each way, the page; the folder, in the draft's output."""
+    ways = [
+        {"route_below": one.below, "routed": one.routed, "cost": one.cost}
+        | _columns("f1", one.f1)
+        | _columns("difference", one.difference)
+        for one in told.routes
+    ]
+    table = pa.Table.from_pylist(ways, schema=ROUTES)
+    return _write_pair(draft, "before", final, {"routes": table}, {"routes": told.as_dict()}, page)
+
+
+def _write_pair(
+    a: Evaluation,
+    word: str,
+    b: Evaluation,
+    tables: Mapping[str, pa.Table],
+    objects: Mapping[str, Mapping[str, Any]],
+    page: str,
+) -> Path:
+    """What is told of two evaluations, beside the first's own."""
+    first, second = folder_of(a), folder_of(b)
+    folder = first.with_name(f"{first.name}-{word}-{second.name.rpartition('-')[2]}")
+    files.make_folder(folder)
+    for name, table in tables.items():
+        files.write_whole(folder / f"{name}.parquet", _parquet(table))
+    for name, told in objects.items():
+        files.write_whole(folder / f"{name}.json", orjson.dumps(told, option=orjson.OPT_INDENT_2))
     files.write_whole(folder / "index.html", page.encode("utf-8", "replace"))
     return folder
 
@@ -216,9 +258,12 @@ def _score(field: str, rule: str | None, score: Score) -> dict[str, Any]:
         "false_negatives": score.false_negatives,
     }
     for name in _FIGURES:
-        interval: Interval = getattr(score, name)
-        line |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+        line |= _columns(name, getattr(score, name))
     return line
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float | None]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def _bounds(interval: Interval) -> list[float | None]:

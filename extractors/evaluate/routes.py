@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -53,6 +54,16 @@ class Routes:
         """The cheapest way whose F1 is within ``max_loss`` of the final's, where it costs less than the final alone."""
         fit = [one for one in self.routes if one.within(self.max_loss) and (one.cost is None or one.cost < 1)]
         return min(fit, key=lambda one: (one.cost if one.cost is not None else one.routed, one.routed), default=None)
+
+    @property
+    def distinct(self) -> list[tuple[str, Route]]:
+        """The ways with their names; thresholds between which nothing changes are one."""
+        found = []
+        for _, group in groupby(self.routes, key=lambda one: (one.below is None, one.routed, one.f1, one.cost)):
+            first, *more = group
+            name = "draft alone" if first.below is None else f"{first.below:g}"
+            found.append((f"{name} to {more[-1].below:g}" if more else name, first))
+        return found
 
     @property
     def verdict(self) -> str:

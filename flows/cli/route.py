@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,12 +29,16 @@ def route_command(
 
     The draft (`--model`) and the final (`--final`) are each evaluated alone; their answers are put together at several
     thresholds, which asks nobody. Shown are F1, the records routed, and what it takes as a share of the final alone.
+    The page has a plot of it.
 
     Example: `quarry route golden.jsonl --schema schemas.product:Product --model qwen-flash --final qwen-max`
     """
     from extractors.endpoint import Settings, resolve_endpoint
     from extractors.evaluate.evaluation import Evaluation, evaluate
+    from extractors.evaluate.page import evaluation_page
+    from extractors.evaluate.results import write_results, write_routes
     from extractors.evaluate.routes import routes
+    from extractors.evaluate.routes_page import routes_page
     from extractors.pipeline import after, model_of
 
     path, made = golden_job(given, job, records)
@@ -56,18 +58,21 @@ def route_command(
             terminal.talk().print(
                 f"[red]{len(one.unasked):,} labelled records were not asked of {name}: what follows is of the others[/red]"
             )
+        write_results(one, evaluation_page(one))
         found.append(one)
-    told = routes(found[0], found[1], model_of(made), max_loss=max_loss)
+    draft, final = found
+    told = routes(draft, final, model_of(made), max_loss=max_loss)
+    page = write_routes(told, routes_page(told), draft, final) / "index.html"
     if json:
-        terminal.say_json(told.as_dict())
+        terminal.say_json({**told.as_dict(), "page": str(page)})
         return
     _print(told)
+    terminal.talk().print(f"the page: {page}", markup=False)
 
 
 def _print(told: Routes) -> None:
     console = terminal.talk()
-    best = told.best
-    lines = [_line(alike, best) for alike in _alike(told.routes)]
+    lines = [_line(name, one, best=one == told.best) for name, one in told.distinct]
     whole = {"routed": "100%", "F1": _figure(told.final_f1.value), "against the final": "", "cost": "100%", "": ""}
     terminal.table(console, [*lines, {"route below": "final alone", **whole}])
     console.print(
@@ -79,24 +84,14 @@ def _print(told: Routes) -> None:
     terminal.say(told.verdict)
 
 
-def _alike(routes: Sequence[Route]) -> Iterator[list[Route]]:
-    """Thresholds between which nothing changes, together; the draft alone stands by itself."""
-    for _, group in groupby(routes, key=lambda one: (one.below is None, one.routed, one.f1, one.cost)):
-        yield list(group)
-
-
-def _line(alike: Sequence[Route], best: Route | None) -> dict[str, str]:
-    one, last = alike[0], alike[-1]
-    name = (
-        "draft alone" if one.below is None else f"{one.below:g}" if one is last else f"{one.below:g} to {last.below:g}"
-    )
+def _line(name: str, one: Route, *, best: bool) -> dict[str, str]:
     return {
         "route below": name,
         "routed": f"{one.routed:.0%}",
         "F1": _figure(one.f1.value),
         "against the final": one.difference.signed,
         "cost": "-" if one.cost is None else f"{one.cost:.0%}",
-        "": "<- best" if best in alike else "",
+        "": "<- best" if best else "",
     }
 
 

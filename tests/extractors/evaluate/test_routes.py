@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation
 from extractors.evaluate.routes import Route, Routes, routes
+from extractors.evaluate.routes_page import routes_page
 from extractors.evaluate.statistics import Interval
 from flows.cli.app import app
 from tests.end_to_end.things import Thing
@@ -20,6 +24,7 @@ from tests.fakes.answers import thing_answer
 from tests.fakes.asked import Body
 from tests.fakes.qwen import FakeQwen
 
+BROWSER = shutil.which("chromium")
 DRAFT, FINAL = "qwen-flash", "qwen-max"
 
 
@@ -113,6 +118,47 @@ def test_without_prices_or_times_the_fewest_routed_are_best() -> None:
     assert found.best is found.routes[0] and "% of its" not in found.verdict
 
 
+def test_thresholds_between_which_nothing_changes_are_one() -> None:
+    found = told(route(None, 0.1, 0.4, 0.0), route(0.1, 0.1, 0.4, 0.0), route(0.2, 0.0, 0.5), route(0.9, 0.0, 0.5))
+    assert [name for name, _ in found.distinct] == ["draft alone", "0.1", "0.2 to 0.9"]
+
+
+def test_the_page_has_names_escaped_and_says_what_cannot_be_drawn() -> None:
+    named = replace(told(route(None, 0.1, 0.4)), draft="<script>", final="</svg>")
+    assert "<script>" not in routes_page(named) and routes_page(named).count("</svg>") == 1
+    nothing = Interval(None)
+    empty = replace(told(Route(None, 0.0, nothing, nothing, None), unit=None), final_f1=nothing)
+    assert "There is no value to score" in routes_page(empty)
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_the_plot_shows_what_each_way_brings_and_takes(tmp_path: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    found = told(route(None, 0.2, 0.4), route(0.3, 0.009, 0.6), route(0.5, 0.002, 0.8), route(0.8, -0.01, 1.2))
+    (tmp_path / "page.html").write_text(routes_page(found), "utf-8")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        refused: list[str] = []
+        page.on("console", lambda message: refused.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+        dots = [one.bounding_box() for one in page.locator("circle").all()]
+        best = page.locator("circle.best").bounding_box()
+        band = page.locator("rect.band").bounding_box()
+        final = page.locator("line.final").nth(1).bounding_box()
+        title = page.locator("circle.best title").text_content()
+        browser.close()
+    assert refused == [] and best is not None and band is not None and final is not None
+    across = [one["x"] + one["width"] / 2 for one in dots if one]
+    down = [one["y"] + one["height"] / 2 for one in dots if one]
+    assert across == sorted(across) and down == sorted(down, reverse=True)
+    assert [at < final["x"] for at in across] == [True, True, True, False]
+    assert [band["y"] < at < band["y"] + band["height"] for at in down] == [False, True, True, False]
+    assert best["x"] + best["width"] / 2 == pytest.approx(across[1], abs=1)
+    assert title is not None and title.startswith("0.3: F1 0.891, -0.009")
+
+
 def test_the_command_measures_both_and_says_what_to_do(tmp_path: Path) -> None:
     runner = CliRunner()
     golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(6)])
@@ -126,6 +172,18 @@ def test_the_command_measures_both_and_says_what_to_do(tmp_path: Path) -> None:
         assert again.exit_code == 0 and len(qwen.requests) == paid, "nothing is paid for twice"
         single = runner.invoke(app, ["route", str(golden), *options])
     assert "draft alone" in found.output and "final alone" in found.output and "<- best" in found.output
+    written = json.loads(again.output.strip().splitlines()[-1])
+    page = Path(written.pop("page"))
+    assert page.parent.parent == tmp_path / "out" / "evaluations" and "-before-" in page.parent.name
+    drawn = {(one["route_below"] is None, one["routed"], one["cost"]) for one in written["routes"]}
+    assert page.read_text("utf-8").count('class="dot') == len(drawn) == 3
+    assert json.loads((page.parent / "routes.json").read_bytes()) == written
+    lines = pq.read_table(page.parent / "routes.parquet").to_pylist()
+    assert [(one["route_below"], round(one["f1"], 4), round(one["difference_low"], 4)) for one in lines] == [
+        (one["route_below"], one["f1"]["value"], one["difference"]["low"]) for one in written["routes"]
+    ]
+    wrong = [path / "index.html" for path in page.parent.parent.iterdir() if path != page.parent]
+    assert len(wrong) == 2 and all("Records with a wrong value" in path.read_text("utf-8") for path in wrong)
     assert f"against {FINAL} alone" in found.output
     assert '"best":{"route_below":' in again.output.replace(" ", "")
     assert single.exit_code != 0 and "--final" in str(single.exception or single.output)
