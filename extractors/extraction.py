@@ -20,11 +20,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from extractors.confidence import TokenScore, confidence_of, rescored, token_scores
+from extractors.confidence import TokenScore, confidence_of, token_scores
 from extractors.continuation import Beginning, answered, beginning, continued, extended, unwound
 from extractors.corrections import merge, signature
 from extractors.dropping import dropped, moved
 from extractors.errors import SchemaError
+from extractors.final_stage import FOR_THE_FINAL, FinalStage
 from extractors.images import Pictures
 from extractors.judging import Judge, Verdict
 from extractors.longtext.focus import Shown, focus_of, narrowed
@@ -35,7 +36,7 @@ from extractors.prompting import correctable
 from extractors.questions import Questions
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import Recipe
-from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged
+from extractors.routing import Draft
 from extractors.second_look import First, doubtful_paths, missing_paths, taken
 from extractors.tokens import estimate_tokens
 from extractors.tools.evidence import Results
@@ -61,8 +62,6 @@ CALL_REASONS = {
     ErrorKind.CANCELLED: Reason.INTERNAL,
     ErrorKind.UNANSWERED: Reason.UNAVAILABLE,
 }
-_FOR_THE_FINAL = (Reason.NOT_JSON, Reason.TRUNCATED, Reason.INVALID, Reason.UNGROUNDED)
-"""Failures of a draft that a stronger model may not meet."""
 _NO_PICTURES = Pictures()
 
 
@@ -85,6 +84,7 @@ class Extraction:
         "_data",
         "_draft",
         "_exemplified",
+        "_final",
         "_first",
         "_focus",
         "_images",
@@ -130,6 +130,7 @@ class Extraction:
         """Paths that were made null before further chunks were looked at."""
         self._judge = Judge(recipe, record, pictured=bool(pictures.images), examples=shown, focus=self._focus)
         self._questions = Questions(recipe, record, pictures.images, examples=shown)
+        self._final = FinalStage(recipe, self._judge)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
         self._first: First | None = None
@@ -313,7 +314,7 @@ class Extraction:
         self._data, value, changed = taken(
             first,
             said if self._focus is None else filled(said),
-            validated=self._allowed,
+            validated=self._judge.allowed,
             grounded=self._judge.ground,
         )
         self._nulled = tuple(path for path in self._nulled if path not in changed)
@@ -337,42 +338,16 @@ class Extraction:
     def _receive_final(self, request: ChatRequest, reply: ChatReply, draft: Draft) -> None:
         """What the final model says of the doubtful fields; the draft stands where that is no better."""
         self._draft = None
-        said, found, problem = self._said_by_the_final(reply, draft)
-        self._trail.note(request, reply, raw=reply.text, error=problem or None)
-        if said is None:
+        heard = self._final.heard(reply, draft, self._token_scores(reply, pointers=not draft.whole))
+        self._trail.note(request, reply, raw=reply.text, error=heard.problem or None)
+        better = self._final.improved(draft, heard, self._scores)
+        if better is None:
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
-        made = merged(draft, said, validated=self._allowed, grounded=self._judge.ground)
-        verdict = self._judge.data(made.data)
-        if verdict.value is None or verdict.reason is not None:
-            # Fine by itself, but not by the rules of evidence.
-            self._succeed(draft.value, draft.evidence, draft.nulled)
-            return
-        self._data = made.data
-        self._routed = (*self._routed, *(path for path in made.changed if path not in self._routed))
-        self._corrected.extend(path for path in made.changed if path not in self._corrected)
-        self._scores = rescored(self._scores, found, made.changed, made.agreed)
-        left = [path for path in draft.nulled if path not in made.changed and path not in verdict.nulled]
-        self._succeed(verdict.value, verdict.evidence, (*left, *verdict.nulled))
-
-    def _said_by_the_final(self, reply: ChatReply, draft: Draft) -> tuple[Any, dict[str, TokenScore], str]:
-        """The final's answer as JSON values, None where it has none; how sure it was of each; and what is wrong with it.
-        A whole answer is judged as a first one is: keys that it left out are null."""
-        scores = self._token_scores(reply, pointers=not draft.whole)
-        if not draft.whole:
-            answer = read_answer(reply.text, finish_reason=reply.finish_reason)
-            return (None if answer.json is None else loads_exact(answer.json)), scores, answer.problem
-        judged = self._judge.reply(reply.text, reply.finish_reason)
-        if isinstance(judged, Answer):
-            return None, scores, judged.problem
-        for items in judged.items:
-            scores = moved(scores, items)
-        return completed(judged.data, self._recipe.schema, draft.open), scores, ""
-
-    def _allowed(self, data: Any) -> BaseModel | None:
-        """An answer as a value; None where it does not validate, or breaks the rules of evidence."""
-        value = self._judge.fitting(data)
-        return None if value is None or self._judge.data(data).reason is not None else value
+        self._data, self._scores = better.data, better.scores
+        self._routed = (*self._routed, *(path for path in better.changed if path not in self._routed))
+        self._corrected.extend(path for path in better.changed if path not in self._corrected)
+        self._succeed(better.value, better.evidence, better.nulled)
 
     # What follows from it -----------------------------------------------------------------------
 
@@ -389,52 +364,45 @@ class Extraction:
 
     def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str, nulled: Sequence[str] = ()) -> None:
         """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
-        recipe = self._recipe
-        if recipe.policy.final is None or self._questions.final or self._last is None or self._trail.over_tokens:
+        last = self._before_the_final
+        asked = None
+        if last is not None:
+            draft = Draft(loads_exact(text), value, evidence, (), tuple(nulled))
+            whole = self._exemplified and self._focus is None
+            asked = self._final.about(draft, self._confidence(evidence, nulled), whole=whole)
+        if last is None or asked is None:
             self._succeed(value, evidence, nulled)
             return
-        sure = self._confidence(evidence, nulled)
-        paths = doubtful_fields(evidence, sure, recipe.schema, below=recipe.route_below, nulled=nulled)
-        if not paths:
-            self._succeed(value, evidence, nulled)
-            return
-        draft = Draft(loads_exact(text), value, evidence, paths, tuple(nulled))
-        shape = recipe.correction_shape(paths, mode=recipe.policy.final.mode)
-        if self._exemplified and self._focus is None and estimate_tokens(text) <= SHORT_ANSWER:
-            draft, shape = asked_whole(draft, recipe.schema, sure), recipe.shape
-        self._draft = draft
-        self._routed = paths
+        self._draft, shape = asked
+        self._routed = paths = self._draft.paths
         if self._focus is not None:
             self._show(
                 self._focus.about(paths, [one.start for one in evidence if one.start is not None and one.path in paths])
             )
-        self._request = self._questions.routed(self._last, shape)
+        self._request = self._questions.routed(last, shape)
 
     def _handed_over(self, problems: Sequence[FieldProblem], reason: Reason) -> bool:
         """Give a draft that could not be put right to the final model. False where there is none to take it."""
-        recipe = self._recipe
-        if (
-            recipe.policy.final is None
-            or self._questions.final
-            or self._last is None
-            or reason not in _FOR_THE_FINAL
-            or self._trail.over_tokens
-        ):
+        last = self._before_the_final
+        if last is None or reason not in FOR_THE_FINAL:
             return False
-        self._trail.limit = self._last.attempt + recipe.max_attempts
+        self._trail.limit = last.attempt + self._recipe.max_attempts
         self._last_problems, self._last_unreadable = None, False
-        mode = recipe.policy.final.mode
-        asked = correctable(problems) if self._data is not None else ()
-        paths = tuple(dict.fromkeys(problem.path for problem in asked))
-        shape = recipe.correction_shape(paths, mode=mode) if paths else recipe.shape
-        if shape.schema is recipe.shape.schema:
-            self._data = None
-            self._routed = ("",)
-            self._request = self._questions.routed(self._last, recipe.shape)
+        handed = self._final.handed(problems if self._data is not None else ())
+        self._routed = handed.paths
+        if handed.problems:
+            self._request = self._questions.handed_over(last, handed.problems, handed.shape)
         else:
-            self._routed = paths
-            self._request = self._questions.handed_over(self._last, asked, shape)
+            self._data = None
+            self._request = self._questions.routed(last, handed.shape)
         return True
+
+    @property
+    def _before_the_final(self) -> ChatRequest | None:
+        """The last question, where a final model may still be asked after it."""
+        if self._recipe.policy.final is None or self._questions.final or self._trail.over_tokens:
+            return None
+        return self._last
 
     def _ask_again(self, request: ChatRequest, problems: Sequence[FieldProblem], reason: Reason) -> None:
         """Correct the failing paths, unless that was tried in vain."""

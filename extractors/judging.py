@@ -149,6 +149,11 @@ class Judge:
         unfit = self._recipe.codec.check(value) or self._cut_strings(data) or any(beyond_floats(text))
         return None if unfit else value
 
+    def allowed(self, data: Any) -> BaseModel | None:
+        """The same, and None where it breaks the rules of evidence."""
+        value = self.fitting(data)
+        return None if value is None or self.data(data).reason is not None else value
+
     def ground(self, value: BaseModel) -> list[Evidence]:
         """Where each of the value's leaves stands in the record."""
         if self._long is not None:
