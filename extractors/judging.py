@@ -28,6 +28,7 @@ from extractors.documents.places import pages_of
 from extractors.dropping import dropped, nothings, says_nothing
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
+from extractors.grounding.spans import at_edges
 from extractors.longtext.evidence import LongGrounding
 from extractors.longtext.focus import Focus
 from extractors.parsing import Answer, beyond_floats, dumps_exact, loads_exact, read_answer, repeats_a_key
@@ -44,6 +45,8 @@ from schemas.verbatim import is_verbatim
 
 UNGROUNDED = "ungrounded"
 """The error of a value that stands nowhere in its record."""
+_NOWHERE = "this value does not stand in the record; copy it as written, or null"
+_PART = "this value is only a part of a word or a number in the record; copy whole ones as written, or null"
 _NONE: frozenset[str] = frozenset()
 COPIED = "copied"
 """The error of a value that was copied from an example."""
@@ -242,8 +245,11 @@ class Judge:
                 return dropped
         if missing or copied:
             data = loads_exact(text)
-            said = "this value does not stand in the record; copy it as written, or null"
-            problems = [FieldProblem(path, UNGROUNDED, said, _shown(data, path)) for path in missing]
+            parts = {one.path for one in loose if one.match is Match.EXACT}
+            problems = [
+                FieldProblem(path, UNGROUNDED, _PART if path in parts else _NOWHERE, _shown(data, path))
+                for path in missing
+            ]
             said = "this value is an example's and does not stand in the record; give the record's own, or null"
             problems += [FieldProblem(path, COPIED, said, _shown(data, path)) for path in copied if path not in missing]
             return Verdict(text, value, evidence, problems, Reason.UNGROUNDED)
@@ -303,11 +309,11 @@ class Judge:
         return found
 
     def _loose(self, evidence: Sequence[Evidence], text: str) -> list[Evidence]:
-        """The evidence of verbatim strings that do not stand in the record as they are."""
+        """The evidence of verbatim strings that do not stand in the record as they are, from a word's edge to another's."""
         data: Any = None
         found = []
         for one in evidence:
-            if one.match in (Match.EXACT, Match.IMAGE):
+            if one.match is Match.IMAGE or (one.match is Match.EXACT and not self._inside_a_word(one)):
                 continue
             try:
                 if is_verbatim(subschema(self._recipe.schema, one.path)):
@@ -317,6 +323,11 @@ class Judge:
             except KeyError:
                 continue
         return found
+
+    def _inside_a_word(self, one: Evidence) -> bool:
+        if one.start is None or one.end is None:
+            return False
+        return not at_edges(self._record.text, one.start, one.end)
 
     def _cut_strings(self, data: Any) -> list[FieldProblem]:
         """The strings that the embedded grammar cut off."""

@@ -89,6 +89,26 @@ def test_a_mark_on_a_format_with_a_type_of_its_own_is_refused(tmp_path: Path) ->
         load_schema(str(file))
 
 
+@pytest.mark.parametrize(
+    ("marked", "said"),
+    [
+        ({"type": "string", "enum": ["red", "blue"]}, "enum names the values already"),
+        ({"const": "red"}, "const names the values already"),
+        ({"type": ["string", "integer"]}, "string or integer is none"),
+        ({"type": "array", "items": {"type": "string"}}, "put it beside the type of its items"),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, "integer is none"),
+        ({}, "a place of any type is none"),
+    ],
+)
+def test_a_mark_that_could_not_be_held_to_is_refused(marked: dict[str, Any], said: str, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps({"type": "object", "properties": {"shade": {**marked, "x-verbatim": True}}}))
+    with pytest.raises(
+        SchemaMappingError, match=f"#/properties/shade.*: x-verbatim is for plain strings, and .*{said}"
+    ):
+        load_schema(str(file))
+
+
 def test_a_mark_makes_another_recipe_and_is_told_to_the_model() -> None:
     class Plain(BaseModel):
         seller: str
@@ -116,6 +136,21 @@ def test_another_spelling_is_written_as_the_record_does_without_a_call() -> None
     assert isinstance(outcome, Extracted) and len(asked) == 1
     assert outcome.value.seller == "Corner  Bakery Ltd"
     assert outcome.value.lines[0].what == "12 Mill Lane"
+
+
+@pytest.mark.parametrize("part", ["Corn", "akery", "25", "250", "1,250", "Mill Lan", "CORN"])
+def test_a_part_of_a_word_or_a_number_is_asked_again(part: str) -> None:
+    outcome, asked = drive([{"seller": part}, {"seller": "Corner"}])
+    assert isinstance(outcome, Extracted) and len(asked) == 2
+    assert outcome.value.seller == "Corner"
+
+
+def test_a_word_that_is_a_part_of_another_too_is_no_part() -> None:
+    text = "An international nation of 345678, not 1234567890"
+    for whole in ("nation", "345678"):
+        outcome, asked = drive([{"seller": whole}], text=text)
+        assert isinstance(outcome, Extracted) and len(asked) == 1
+        assert outcome.value.seller == whole
 
 
 def test_what_stays_outside_becomes_null_where_the_schema_allows_it() -> None:
