@@ -582,9 +582,8 @@ class Extraction:
         return True
 
     def _give_up(self, problems: Sequence[FieldProblem], reason: Reason, why: str) -> None:
-        """No more corrections. Ungrounded values become null where the policy and the schema allow it."""
-        if self._handed_over(problems, reason):
-            return
+        """No more corrections. Ungrounded values become null where the policy and the schema allow it, which a final model
+        is asked about with all else that is doubtful."""
         if reason is Reason.UNGROUNDED and self._recipe.evidence_policy != "fail":
             wrong = [problem.path for problem in problems]
             data, paths, items = dropped(self._data, wrong, self._recipe.schema, objects=True)
@@ -593,7 +592,7 @@ class Extraction:
                 self._scores = moved(self._scores, items) if items else self._scores
                 evidence = self._judge.ground(value)
                 if self._last is None or not self._look_elsewhere(self._last, data, value, evidence, paths):
-                    self._succeed(value, evidence, nulled=paths)
+                    self._settle(value, evidence, dumps_exact(data), paths)
                 return
             why = f"{why}; and null is not allowed there"
         named = ", ".join(problem.path or "the whole answer" for problem in problems)

@@ -19,7 +19,7 @@ from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
 from extractors.qwen.requests import AnswerShape, ChatReply, Mode
 from extractors.recipe import Recipe
-from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged
+from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged, said_about
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Evidence
 from schemas.outcomes import FieldProblem, Reason
@@ -30,11 +30,13 @@ FOR_THE_FINAL = (Reason.NOT_JSON, Reason.TRUNCATED, Reason.INVALID, Reason.UNGRO
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What the final said: ``answer`` as JSON values, None where there is ``problem`` with it, and how sure it was."""
+    """What the final said: ``answer`` as JSON values, None where there is ``problem`` with it, and how sure it was.
+    ``nulled`` are the paths at which its value had to be dropped."""
 
     answer: Mapping[str, Any] | None
     scores: Mapping[str, TokenScore]
     problem: str = ""
+    nulled: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +101,15 @@ class FinalStage:
             return Heard(None, scores, judged.problem)
         for items in judged.items:
             scores = moved(scores, items)
-        return Heard(completed(judged.data, self._recipe.schema, draft.open), scores)
+        return Heard(completed(judged.data, self._recipe.schema, draft.open), scores, nulled=judged.nulled)
 
     def improved(self, draft: Draft, heard: Heard, scores: dict[str, TokenScore]) -> Improved | None:
         """The draft with the final's values where they are better; None where it stands as it is. ``scores`` are the
         draft's."""
         if heard.answer is None:
             return None
-        made = merged(draft, heard.answer, validated=self._judge.allowed, grounded=self._judge.ground)
+        asked = said_about(draft, heard.answer, heard.nulled)
+        made = merged(asked, heard.answer, validated=self._judge.allowed, grounded=self._judge.ground)
         verdict = self._judge.data(made.data)
         if verdict.value is None or verdict.reason is not None:
             # Fine by itself, but not by the rules of evidence.

@@ -118,6 +118,14 @@ def completed(answer: Any, schema: Mapping[str, Any], paths: Sequence[str]) -> A
     return answer
 
 
+def said_about(draft: Draft, answer: Any, nulled: Sequence[str]) -> Draft:
+    """The draft, open only where the final's ``answer`` says something: a null at one of the paths that were ``nulled``
+    says that its value was not to be had, not that there is none."""
+    unsaid = {path for path in nulled if _text_at(answer, path) == "null"}
+    left_out = None if draft.left_out is None else tuple(path for path in draft.left_out if path not in unsaid)
+    return replace(draft, paths=tuple(path for path in draft.paths if path not in unsaid), left_out=left_out)
+
+
 def merged(
     draft: Draft,
     answer: Mapping[str, Any],

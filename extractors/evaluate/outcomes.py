@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import BaseModel
 
+from extractors.parsing import loads_exact
 from extractors.second_look import is_choice
 from extractors.store.catalog import opened
 from schemas.answer_values import answer_values
@@ -25,7 +26,8 @@ Key = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``.
+    """A record's outcome. ``value`` holds the answer's JSON values, or is None for a failure, which has a ``reason``, the
+    paths of its ``problems`` and the last answer that was JSON, ``partial``.
 
     ``evidence`` and ``confidence`` are by path; ``nulled`` are the paths that were made null for want of evidence.
     ``grounded`` counts the values without any, and those that were looked for: a choice (true or false, an enum) is
@@ -41,6 +43,8 @@ class Given:
     grounded: tuple[int, int] = (0, 0)
     confidence: Mapping[str, float] = field(default_factory=dict)
     nulled: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    partial: Any = None
     reason: str | None = None
     message: str | None = None
     model: str | None = None
@@ -68,7 +72,8 @@ def read_outcomes(
             f'select r.* from quarry."{name}_current" r semi join wanted_ids w on r.record_id = w.wanted_id'
         ).to_arrow_table()
         failures = con.sql(
-            "select record_id, occurrence, fingerprint, reason, message, model, input_tokens, output_tokens, cost from "
+            "select record_id, occurrence, fingerprint, reason, message, model, input_tokens, output_tokens, cost, "
+            "[p.path for p in problems] as problems, partial from "
             f'quarry."{name}_standing" f semi join wanted_ids w on f.record_id = w.wanted_id'
         ).to_arrow_table()
         calls = con.sql(
@@ -103,7 +108,11 @@ def read_outcomes(
         )
         found[one.key] = one
     for row in failures.to_pylist():
-        one = Given(value=None, **row, **_timed(times, row, merged=False))
+        told = {
+            "problems": tuple(dict.fromkeys(row.pop("problems") or ())),
+            "partial": None if row["partial"] is None else loads_exact(row.pop("partial")),
+        }
+        one = Given(value=None, **{**row, **told}, **_timed(times, row, merged=False))
         found[one.key] = one
     return found
 

@@ -14,13 +14,16 @@ from typing import Any, NamedTuple
 import orjson
 from pydantic import BaseModel, ValidationError
 
+from extractors.continuation import answered
+from extractors.corrections import with_value
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation, Scored
 from extractors.evaluate.fields import Compared, compared_fields
 from extractors.evaluate.scoring import Cell, score_record
+from extractors.final_stage import FOR_THE_FINAL
 from extractors.grounding import ground
 from extractors.parsing import dumps_exact
-from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged
+from extractors.routing import SHORT_ANSWER, Draft, asked_whole, completed, doubtful_fields, merged, said_about
 from extractors.store import layout
 from extractors.tokens import estimate_tokens
 from schemas.jsonschema import answer_schema
@@ -45,7 +48,7 @@ class Replay:
     def at(self, below: float) -> Replayed:
         """The record in a run that routes values of less confidence than ``below``."""
         if self.kept is None:
-            return Replayed(True, self.final.cells)
+            return self._handed_over()
         schema, given = self.recipe.schema, self.draft.given
         paths = doubtful_fields(self.kept.evidence, given.confidence, schema, below=below, nulled=given.nulled)
         if not paths:
@@ -57,10 +60,25 @@ class Replay:
         if self.recipe.exemplified and estimate_tokens(dumps_exact(draft.data)) <= SHORT_ANSWER:
             draft = asked_whole(draft, schema, given.confidence)
             answer = completed(answer, schema, draft.open)
+        draft = said_about(draft, answer, self.final.given.nulled)
         made = merged(
             draft, answer, validated=self.recipe.validated, grounded=lambda value: ground(value, self.draft.text)
         )
         return Replayed(True, score_record(self.recipe.root, self.draft.label, made.data))
+
+    def _handed_over(self) -> Replayed:
+        """The record with what the final says at the paths that the draft's answer could not be put right at, or all of
+        the final's where the draft has no answer."""
+        given, answer = self.draft.given, self.final.given.value
+        if given.reason not in FOR_THE_FINAL:
+            return Replayed(False, self.draft.cells)
+        if answer is not None and given.partial is not None and "" not in given.problems:
+            data = given.partial
+            for path, value in answered(answer, given.problems).items():
+                data = with_value(data, path, value)
+            if given.problems and self.recipe.validated(data) is not None:
+                return Replayed(True, score_record(self.recipe.root, self.draft.label, data))
+        return Replayed(True, self.final.cells)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,9 +127,25 @@ def test_the_final_model_has_attempts_of_its_own_and_fails_with_its_own_reason()
 
 def test_what_the_final_model_cannot_ground_either_becomes_null() -> None:
     bad = {**GOOD, "price": 7}
-    outcome, asked = drive([bad, {"price": 8}, {"price": 7}, {"price": 9}], require_evidence=["price"])
+    outcome, asked = drive([bad, {"price": 8}, {"price": 7}], require_evidence=["price"])
     assert isinstance(outcome, Extracted) and (outcome.value.price, outcome.nulled) == (None, ("price",))
-    assert [one.model for one in asked] == ["cheap", "cheap", "strong", "strong"]
+    assert [one.model for one in asked] == ["cheap", "cheap", "strong"]
+
+
+def test_what_is_doubtful_is_asked_beside_what_had_to_be_dropped() -> None:
+    bad = {**GOOD, "price": 7}
+    final = {"price": 19.9, "kind": "new"}
+    outcome, asked = drive([bad, {"price": 8}, final], require_evidence=["price"], route_below=0.9)
+    assert list(asked[2].shape.schema["properties"]) == ["kind", "price"]
+    assert isinstance(outcome, Extracted) and outcome.nulled == ()
+    assert (outcome.value.price, outcome.value.kind, outcome.routed) == (19.9, "new", ("kind", "price"))
+
+
+def test_a_value_of_the_final_that_had_to_be_dropped_is_no_null_of_its_own(shown: str) -> None:
+    options = {"examples": shown, "require_evidence": ["price"], "evidence_policy": "drop", "route_below": 0.95}
+    outcome, asked = drive([GOOD, {**GOOD, "title": "Kettle", "price": 55}], **options)
+    assert len(asked) == 2 and isinstance(outcome, Extracted)
+    assert (outcome.value.title, outcome.value.price) == ("Kettle", 19.9), "55 stands nowhere"
 
 
 def test_a_value_of_the_final_model_that_breaks_a_rule_costs_no_other_field_its_value() -> None:

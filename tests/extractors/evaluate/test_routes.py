@@ -52,6 +52,45 @@ def test_what_is_put_together_is_what_a_routed_run_brings(tmp_path: Path) -> Non
     assert half.routed == live.report.routing["routed_records"] / 8 == 3 / 8
 
 
+def uncertain(body: Body) -> str:
+    """Of every nine records: the draft is right about three, the final about all but three, and each in its own way."""
+    right = json.loads(thing_answer(body))
+    number, final = int(right["name"].removeprefix("thing-")) % 9, body["model"] == FINAL
+    if final:
+        wrong = {0: {"price": 987654.5}, 1: {"price": 987654.5}, 2: {"name": "Wintergarten"}}
+    else:
+        wrong = {
+            1: {"price": 123456.5},
+            2: {"price": 123456.5, "name": "Nowhere"},
+            3: {"name": "Nowhere"},
+            4: {"price": "cheap"},
+            5: {"price": "cheap", "name": "Nowhere"},
+        }
+    if number == 6 and not final:
+        return "I would rather not."
+    return json.dumps({**right, **wrong.get(number, {})})
+
+
+@pytest.mark.parametrize("policy", ["null", "drop", "fail"])
+@pytest.mark.parametrize("shown", [False, True])
+def test_what_had_to_be_dropped_or_failed_is_put_together_as_a_routed_run_does(
+    policy: str, shown: bool, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"require_evidence": ["price"], "evidence_policy": policy}
+    if shown:
+        example = {"text": "The lamp costs 3.50", "expected": {"name": "lamp", "price": 3.5}}
+        options["examples"] = str(write_golden(tmp_path / "shown.jsonl", [example]))
+    with FakeQwen(uncertain) as qwen:
+        draft, final = both(tmp_path, qwen, records=18, **options)
+        found = routes(draft, final, Thing)
+        for below in (0.5, 0.95):
+            live = evaluated(tmp_path / "golden.jsonl", qwen, model=DRAFT, final=FINAL, route_below=below, **options)
+            [replayed] = [one for one in found.routes if one.below == below]
+            assert live.report is not None and live.report.routing is not None
+            assert replayed.routed == live.report.routing["routed_records"] / 18
+            assert replayed.f1 == live.micro.f1
+
+
 def test_what_it_takes_is_the_draft_for_all_and_the_final_for_some(tmp_path: Path) -> None:
     with FakeQwen(by_model) as qwen:
         draft, final = both(tmp_path, qwen)
