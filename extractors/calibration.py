@@ -20,6 +20,7 @@ from typing import Any, Literal
 import orjson
 
 from extractors.errors import JobError
+from extractors.store import files
 
 Kind = Literal["isotonic", "platt"]
 Pair = tuple[float, bool]
@@ -84,8 +85,9 @@ class Calibration:
         return made
 
     def save(self, path: Path) -> None:
-        """Write it as JSON."""
-        path.write_bytes(orjson.dumps(self.as_dict(), option=orjson.OPT_INDENT_2))
+        """Write it as JSON; the folder is made. Raises ``OutputError``."""
+        files.make_folder(path.parent)
+        files.write_whole(path, orjson.dumps(self.as_dict(), option=orjson.OPT_INDENT_2))
 
     @classmethod
     def load(cls, path: Path) -> Calibration:

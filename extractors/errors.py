@@ -16,6 +16,7 @@
     │   └── BatchRefused        a batch as a whole was refused
     ├── BudgetReached           a ceiling stopped the run (not a failure)   exit 5
     ├── ApprovalNeeded          an estimate that nobody has approved         exit 6
+    ├── Interrupted             somebody stopped it before it was done      exit 130
     └── InternalError           a bug of ours                               exit 70
 
 Messages say what happened, to what, and what to do next. Failures of single records are not
@@ -120,6 +121,13 @@ class ApprovalNeeded(QuarryError):
 
     kind = "approval"
     exit_code = 6
+
+
+class Interrupted(QuarryError):
+    """Somebody stopped it before there was anything to tell: what was paid for is kept."""
+
+    kind = "interrupted"
+    exit_code = 130
 
 
 class InternalError(QuarryError):

@@ -17,7 +17,7 @@ import orjson
 from pydantic import BaseModel
 
 from extractors.endpoint import Settings
-from extractors.errors import JobError
+from extractors.errors import Interrupted, JobError, QuarryError
 from extractors.evaluate.fields import Compared, compared_fields
 from extractors.evaluate.golden import Labelled
 from extractors.evaluate.outcomes import Given, read_outcomes
@@ -30,8 +30,11 @@ from extractors.recipe import schema_name
 from extractors.report import RunReport
 from extractors.store import layout
 from extractors.store.catalog import outputs
-from extractors.store.files import is_remote
+from extractors.store.files import check_writable, is_remote
 from schemas.job import ExtractionJob
+
+FOLDER = "evaluations"
+"""In the output folder: where the evaluations lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,8 @@ def evaluate(
 
     The job's source is the golden set itself, or, for a set of labels only, where the records are: they are found by
     their ids, and no other record is asked. ``rules`` override how fields are compared.
-    Raises ``JobError`` for a set that cannot be used, and what a run raises.
+    Raises ``JobError`` for a set that cannot be used and for a ceiling that lets no record through, ``Interrupted`` where
+    the run was stopped before any record had an outcome, and what a run raises.
     """
     check_place(job.out)
     if job.approve_above is not None or job.sample is not None:
@@ -214,9 +218,10 @@ def score_recipe(
 
 
 def check_place(out: str) -> None:
-    """Raises ``JobError`` for an output whose evaluation cannot lie beside it."""
+    """Raises ``JobError`` for an output whose evaluation cannot lie in it, ``OutputError`` for one that cannot be written."""
     if is_remote(out):
         raise JobError(f"an evaluation and its page lie in the output folder, on a disk: {out} is on an object store")
+    check_writable(Path(out) / FOLDER / "index.html")
 
 
 def score_output(
@@ -245,7 +250,7 @@ def score_output(
         label = labels[key[0]]
         scored.append(Scored(label, text, given, score_record(root, label, given.value)))
     if not scored:
-        raise JobError(f"{out} has no outcome of recipe {recipe} for any record of {golden}: nothing can be scored")
+        raise _nothing_scored(f"no labelled record of {golden} has an outcome of {answering} in {out}", recipe, report)
     fields = [one.path for one in root.fields()]
     counts = counted([one.cells for one in scored], fields)
     micro, by_field = scores(counts)
@@ -268,6 +273,18 @@ def score_output(
         ungrounded=ratio(grounded[:, 0], grounded[:, 1]),
         report=report,
     )
+
+
+def _nothing_scored(what: str, recipe: str, report: RunReport | None) -> QuarryError:
+    stopped = None if report is None else report.stopped
+    if report is None or stopped is None:
+        return JobError(f"{what} under recipe {recipe}: nothing can be scored")
+    if report.interrupted:
+        return Interrupted(f"{what} yet: the run was stopped. The same command goes on")
+    why = stopped.removeprefix("budget: ")
+    if why != stopped:
+        return JobError(f"{what}: the ceiling let none through ({why}). Raise it, and the same command goes on")
+    return JobError(f"{what}: the run was stopped ({why}). Mend that, and the same command goes on")
 
 
 def counted(cells: Iterable[Sequence[Cell]], fields: Sequence[str]) -> Counts:

@@ -26,7 +26,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extractors.evaluate.evaluation import Evaluation, Scored
+from extractors.evaluate.evaluation import FOLDER, Evaluation, Scored
 from extractors.evaluate.scoring import Cell
 from extractors.evaluate.statistics import Interval, Score
 from extractors.store import files
@@ -35,7 +35,6 @@ from schemas.ledger import MONEY
 if TYPE_CHECKING:
     from extractors.evaluate.routes import Routes
 
-FOLDER = "evaluations"
 VALUES = pa.schema(
     [
         ("record_id", pa.string()),

@@ -115,6 +115,20 @@ def make_folder(path: Path) -> None:
         raise explained(error, path) from error
 
 
+def check_writable(path: Path) -> None:
+    """Raises ``OutputError`` where a file of that name could not be written: before anything is paid for what goes into
+    it. Nothing is made."""
+    if isinstance(path, ObjectPath):
+        return
+    if path.is_dir():
+        raise OutputError(f"{path} cannot be written: it is a folder; give the name of a file")
+    above = next(one for one in path.absolute().parents if one.exists())
+    if not above.is_dir():
+        raise OutputError(f"{path} cannot be written: {above} is a file, not a folder")
+    if not os.access(above, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise OutputError(f"{path} cannot be written: {above} gives no permission to; give another place")
+
+
 def set_aside(path: Path, folder: Path) -> None:
     """Move a damaged file to the quarantine folder, beside those of its name that are there already."""
     if not path.exists():

@@ -7,9 +7,9 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from extractors.errors import JobError
+from extractors.errors import Interrupted, JobError
 from flows.cli import terminal
-from flows.cli.evaluate import JOB, RECORDS, golden_job, golden_options
+from flows.cli.evaluate import JOB, RECORDS, golden_job, golden_options, stopped_early, watching
 
 _SAVE = typer.Option(help="The calibration's file, for `--calibration`.")
 _KIND = typer.Option(help="isotonic, platt, or auto: the better of both by folds.")
@@ -35,17 +35,18 @@ def calibrate(
     """
     from extractors.evaluate.evaluation import evaluate
     from extractors.evaluate.reliability import reliability_of
+    from extractors.store.files import check_writable
 
     path, made = golden_job(given, job, records)
     if made.calibration is not None:
         raise JobError("a calibration is fitted on confidences as they are: leave --calibration out")
     if kind not in ("auto", "isotonic", "platt"):
         raise JobError(f"--kind is auto, isotonic or platt, not {kind!r}")
-    if json:
-        evaluation = evaluate(path, made)
-    else:
-        with terminal.Bar(terminal.talk()) as bar:
-            evaluation = evaluate(path, made, watch=bar)
+    check_writable(Path(save))
+    with watching(quiet=json) as (watch, control):
+        evaluation = evaluate(path, made, watch=watch, control=control)
+    if (stopped := stopped_early(evaluation)) is not None:
+        raise Interrupted(stopped)
     if evaluation.unasked:
         terminal.talk().print(
             f"[red]{len(evaluation.unasked):,} labelled records were not asked: the calibration is of the others[/red]"

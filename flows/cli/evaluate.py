@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from extractors.errors import JobError
+from extractors.errors import Interrupted, JobError
 from flows.cli import terminal
 from flows.cli.options import job_from, job_options
 
@@ -81,8 +81,9 @@ def eval_command(
         terminal.talk().print(
             f"[red]{name} is {'not defined' if value is None else f'{value:.4f}'}, below {least:g}[/red]"
         )
-    if found.report is not None and found.report.interrupted:
-        raise typer.Exit(130)
+    if (stopped := stopped_early(found)) is not None:
+        terminal.talk().print(stopped, markup=False)
+        raise typer.Exit(Interrupted.exit_code)
     if bars and found.unasked:
         terminal.talk().print(
             f"[red]{len(found.unasked):,} labelled records were not asked: nothing can be held to a bar[/red]"
@@ -135,8 +136,8 @@ def compare_command(
         with watching(quiet=json) as (watch, control):
             found = evaluate(path, made, rules=rules, watch=watch, control=control)
         write_results(found, evaluation_page(found))
-        if found.report is not None and found.report.interrupted:
-            raise typer.Exit(130)
+        if (stopped := stopped_early(found)) is not None:
+            raise Interrupted(stopped)
         sides.append(found)
     names = (a, b) if a != b else ("A", "B")
     comparison = compared(sides[0], sides[1], names=names)
@@ -243,6 +244,17 @@ def watching(*, quiet: bool) -> Iterator[tuple[Any, Control]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def stopped_early(found: Evaluation) -> str | None:
+    """How to go on with an evaluation whose run somebody stopped; None for every other."""
+    if found.report is None or not found.report.interrupted:
+        return None
+    asked = len(found.records)
+    return (
+        f"stopped: {asked:,} of {asked + len(found.unasked):,} labelled records have an outcome of {found.model}. The same "
+        "command goes on with the others and pays nothing twice"
+    )
 
 
 def _print_scores(found: Evaluation) -> None:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from extractors.errors import JobError
+from extractors.errors import Interrupted, JobError
 from flows.cli import terminal
-from flows.cli.evaluate import JOB, JSON, RECORDS, RULES, golden_job, golden_options, rules_of, watching
+from flows.cli.evaluate import JOB, JSON, RECORDS, RULES, golden_job, golden_options, rules_of, stopped_early, watching
 
 if TYPE_CHECKING:
     from extractors.evaluate.routes import Route, Routes
@@ -52,8 +52,8 @@ def route_command(
         left = after(alone, [one.report for one in found if one.report is not None])
         with watching(quiet=json) as (watch, control):
             one = evaluate(path, left.model_copy(update={"model": name}), rules=rules, watch=watch, control=control)
-        if one.report is not None and one.report.interrupted:
-            raise typer.Exit(130)
+        if (stopped := stopped_early(one)) is not None:
+            raise Interrupted(stopped)
         if one.unasked:
             terminal.talk().print(
                 f"[red]{len(one.unasked):,} labelled records were not asked of {name}: what follows is of the others[/red]"
