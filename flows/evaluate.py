@@ -12,7 +12,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from extractors.evaluate.evaluation import Evaluation, evaluate
+from extractors.evaluate.evaluation import Evaluation, check_figure, evaluate, foreseen
 from extractors.evaluate.page import evaluation_page
 from extractors.evaluate.results import figures, write_results
 from extractors.evaluate.scoring import Verdict
@@ -44,13 +44,17 @@ def evaluate_golden(
         rules: How fields are compared, by path, where the schema does not say it.
         fail_under: Figures with the least that is good enough, such as f1 and 0.9.
     """
+    settings = settings_with(job.credentials)
+    fields = foreseen(Path(golden), job, rules=rules, settings=settings).rules if fail_under else {}
+    for name in fail_under or {}:
+        check_figure(name, fields)
     control = Control()
     with global_rate(job.rate_limit_name) as permit, ended_by_signal(control) as signalled:
         found = evaluate(
             Path(golden),
             job,
             rules=rules,
-            settings=settings_with(job.credentials),
+            settings=settings,
             conduct=conduct_with_tasks,
             control=control,
             permit=permit,

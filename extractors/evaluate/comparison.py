@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from extractors.errors import JobError
-from extractors.evaluate.evaluation import Evaluation, Scored, counted
+from extractors.evaluate.evaluation import Evaluation, Outlook, Scored, counted
 from extractors.evaluate.outcomes import Key
 from extractors.evaluate.results import figures
 from extractors.evaluate.statistics import CONFIDENCE, Difference, Interval, mcnemar, paired
@@ -87,19 +87,11 @@ class Comparison:
 def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B"), seed: int = 0) -> Comparison:
     """Compare two evaluations of one golden set. Raises ``JobError`` where they share no record or no field,
     and where they are one and the same."""
-    if (a.out, a.recipe) == (b.out, b.recipe):
-        raise JobError(
-            f"both are recipe {a.recipe}: they differ in nothing that a recipe is made of (schema, prompt, model, "
-            "instructions, parameters), so the second would be the first one's rows again"
-        )
+    fields = check_pair(a, b)
     of_a, of_b = ({one.given.key: one for one in each.records} for each in (a, b))
     keys = [key for key in of_a if key in of_b]
-    fields = [field for field in a.fields if field in b.by_field]
-    if not keys or not fields:
-        raise JobError("the two have no labelled record, or no field, in common: there is nothing to compare")
-    rules = [field for field in fields if a.rules[field] != b.rules[field]]
-    if rules:
-        raise JobError(f"{rules[0]!r} is compared by {a.rules[rules[0]]} in one and {b.rules[rules[0]]} in the other")
+    if not keys:
+        raise JobError("the two have no labelled record in common: there is nothing to compare")
     counts_a, counts_b = (_counts([each[key] for key in keys], fields) for each in (of_a, of_b))
     micro, differences = paired(counts_a, counts_b, seed=seed)
     whole_a, whole_b = (np.array([each[key].whole for key in keys]) for each in (of_a, of_b))
@@ -116,6 +108,23 @@ def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B")
         whole_p=mcnemar(only_a, only_b),
         changed=_changed(keys, of_a, of_b, fields),
     )
+
+
+def check_pair(a: Evaluation | Outlook, b: Evaluation | Outlook) -> list[str]:
+    """The fields that two evaluations have in common. Raises ``JobError`` where they are one and the same, share no field,
+    or compare one by different rules."""
+    if (a.out, a.recipe) == (b.out, b.recipe):
+        raise JobError(
+            f"both are recipe {a.recipe}: they differ in nothing that a recipe is made of (schema, prompt, model, "
+            "instructions, parameters), so the second would be the first one's rows again"
+        )
+    fields = [field for field in a.rules if field in b.rules]
+    if not fields:
+        raise JobError("the two have no field in common: there is nothing to compare")
+    for field in fields:
+        if a.rules[field] != b.rules[field]:
+            raise JobError(f"{field!r} is compared by {a.rules[field]} in one and {b.rules[field]} in the other")
+    return fields
 
 
 def _counts(records: Sequence[Scored], fields: Sequence[str]) -> Any:

@@ -7,7 +7,7 @@ current outcome of each labelled record under the run's recipe, whenever it was 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,17 +16,17 @@ import numpy as np
 import orjson
 from pydantic import BaseModel
 
-from extractors.endpoint import Settings
+from extractors.endpoint import Settings, resolve_endpoint, settings_of
 from extractors.errors import Interrupted, JobError, QuarryError
 from extractors.evaluate.fields import Compared, compared_fields
 from extractors.evaluate.golden import Labelled
 from extractors.evaluate.outcomes import Given, read_outcomes
-from extractors.evaluate.records import LabelledRecords, prepared
+from extractors.evaluate.records import LabelledRecords, labels_of, prepared
 from extractors.evaluate.scoring import Cell, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
 from extractors.limits import Permit
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
-from extractors.recipe import schema_name
+from extractors.recipe import compile_recipe, schema_name
 from extractors.report import RunReport
 from extractors.store import layout
 from extractors.store.catalog import outputs
@@ -35,6 +35,8 @@ from schemas.job import ExtractionJob
 
 FOLDER = "evaluations"
 """In the output folder: where the evaluations lie."""
+_SCORES = ("f1", "precision", "recall")
+_RATES = ("whole", "valid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,24 +113,56 @@ class Evaluation:
     def figure(self, name: str) -> float | None:
         """A figure by the name that ``--fail-under`` uses: ``f1``, ``precision``, ``recall``, ``macro_f1``, ``whole``,
         ``valid``, ``grounded``, or ``f1:FIELD`` and the like. Raises ``JobError`` for any other."""
-        word, _, field = name.partition(":")
-        if word in ("f1", "precision", "recall"):
-            if field and field not in self.by_field:
-                raise JobError(f"there is no field {field!r} in the evaluation; there are {', '.join(self.fields)}")
-            score = self.by_field[field] if field else self.micro
-            value: Interval = getattr(score, word)
-            return value.value
-        if not field and word in ("whole", "valid"):
-            rate: Interval = getattr(self, word)
-            return rate.value
+        check_figure(name, self.fields)
         if name == "macro_f1":
             return self.macro_f1
         if name == "grounded":
             return None if self.ungrounded.value is None else 1 - self.ungrounded.value
+        word, _, field = name.partition(":")
+        told = self if word in _RATES else self.by_field[field] if field else self.micro
+        value: Interval = getattr(told, word)
+        return value.value
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What an evaluation would be of: its output folder, the recipe's id, and the rule of each field that is compared."""
+
+    out: str
+    recipe: str
+    rules: Mapping[str, str]
+
+
+def check_figure(name: str, fields: Collection[str]) -> None:
+    """Raises ``JobError`` for a figure that an evaluation of these fields does not have."""
+    word, colon, field = name.partition(":")
+    if colon and word in _SCORES and field not in fields:
+        raise JobError(f"there is no field {field!r} in the evaluation; there are {', '.join(fields)}")
+    if name not in (*_SCORES, *_RATES, "macro_f1", "grounded") and not (colon and word in _SCORES):
         raise JobError(
             f"there is no figure {name!r}; there are f1, precision, recall (each also as f1:FIELD), macro_f1, whole, "
             "valid and grounded"
         )
+
+
+def foreseen(
+    golden: Path,
+    job: ExtractionJob,
+    *,
+    rules: Mapping[str, str] | None = None,
+    schema: type[BaseModel] | None = None,
+    settings: Settings | None = None,
+) -> Outlook:
+    """What ``evaluate`` would run; nothing is asked and the records are not read.
+
+    Raises ``JobError`` for a set, an option or a model that it would refuse, and the errors of a schema and of an output.
+    """
+    _check_job(job)
+    model = schema or model_of(job)
+    root = compared_fields(model, rules)
+    labels_of(golden, job, model)
+    recipe = compile_recipe(job, model, resolve_endpoint(job, settings_of(job, settings)).policy)
+    return Outlook(job.out, recipe.id[:8], _rules_of(root))
 
 
 def evaluate(
@@ -151,11 +185,7 @@ def evaluate(
     Raises ``JobError`` for a set that cannot be used and for a ceiling that lets no record through, ``Interrupted`` where
     the run was stopped before any record had an outcome, and what a run raises.
     """
-    check_place(job.out)
-    if job.approve_above is not None or job.sample is not None:
-        raise JobError(
-            "an evaluation takes no sample and waits for no approval: leave approve_above and sample out, max_cost holds"
-        )
+    _check_job(job)
     model = schema or model_of(job)
     root = compared_fields(model, rules)
     job, labels, records = prepared(golden, job, model)
@@ -224,6 +254,18 @@ def check_place(out: str) -> None:
     check_writable(Path(out) / FOLDER / "index.html")
 
 
+def _check_job(job: ExtractionJob) -> None:
+    check_place(job.out)
+    if job.approve_above is not None or job.sample is not None:
+        raise JobError(
+            "an evaluation takes no sample and waits for no approval: leave approve_above and sample out, max_cost holds"
+        )
+
+
+def _rules_of(root: Compared) -> dict[str, str]:
+    return {one.path: one.comparator.rule for one in root.fields()}
+
+
 def score_output(
     golden: Path,
     labels: Mapping[str, Labelled],
@@ -262,7 +304,7 @@ def score_output(
         recipe=recipe,
         model=answering,
         fields=fields,
-        rules={one.path: one.comparator.rule for one in root.fields()},
+        rules=_rules_of(root),
         records=scored,
         unasked=unasked,
         counts=counts,

@@ -78,7 +78,13 @@ class LabelledRecords:
 def prepared(
     golden: Path, job: ExtractionJob, model: type[BaseModel]
 ) -> tuple[ExtractionJob, dict[str, Labelled], LabelledRecords]:
-    """The job as it is run, the labels, and the records that they are for."""
+    """The job as it is run, the labels, and the records that they are for. Raises ``JobError``."""
+    job, labels = labels_of(golden, job, model)
+    return job, labels, LabelledRecords.of(golden, job, labels)
+
+
+def labels_of(golden: Path, job: ExtractionJob, model: type[BaseModel]) -> tuple[ExtractionJob, dict[str, Labelled]]:
+    """The job as it is run, and the labels. Raises ``JobError``."""
     own = _is_source(golden, job)
     # Columns of the records are for the rows of everyday runs, and a golden set rarely has them.
     changes: dict[str, Any] = {"keep": ()}
@@ -90,8 +96,7 @@ def prepared(
             named = TextTemplate.parse(job.text).columns if "{" in job.text else (job.text,)
             changes["text"] = job.text if set(named) <= set(columns) else "text"
     job = job.model_copy(update=changes)
-    labels = read_golden(golden, model, id_column=job.id if own else None)
-    return job, labels, LabelledRecords.of(golden, job, labels)
+    return job, read_golden(golden, model, id_column=job.id if own else None)
 
 
 def _is_source(golden: Path, job: ExtractionJob) -> bool:

@@ -61,14 +61,17 @@ def eval_command(
 
     Example: `quarry eval golden.jsonl --schema schemas.product:Product --fail-under f1=0.9`
     """
-    from extractors.evaluate.evaluation import evaluate
+    from extractors.evaluate.evaluation import check_figure, evaluate, foreseen
     from extractors.evaluate.page import evaluation_page
     from extractors.evaluate.results import figures, write_results
 
-    bars = _bars(fail_under or [])
+    bars, rules = _bars(fail_under or []), rules_of(compare)
     path, made = golden_job(given, job, records)
+    fields = foreseen(path, made, rules=rules).rules if bars else {}
+    for name in bars:
+        check_figure(name, fields)
     with watching(quiet=json) as (watch, control):
-        found = evaluate(path, made, rules=rules_of(compare), watch=watch, control=control)
+        found = evaluate(path, made, rules=rules, watch=watch, control=control)
     folder = write_results(found, evaluation_page(found))
     below = [(name, found.figure(name), least) for name, least in bars.items()]
     short = [(name, value, least) for name, value, least in below if value is None or value < least]
@@ -114,25 +117,31 @@ def compare_command(
 
     Example: `quarry compare golden.jsonl --schema schemas.product:Product --a model=local-0.5b --b model=local-1.5b`
     """
+    from extractors.evaluate.comparison import check_pair
     from extractors.evaluate.comparison import compare as compared
     from extractors.evaluate.comparison_page import comparison_page
-    from extractors.evaluate.evaluation import evaluate, score_recipe
+    from extractors.evaluate.evaluation import Evaluation, evaluate, foreseen, score_recipe
     from extractors.evaluate.page import evaluation_page
     from extractors.evaluate.results import write_comparison, write_results
     from extractors.pipeline import after
 
     rules = rules_of(compare)
-    sides: list[Evaluation] = []
+    variants = []
     for variant in (a, b):
         options, job_file, recipe = _variant(variant)
         path, made = golden_job({**given, **options}, job_file or job, records)
         # A ceiling is this command's, unless a side or its own job file has one of its own.
-        left = after(made, [one.report for one in sides if one.report is not None])
         shared = [one for one in _CEILINGS if one not in options and (one in given or job_file is None)]
-        made = made.model_copy(update={one: getattr(left, one) for one in shared})
-        if recipe is not None:
-            sides.append(score_recipe(path, made, recipe, rules=rules))
+        scored = None if recipe is None else score_recipe(path, made, recipe, rules=rules)
+        variants.append((made, shared, scored or foreseen(path, made, rules=rules)))
+    check_pair(variants[0][2], variants[1][2])
+    sides: list[Evaluation] = []
+    for made, shared, seen in variants:
+        if isinstance(seen, Evaluation):
+            sides.append(seen)
             continue
+        left = after(made, [one.report for one in sides if one.report is not None])
+        made = made.model_copy(update={one: getattr(left, one) for one in shared})
         with watching(quiet=json) as (watch, control):
             found = evaluate(path, made, rules=rules, watch=watch, control=control)
         write_results(found, evaluation_page(found))
@@ -183,7 +192,13 @@ def _variant(text: str) -> tuple[dict[str, Any], str | None, str | None]:
     options: dict[str, Any] = {}
     job_file = recipe = None
     known = {field.alias or name: name for name, field in ExtractionJob.model_fields.items()}
-    for word in shlex.split(text):
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise JobError(
+            f"{text!r} cannot be read as options ({error}): close every quote, and put \\ before a lone one"
+        ) from error
+    for word in words:
         key, equals, value = word.partition("=")
         key = key.lstrip("-").replace("-", "_")
         if not equals and word.endswith(".toml"):

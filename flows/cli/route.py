@@ -33,8 +33,8 @@ def route_command(
 
     Example: `quarry route golden.jsonl --schema schemas.product:Product --model qwen-flash --final qwen-max`
     """
-    from extractors.endpoint import Settings, resolve_endpoint
-    from extractors.evaluate.evaluation import Evaluation, evaluate
+    from extractors.endpoint import resolve_endpoint, settings_of
+    from extractors.evaluate.evaluation import Evaluation, evaluate, foreseen
     from extractors.evaluate.page import evaluation_page
     from extractors.evaluate.results import write_results, write_routes
     from extractors.evaluate.routes import routes
@@ -42,13 +42,17 @@ def route_command(
     from extractors.pipeline import after, model_of
 
     path, made = golden_job(given, job, records)
-    pair = resolve_endpoint(made, Settings.from_environment())
+    pair = resolve_endpoint(made, settings_of(made, None))
     if pair.final is None:
         raise JobError("name the model that is asked behind the draft: --final MODEL, or --high-accuracy")
     alone = made.model_copy(update={"draft": None, "final": None, "high_accuracy": False})
     rules = rules_of(compare)
+    names = (pair.model, pair.final.model)
+    first, second = (foreseen(path, alone.model_copy(update={"model": name}), rules=rules).recipe for name in names)
+    if first == second:
+        raise JobError(f"the draft and the final are both {pair.model}: give two models, --model and --final")
     found: list[Evaluation] = []
-    for name in (pair.model, pair.final.model):
+    for name in names:
         left = after(alone, [one.report for one in found if one.report is not None])
         with watching(quiet=json) as (watch, control):
             one = evaluate(path, left.model_copy(update={"model": name}), rules=rules, watch=watch, control=control)
