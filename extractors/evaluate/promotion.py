@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from extractors.errors import JobError
-from extractors.review.golden import add_example
+from extractors.evaluate.golden_lines import Example, add_lines, check_lines
+from extractors.parsing import dumps_exact
 from extractors.review.queue import Kind, Queue, queues
 from extractors.store import reviews
-from schemas.answer_values import answer_values
+from schemas.answer_values import answer_keys, answer_value, answer_values
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,12 @@ def promote_records(
     """Add records to a golden set with their present values, or with ``expected`` for the one that is named.
 
     ``reviewed`` takes every row that a person accepted or confirmed, and that stands as it was then. A failure needs ``expected``, or becomes a
-    ``draft`` that holds what could be read of its last answer. A record that is there already is replaced.
-    Raises ``JobError`` for what is not in the output or has no text, ``OutputError`` for a folder that is none.
+    ``draft`` that holds what could be read of its last answer. A record that is there already is replaced, and keeps what it
+    accepts of the values that are the same. Keys that ``expected`` does not have are not labelled.
+    Raises ``JobError`` for what is not in the output or has no text, ``OutputError`` for a folder that is none; nothing is
+    added then.
     """
+    check_lines(golden)
     found = queues(out, name=name, recipe=recipe)
     if len(found) != 1:
         known = ", ".join(f"{one.name} {one.recipe}" for one in found)
@@ -58,7 +62,9 @@ def promote_records(
     if expected is not None and len(wanted) != 1:
         raise JobError(f"--expected holds the values of one record, and {len(wanted)} are named")
     try:
-        return [_promote(queue, golden, *key, expected, draft=draft) for key in wanted]
+        promoted = [_promoted(queue, *key, expected, draft=draft) for key in wanted]
+        add_lines(golden, [example for _, example in promoted], told=partial(_value, queue.model))
+        return [Promoted(example.record_id, kind, example.draft) for kind, example in promoted]
     finally:
         queue.close()
 
@@ -72,18 +78,14 @@ def _stands(queue: Queue, decision: reviews.Decision) -> bool:
     return bool(told["sequence"] == decision.sequence)
 
 
-def _promote(
-    queue: Queue, golden: Path, record_id: str, occurrence: int, expected: Mapping[str, Any] | None, *, draft: bool
-) -> Promoted:
+def _promoted(
+    queue: Queue, record_id: str, occurrence: int, expected: Mapping[str, Any] | None, *, draft: bool
+) -> tuple[Kind, Example]:
     kind, told = _record(queue, record_id, occurrence)
     if told["text"] is None:
         raise JobError(f"the text of record {record_id!r} is not known: {told['text_missing']}")
     if expected is not None:
-        try:
-            values = answer_values(queue.model.model_validate_json(orjson.dumps(expected)))
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            raise JobError(f"--expected, {'/'.join(map(str, first['loc']))}: {first['msg']}") from error
+        values = _labels(queue.model, expected)
     elif kind == "row" or draft:
         values = told["value"]
     else:
@@ -91,8 +93,42 @@ def _promote(
             f"record {record_id!r} failed ({told['reason']}): give its right values with --expected, or add it with --draft "
             "and put them right in the file"
         )
-    add_example(golden, record_id, told["text"], values, draft=draft and expected is None)
-    return Promoted(record_id, kind, draft and expected is None)
+    return kind, Example(record_id, told["text"], values, draft and expected is None)
+
+
+def _labels(model: type[BaseModel], expected: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the keys that were given, as the schema's types print them. Raises ``JobError``."""
+    keys = answer_keys(model).values()
+    unknown = [key for key in expected if key not in keys]
+    if unknown:
+        raise JobError(f"--expected: {model.__name__} has no field {unknown[0]!r}; its fields are {', '.join(keys)}")
+    try:
+        told = answer_values(model.model_validate_json(dumps_exact(expected)))
+        return {key: told.get(key) for key in expected}
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        # A rule over several fields may need one that is not labelled.
+        few = len(expected) < len(keys)
+        wrong = [one for one in found if not (few and (not one["loc"] or _left_out(one, expected)))]
+        if wrong:
+            raise JobError(f"--expected, {'/'.join(map(str, wrong[0]['loc']))}: {wrong[0]['msg']}") from error
+    return {key: _value(model, key, value) for key, value in expected.items()}
+
+
+def _left_out(problem: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    """Whether a problem is just that a key was not given."""
+    return problem["type"] == "missing" and len(problem["loc"]) == 1 and problem["loc"][0] not in expected
+
+
+def _value(model: type[BaseModel], key: str, value: Any) -> Any:
+    """One key's value as its type prints it. Raises ``ValidationError``."""
+    [info] = [model.model_fields[name] for name, known in answer_keys(model).items() if known == key]
+    kind: Any = info.annotation
+    for note in info.metadata:
+        kind = Annotated[kind, note]
+    adapter = TypeAdapter[Any](kind)
+    found = adapter.validate_json(dumps_exact(value))
+    return answer_value(found, adapter.dump_python(found, mode="json", by_alias=False))
 
 
 def _record(queue: Queue, record_id: str, occurrence: int) -> tuple[Kind, dict[str, Any]]:
@@ -102,4 +138,4 @@ def _record(queue: Queue, record_id: str, occurrence: int) -> tuple[Kind, dict[s
             return kind, queue.record(kind, record_id, occurrence)
         except JobError:
             continue
-    raise JobError(f"{queue.out} has no row and no open failure of a record {record_id!r}")
+    raise JobError(f"{queue.out} has no row and no open failure of a record {record_id!r}; nothing was added")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import orjson
 import typer
 
 from extractors.errors import JobError
+from extractors.parsing import loads_exact
 from flows.cli import terminal
 from flows.cli.evaluate import JSON, RULES, rules_of
 
@@ -42,10 +42,7 @@ def add_command(
     from extractors.evaluate.promotion import promote_records
     from extractors.store.files import place
 
-    try:
-        values = None if expected is None else orjson.loads(expected)
-    except orjson.JSONDecodeError as error:
-        raise JobError(f"--expected is no JSON: {error}") from error
+    values = None if expected is None else _values(expected)
     named = [one.strip() for one in (ids or "").split(",") if one.strip()]
     added = promote_records(
         place(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
@@ -92,6 +89,17 @@ def check_command(
         return
     terminal.talk().print(f"{path}: {len(labels):,} labelled records")
     terminal.table(terminal.talk(), lines)
+
+
+def _values(text: str) -> dict[str, Any]:
+    """Raises ``JobError`` for what is no JSON object."""
+    try:
+        found = loads_exact(text)
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"--expected is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise JobError('--expected is no JSON object: give the values by their keys, such as {"price": 4.5}')
+    return found
 
 
 def _top(path: str) -> str:

@@ -1,0 +1,114 @@
+"""Writing golden sets: records into a JSON Lines file, all of them or none, in the place of those that are there already."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from extractors.errors import JobError
+from extractors.parsing import dumps_exact, loads_exact
+from extractors.store import files
+from schemas.records import content_fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A record for a golden set. ``expected`` holds JSON values; a ``draft`` says of itself that they still have to be put
+    right."""
+
+    record_id: str
+    text: str
+    expected: Mapping[str, Any]
+    draft: bool = False
+
+
+def check_lines(path: Path) -> None:
+    """Raises ``JobError`` for a golden set that no line can be added to, ``OutputError`` for a place that cannot be written."""
+    if path.suffix.lower() in (".parquet", ".pq"):
+        raise JobError(
+            f"records are added to golden sets of JSON Lines, and {path} is Parquet by its name: give a file such as "
+            f"{path.with_suffix('.jsonl')}"
+        )
+    files.check_writable(path)
+
+
+def add_lines(path: Path, examples: Sequence[Example], *, told: Callable[[str, Any], Any]) -> None:
+    """Add records, or put them in the place of those of their ids; the file is whole at any time.
+
+    A record that is replaced keeps its ``free``, and its ``accept`` of the keys whose label is what it was. ``told`` gives the value of a
+    key as labels have it, and raises ``ValueError`` for what is none. Raises ``JobError`` for a file that is not a
+    golden set, and the errors of ``check_lines``.
+    """
+    check_lines(path)
+    lines = _read(path)
+    for one in examples:
+        before = _parsed(lines[one.record_id]) if one.record_id in lines else {}
+        line: dict[str, Any] = {"id": one.record_id, "text": one.text, "expected": one.expected}
+        if accept := _still_accepted(before, one.expected, told):
+            line["accept"] = accept
+        if before.get("free"):
+            line["free"] = before["free"]
+        if one.draft:
+            line["draft"] = True
+        lines[one.record_id] = dumps_exact(line).encode()
+    files.make_folder(path.parent)
+    files.write_whole(path, b"".join(line + b"\n" for line in lines.values()))
+
+
+def _read(path: Path) -> dict[str, bytes]:
+    """The lines of a golden set by record id. Raises ``JobError``."""
+    lines: dict[str, bytes] = {}
+    if not path.is_file():
+        return lines
+    for number, line in enumerate(path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parsed(line)
+        except ValueError as error:
+            raise JobError(f"{path}, line {number}: not a record of a golden set ({error}); mend the line") from error
+        record_id = row.get("id")
+        if record_id in (None, ""):
+            if not isinstance(row.get("text"), str):
+                raise JobError(f"{path}, line {number}: the record has neither `id` nor `text`; add one of them")
+            record_id = f"c-{content_fingerprint(row['text'])[:16]}"
+        lines[str(record_id)] = line
+    return lines
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
+    """Raises ``ValueError``."""
+    row = loads_exact(line.decode())
+    if not isinstance(row, dict):
+        raise ValueError("it is no JSON object")
+    return row
+
+
+def _still_accepted(
+    before: Mapping[str, Any], expected: Mapping[str, Any], told: Callable[[str, Any], Any]
+) -> dict[str, Any]:
+    """Further right values of the keys whose label is the same as before."""
+    labels, accept = (_object(before.get(name)) for name in ("expected", "accept"))
+    kept = {}
+    for key, values in accept.items():
+        if key not in labels or key not in expected:
+            continue
+        try:
+            same = dumps_exact(told(key, labels[key])) == dumps_exact(expected[key])
+        except ValueError:
+            continue
+        if same:
+            kept[key] = values
+    return kept
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    """Also of its JSON text."""
+    try:
+        found = loads_exact(value) if isinstance(value, str) else value
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
