@@ -82,6 +82,12 @@ class Calibration:
             )
         if made.kind == "isotonic" and not all(0 <= number <= 1 for point in points for number in point):
             raise JobError("this is no calibration (a point lies outside of 0 to 1); fit one anew")
+        falls = next((after for before, after in pairwise(points) if after[1] < before[1]), None)
+        if made.kind == "isotonic" and falls is not None:
+            raise JobError(
+                f"this is no calibration (its map falls at score {falls[0]:g}: a higher score must not be worth less); fit "
+                "one anew"
+            )
         return made
 
     def save(self, path: Path) -> None:

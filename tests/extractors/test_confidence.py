@@ -296,6 +296,15 @@ def test_the_bins_of_a_reliability_plot_and_the_error_by_hand() -> None:
     [
         ({"kind": "platt", "points": [[0.5, 1], [0.7, 1]]}, "one slope and offset, not 2"),
         ({"kind": "isotonic", "points": [[0.5, 0.2], [0.7, 1.2]]}, "outside of 0 to 1"),
+        ({"kind": "isotonic", "points": [[0.2, 0.3], [0.5, 0.9], [0.7, 0.4]]}, "falls at score 0.7"),
+        (
+            {
+                "kind": "isotonic",
+                "points": [[0.5, 1]],
+                "nulls": {"kind": "isotonic", "points": [[0.5, 1], [0.6, 0]], "pairs": 9},
+            },
+            "falls at score 0.6",
+        ),
         (
             {"kind": "platt", "points": [[3.5, -2]], "nulls": {"kind": "cubic", "points": [[1, 1]], "pairs": 9}},
             "no cal",
