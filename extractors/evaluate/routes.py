@@ -51,7 +51,10 @@ class Routes:
 
     @property
     def best(self) -> Route | None:
-        """The cheapest way whose F1 is within ``max_loss`` of the final's, where it costs less than the final alone."""
+        """The cheapest way whose F1 is within ``max_loss`` of the final's, where it costs less than the final alone. None where
+        neither model has anything right: every way is as good as every other then."""
+        if not self._any_right:
+            return None
         fit = [one for one in self.routes if one.within(self.max_loss) and (one.cost is None or one.cost < 1)]
         return min(fit, key=lambda one: (one.cost if one.cost is not None else one.routed, one.routed), default=None)
 
@@ -68,6 +71,17 @@ class Routes:
     @property
     def verdict(self) -> str:
         """What to do, in a sentence or two."""
+        if self.final_f1.value is None:
+            return (
+                f"F1 is not defined: no value is labelled or given in the {self.records} labelled records, so nothing tells "
+                f"whether to ask {self.final}. Label values of records that have some."
+            )
+        if not self._any_right:
+            return (
+                f"Neither {self.draft} nor {self.final} has a value right in the {self.records} labelled records (F1 is 0 "
+                "for both), so nothing tells whether routing pays. Look at the failures (`quarry failures`) and at the "
+                "wrong values on the pages of the two evaluations."
+            )
         best = self.best
         if best is None:
             near = [one for one in self.routes if one.within(self.max_loss)]
@@ -91,6 +105,10 @@ class Routes:
         if gap.low is not None and gap.low < -self.max_loss:
             text += f" A loss of up to {-gap.low:.3f} may be hidden in so few records ({self.records})."
         return text
+
+    @property
+    def _any_right(self) -> bool:
+        return bool(self.final_f1.value) or any(one.f1.value for one in self.routes)
 
     def _named(self, route: Route) -> str:
         return f"{self.draft} alone" if route.below is None else f"--route-below {route.below:g}"

@@ -152,6 +152,20 @@ def test_where_the_final_alone_takes_less_it_says_so() -> None:
     assert told(route(0.8, 0.2, 0.9)).verdict.startswith("No threshold comes within 0.01")
 
 
+def test_without_anything_labelled_or_anything_right_nothing_is_advised(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [{**label(number), "expected": {}} for number in range(4)])
+    with FakeQwen("no") as qwen:
+        unlabelled = routes(*(evaluated(golden, qwen, model=model) for model in (DRAFT, FINAL)), Thing)
+        failed = routes(*both(tmp_path, qwen, records=4), Thing)
+    assert unlabelled.final_f1.value is None and unlabelled.verdict.startswith(
+        "F1 is not defined: no value is labelled"
+    )
+    assert failed.final_f1.value == 0 and failed.verdict.startswith(f"Neither {DRAFT} nor {FINAL} has a value right")
+    for found in (unlabelled, failed):
+        assert found.best is None and found.as_dict()["best"] is None
+        assert "4 labelled records" in found.verdict and found.verdict.split()[0] in routes_page(found)
+
+
 def test_without_prices_or_times_the_fewest_routed_are_best() -> None:
     found = told(route(0.3, 0.0, None, 0.4), route(0.8, 0.0, None, 0.7), unit=None)
     assert found.best is found.routes[0] and "% of its" not in found.verdict
