@@ -10,7 +10,8 @@
       evaluation.json    the figures
       index.html         the page
 
-Beside it ``<golden>-<recipe>-against-<recipe>/`` has a comparison's, ``<golden>-<recipe>-before-<recipe>/`` those of a draft
+``<golden>`` is the set's file name without its ending, and a digest of its path where another set of that name was evaluated
+there before. Beside it ``<golden>-<recipe>-against-<recipe>/`` has a comparison's, ``<golden>-<recipe>-before-<recipe>/`` those of a draft
 with a final behind it.
 """
 
@@ -96,9 +97,33 @@ ROUTES = pa.schema(
 
 
 def folder_of(evaluation: Evaluation) -> Path:
-    """Where an evaluation's files lie; the same golden set and recipe have the same folder."""
+    """Where an evaluation's files lie; the same golden set and recipe have the same folder. Where another golden set of the
+    same name has that one already, the name has a digest of this one's path as well."""
+    folder = _named(evaluation)
+    return (
+        folder if _holds(folder / "evaluation.json") in (None, _file_of(evaluation)) else _named(evaluation, apart=True)
+    )
+
+
+def _named(evaluation: Evaluation, *, apart: bool = False) -> Path:
     stem = re.sub(r"[^\w.-]+", "_", Path(evaluation.golden).stem) or "golden"
+    if apart:
+        stem += f"-{files.sha256(_file_of(evaluation).encode('utf-8', 'surrogateescape'))[:8]}"
     return Path(evaluation.out) / FOLDER / f"{stem}-{evaluation.recipe}"
+
+
+def _file_of(evaluation: Evaluation) -> str:
+    return str(Path(evaluation.golden).resolve())
+
+
+def _holds(path: Path) -> str | None:
+    """The golden set that a file of figures is about; None where there is no such file, or none that can be read."""
+    try:
+        told = orjson.loads(path.read_bytes())
+        told = told.get("a", told)
+        return str(told.get("golden_file") or Path(told["golden"]).resolve())
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
 
 
 def write_results(evaluation: Evaluation, page: str) -> Path:
@@ -141,8 +166,11 @@ def _write_pair(
     page: str,
 ) -> Path:
     """What is told of two evaluations, beside the first's own."""
-    first, second = folder_of(a), folder_of(b)
-    folder = first.with_name(f"{first.name}-{word}-{second.name.rpartition('-')[2]}")
+    tail = f"-{word}-{b.recipe}"
+    first = folder_of(a)
+    folder = first.with_name(first.name + tail)
+    if _holds(folder / "comparison.json") not in (None, _file_of(a)):
+        folder = first.with_name(_named(a, apart=True).name + tail)
     files.make_folder(folder)
     for name, table in tables.items():
         files.write_whole(folder / f"{name}.parquet", _parquet(table))
@@ -178,6 +206,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
     cost = evaluation.cost
     return {
         "golden": evaluation.golden,
+        "golden_file": _file_of(evaluation),
         "out": evaluation.out,
         "name": evaluation.name,
         "recipe": evaluation.recipe,
