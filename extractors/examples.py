@@ -268,7 +268,7 @@ def _leaf(data: Any, path: str) -> Any:
 def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
     """The rows of the file. Raises ``JobError``."""
     try:
-        if path.suffix.lower() == ".parquet":
+        if path.suffix.lower() in (".parquet", ".pq"):
             import pyarrow.parquet as pq
 
             yield from pq.read_table(path).to_pylist()

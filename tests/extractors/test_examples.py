@@ -159,10 +159,11 @@ def test_a_golden_set_of_long_texts_alone_is_told_before_the_first_call(tmp_path
         recipe(golden(tmp_path / "g.jsonl", [("long story " * 300, {"name": "story"})]))
 
 
-def test_a_parquet_file_is_read_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["parquet", "pq"])
+def test_a_parquet_file_is_read_as_well(ending: str, tmp_path: Path) -> None:
     table = pa.table({"text": [text for text, _ in GOLDEN], "expected": [json.dumps(answer) for _, answer in GOLDEN]})
-    pq.write_table(table, tmp_path / "g.parquet")
-    assert recipe(tmp_path / "g.parquet").id == recipe(golden(tmp_path / "g.jsonl")).id
+    pq.write_table(table, tmp_path / f"g.{ending}")
+    assert recipe(tmp_path / f"g.{ending}").id == recipe(golden(tmp_path / "g.jsonl")).id
 
 
 @pytest.mark.parametrize(
