@@ -63,10 +63,16 @@ def promote_records(
         raise JobError(f"--expected holds the values of one record, and {len(wanted)} are named")
     try:
         promoted = [_promoted(queue, *key, expected, draft=draft) for key in wanted]
-        add_lines(golden, [example for _, example in promoted], told=partial(_value, queue.model))
+        add_examples(golden, [example for _, example in promoted], queue.model)
         return [Promoted(example.record_id, kind, example.draft) for kind, example in promoted]
     finally:
         queue.close()
+
+
+def add_examples(golden: Path, examples: Sequence[Example], model: type[BaseModel]) -> None:
+    """Add records whose values are answers of ``model``; what is raised, and kept of a record that is replaced, is that of
+    ``add_lines``."""
+    add_lines(golden, examples, told=partial(_value, model))
 
 
 def _stands(queue: Queue, decision: reviews.Decision) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from extractors.endpoint import Settings
 from extractors.errors import JobError
+from extractors.evaluate.golden_lines import Example
+from extractors.evaluate.promotion import add_examples
 from extractors.grounding import ground
 from extractors.pipeline import run
 from extractors.report import RunReport, new_run_id
@@ -109,17 +111,15 @@ def retry(
     return run(again.job, source=again.source, retry=again.selection, model=model, settings=settings)
 
 
-def promote(
-    queue: Queue, target: Target, golden: Path, *, add: Callable[[Path, str, str, Mapping[str, Any]], None]
-) -> None:
-    """Put a record with its present values into a golden set. ``add`` is given the set's path, the record's id and
-    text, and the values as JSON. Raises ``JobError`` for a failure, and for a record whose text is not known."""
+def promote(queue: Queue, target: Target, golden: Path) -> None:
+    """Put a record with its present values into a golden set. Raises ``JobError`` for a failure, for a record whose text is
+    not known, and for a file that is no golden set that lines can be added to."""
     told = _still(queue, target)
     if target.kind != "row":
         raise JobError("give the failure's values first: only what is right belongs into a golden set")
     if told["text"] is None:
         raise JobError(f"the text of record {target.record_id!r} is not known: {told['text_missing']}")
-    add(golden, target.record_id, told["text"], told["value"])
+    add_examples(golden, [Example(target.record_id, told["text"], told["value"])], queue.model)
     _decide(queue, target, "promoted", str(golden))
 
 

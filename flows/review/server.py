@@ -19,7 +19,6 @@ from aiohttp import web
 
 from extractors.errors import QuarryError
 from extractors.review import acts
-from extractors.review.golden import add_example
 from extractors.review.queue import Queue
 from extractors.store.reviews import Action, Decision
 
@@ -163,7 +162,7 @@ class ReviewServer:
             report = await self._do(acts.retry, queue, target, model=model, changes=changes)
             return _json({"rows": report.rows, "failures": report.failures, "reasons": report.failures_by_reason})
         if act == "promote":
-            await self._do(acts.promote, queue, target, self._options.golden, add=add_example)
+            await self._do(acts.promote, queue, target, self._options.golden)
             return _json({"golden": str(self._options.golden)})
         if act in _DECISIONS:
             await self._do(acts.decide, queue, target, _DECISIONS[act], note=note)

@@ -12,7 +12,6 @@ from extractors.endpoint import Settings
 from extractors.errors import JobError, OutputBusy, OutputError
 from extractors.evaluate.promotion import promote_records
 from extractors.review import acts
-from extractors.review.golden import add_example
 from extractors.review.queue import Entry, Queue, queues
 from extractors.store.catalog import current_rows, open_failures, outputs, query
 from extractors.store.lock import Lock
@@ -192,13 +191,32 @@ def test_a_row_is_promoted_into_a_golden_set_once(out: Path, tmp_path: Path) -> 
     queue = only(out)
     golden = tmp_path / "golden.jsonl"
     for _ in range(2):
-        acts.promote(queue, target(queue, "r00005"), golden, add=add_example)
+        acts.promote(queue, target(queue, "r00005"), golden)
     [line] = golden.read_bytes().splitlines()
     assert orjson.loads(line) == {
         "id": "r00005", "text": thing_text(5), "expected": {"name": "Wintergarten", "price": "5.05"},
     }  # fmt: skip
     with pytest.raises(JobError, match="only what is right"):
-        acts.promote(queue, target(queue, "r00003"), golden, add=add_example)
+        acts.promote(queue, target(queue, "r00003"), golden)
+
+
+def test_what_a_promoted_record_accepts_stays_with_it(out: Path, tmp_path: Path) -> None:
+    queue = only(out)
+    golden = tmp_path / "golden.jsonl"
+    values = {"name": "Wintergarten", "price": "5.05"}
+    before = {
+        "id": "r00005",
+        "text": thing_text(5),
+        "expected": values,
+        "accept": {"name": ["Winter Garden"]},
+        "free": ["price"],
+    }
+    golden.write_bytes(orjson.dumps({"text": "no id"}) + b"\n" + orjson.dumps(before) + b"\n")
+    acts.promote(queue, target(queue, "r00005"), golden)
+    lines = [orjson.loads(line) for line in golden.read_bytes().splitlines()]
+    assert lines == [{"text": "no id"}, before]
+    with pytest.raises(JobError, match="is Parquet by its name"):
+        acts.promote(queue, target(queue, "r00005"), tmp_path / "golden.parquet")
 
 
 def test_of_the_reviewed_rows_those_are_promoted_that_stand_as_they_were_seen(out: Path, tmp_path: Path) -> None:
