@@ -1,7 +1,7 @@
 """A schema as the fields that are compared, each with its rule.
 
 A field is named by its path with ``*`` for any item: ``seller/name``, ``tags``, ``line_items/*/price``. Keys are those of
-the JSON answer.
+the JSON answer, escaped as in a JSON Pointer: ``net/gross`` is ``net~1gross``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from extractors.evaluate.comparators import Comparator, comparator
 from schemas.answer_values import answer_keys
 from schemas.compare import Compare
 from schemas.jsonschema import answer_schema
+from schemas.pointers import below
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,7 @@ class _Builder:
 
     def _object(self, shape: Mapping[str, Any], path: str, rule: str | None, *, is_list: bool) -> Compared:
         step = f"{path}/*" if is_list else path
-        members = {
-            key: self.node(inner, f"{step}/{key}" if step else key) for key, inner in shape["properties"].items()
-        }
+        members = {key: self.node(inner, below(step, key)) for key, inner in shape["properties"].items()}
         if is_list:
             self.seen.add(step)
         chosen = comparator(rule or "objects")
@@ -174,6 +173,6 @@ def _marks(kind: Any, path: str) -> Iterator[tuple[str, Compare]]:
         keys = answer_keys(kind)
         for name, info in kind.model_fields.items():
             key = keys[name]
-            inner = f"{path}/{key}" if path else key
+            inner = below(path, key)
             yield from ((inner, note) for note in info.metadata if isinstance(note, Compare))
             yield from _marks(info.annotation, inner)

@@ -18,6 +18,7 @@ from extractors.evaluate.alignment import align
 from extractors.evaluate.comparators import blank
 from extractors.evaluate.fields import Compared
 from extractors.evaluate.golden import Labelled
+from schemas.pointers import below, escape
 
 
 class Verdict(StrEnum):
@@ -51,8 +52,9 @@ _COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value beside the expected one. ``path`` is the given value's place in the answer; of an object that is missing
-    in a list, a place after the given ones, where no other value's evidence or confidence is."""
+    """A value beside the expected one. ``path`` is the given value's place in the answer, a JSON Pointer without its
+    leading slash, which is what evidence and confidence are named by; of an object that is missing in a list, a place
+    after the given ones, where no other value's evidence or confidence is."""
 
     field: str
     path: str
@@ -68,7 +70,7 @@ def score_record(root: Compared, label: Labelled, got: Mapping[str, Any] | None)
         if key not in label.expected or key in label.free:
             continue
         expected, given = label.expected[key], None if got is None else got.get(key)
-        cells.extend(_node(member, expected, given, label.accept.get(key, ()), key))
+        cells.extend(_node(member, expected, given, label.accept.get(key, ()), escape(key)))
     return cells
 
 
@@ -80,7 +82,7 @@ def _node(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: 
     elif node.members:
         for key, member in node.members.items():
             others = [_member(one, key) for one in accept]
-            yield from _node(member, _member(expected, key), _member(got, key), others, f"{path}/{key}")
+            yield from _node(member, _member(expected, key), _member(got, key), others, below(path, key))
     elif node.comparator.items is not None:
         yield from _set(node, expected or [], got or [], accept, path)
     else:
@@ -197,7 +199,7 @@ def _the_same(rights: Sequence[Sequence[Any]], got: Sequence[Any]) -> dict[int, 
 
 def _members(node: Compared, expected: Any, got: Any, place: str) -> Iterator[Cell]:
     for key, member in node.members.items():
-        yield from _node(member, _member(expected, key), _member(got, key), (), f"{place}/{key}")
+        yield from _node(member, _member(expected, key), _member(got, key), (), below(place, key))
 
 
 def _alike(node: Compared, expected: Any, got: Any) -> float:

@@ -208,3 +208,18 @@ def test_promoted_records_are_read_whatever_the_job_calls_its_columns(tmp_path: 
     with FakeQwen(thing_answer) as qwen:
         found = evaluated(golden, qwen, id="sku", text="{title}\n{body}", keep=("maker",))
     assert (len(found.records), found.micro.f1.value) == (2, 1)
+
+
+def test_a_value_under_a_key_with_a_slash_is_scored_beside_its_evidence(tmp_path: Path) -> None:
+    inner = {"type": "object", "properties": {"net/gross": {"type": "string"}}}
+    properties = {"a~b": {"type": "string"}, "x/y": inner, "lines": {"type": "array", "items": inner}}
+    schema = tmp_path / "odd.json"
+    schema.write_bytes(orjson.dumps({"title": "Odd", "type": "object", "properties": properties}))
+    expected = {"a~b": "red", "x/y": {"net/gross": "kite"}, "lines": [{"net/gross": "flies"}]}
+    lines = [{"id": "a", "text": "A red kite flies.", "expected": expected}]
+    with FakeQwen(orjson.dumps(expected).decode()) as qwen:
+        golden = write_golden(tmp_path / "golden.jsonl", lines)
+        found = evaluated(golden, qwen, schema=str(schema), rules={"x~1y/net~1gross": "exact"})
+    [record] = found.records
+    assert [record.given.evidence[cell.path]["quote"] for cell in record.cells] == ["red", "kite", "flies"]
+    assert list(found.fields) == ["a~0b", "x~1y/net~1gross", "lines/*/net~1gross"]
