@@ -11,9 +11,9 @@
                         one of them is enough
 ``fuzzy[:LEAST]``       similarity of folded strings, 1 - (insertions + deletions) / (both lengths), at least 0.9
 ``set[:RULE]``          lists without order: as many pairs as possible whose items are equal by RULE
-``objects``             lists of objects: aligned so that as many of their values as possible are equal, then each
+``objects``             lists of objects: aligned so that as many of their values as possible are right, then each
                         field is compared by its own rule
-``whole``               lists of objects: an object counts as one value, right when all its fields are
+``whole``               objects, and lists of them: an object counts as one value, right when all its fields are
 ``skip``                not compared
 ======================  ==============================================================================================
 

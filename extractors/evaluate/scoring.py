@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from extractors.evaluate.alignment import align
+import numpy as np
+
+from extractors.evaluate.alignment import MOST, Matrix, align
 from extractors.evaluate.comparators import blank
 from extractors.evaluate.fields import Compared
 from extractors.evaluate.golden import Labelled
@@ -79,10 +81,13 @@ def _node(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: 
         return
     if node.members and node.is_list:
         yield from _objects(node, expected or [], got or [], accept, path)
+    elif node.members and node.comparator.kind == "whole":
+        yield _whole(node, expected, got, accept, path)
     elif node.members:
         for key, member in node.members.items():
-            others = [_member(one, key) for one in accept]
-            yield from _node(member, _member(expected, key), _member(got, key), others, below(path, key))
+            if _labelled(expected, key):
+                others = [_member(one, key) for one in accept if _labelled(one, key)]
+                yield from _node(member, _member(expected, key), _member(got, key), others, below(path, key))
     elif node.comparator.items is not None:
         yield from _set(node, expected or [], got or [], accept, path)
     else:
@@ -106,6 +111,19 @@ def _value(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path:
     return Cell(node.path, path, verdict, expected, got)
 
 
+def _whole(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: str) -> Cell:
+    """An object as one value."""
+    rights = [expected, *(_changed(expected, one) for one in accept)]
+    nothing = not _apart(node, None, got)
+    if not all(any(any(cell.verdict.counts[1:]) for cell in _members(node, one, got, path)) for one in rights):
+        verdict = Verdict.ABSENT if nothing else Verdict.RIGHT
+    elif nothing:
+        verdict = Verdict.MISSING
+    else:
+        verdict = Verdict.WRONG if _apart(node, expected, None) else Verdict.EXTRA
+    return Cell(node.path, path, verdict, expected, got)
+
+
 def _equal(node: Compared, expected: Any, got: Any) -> bool:
     if blank(expected) or blank(got):
         return blank(expected) and blank(got)
@@ -118,7 +136,9 @@ def _set(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: s
     wanted = [(one, [one, *_others(accept, number)]) for number, one in enumerate(expected) if not blank(one)]
     found = [(number, one) for number, one in enumerate(got) if not blank(one)]
     likeness = [[max(items.likeness(right, one) for right in rights) for _, one in found] for _, rights in wanted]
-    pairs = dict(align(likeness, least=items.least))
+    same = [[int(value >= items.least) for value in row] for row in likeness]
+    closeness = [[round(value * 1000) for value in row] for row in likeness]
+    pairs = {row: column for row, column in align(same, closeness) if same[row][column]}
     if not wanted and not found:
         yield Cell(node.path, path, Verdict.ABSENT, [], [])
     for row, (one, _) in enumerate(wanted):
@@ -142,67 +162,173 @@ def _objects(node: Compared, expected: Any, got: Any, accept: Sequence[Any], pat
     as_one = node.comparator.kind == "whole"
     # Another right object may name just what is another than expected.
     rights = [
-        [one, *({**one, **other} for other in _others(accept, number) if isinstance(other, Mapping))]
+        [one, *(_changed(one, other) for other in _others(accept, number) if isinstance(other, Mapping))]
         for number, one in enumerate(expected)
     ]
-    pairs = _the_same(rights, got)
-    taken = set(pairs.values())
-    rows = [row for row in range(len(expected)) if row not in pairs]
-    columns = [column for column in range(len(got)) if column not in taken]
-    likeness = [[max(_alike(node, one, got[column]) for one in rights[row]) for column in columns] for row in rows]
-    # An object that counts as one value is right or wrong; how nearly it is right decides nothing.
-    found = align(likeness, least=1.0 if as_one else 0.0)
-    pairs |= {rows[row]: columns[column] for row, column in found}
-    used = set(pairs.values())
+    pairs = _paired(node, rights, got, as_one=as_one)
+    used = {column for column, _ in pairs.values()}
     if as_one:
         if not expected and not got:
             yield Cell(node.path, path, Verdict.ABSENT, [], [])
         for row, one in enumerate(expected):
-            at = pairs.get(row)
-            verdict = Verdict.MISSING if at is None else Verdict.RIGHT
-            yield Cell(node.path, path if at is None else f"{path}/{at}", verdict, one, None if at is None else got[at])
+            if row in pairs:
+                at, _ = pairs[row]
+                yield Cell(node.path, f"{path}/{at}", Verdict.RIGHT, one, got[at])
+            else:
+                yield Cell(node.path, path, Verdict.MISSING, one, None)
         for column, one in enumerate(got):
             if column not in used:
                 yield Cell(node.path, f"{path}/{column}", Verdict.EXTRA, None, one)
         return
-    # Objects that have nothing in common still stand for each other, in order, so that a list of one wrong object
-    # shows wrong values beside the expected ones.
-    left = [column for column in range(len(got)) if column not in used]
-    for row in range(len(expected)):
-        if row not in pairs and left:
-            pairs[row] = left.pop(0)
     after = itertools.count(len(got))
     for row, one in enumerate(expected):
-        at = pairs.get(row)
-        place = f"{path}/{next(after) if at is None else at}"
-        if at is not None and len(rights[row]) > 1:
-            one = max(rights[row], key=lambda right: _alike(node, right, got[at]))
-        yield from _members(node, one, None if at is None else got[at], place)
-    for column in left:
-        yield from _members(node, None, got[column], f"{path}/{column}")
-
-
-def _the_same(rights: Sequence[Sequence[Any]], got: Sequence[Any]) -> dict[int, int]:
-    """Objects that are right to the letter, by the places of what is expected, in order. They belong together in a best alignment too, and of
-    a long list few are left to be compared with each other."""
-    places: dict[str, deque[int]] = {}
+        if row in pairs:
+            at, right = pairs[row]
+            yield from _members(node, rights[row][right], got[at], f"{path}/{at}")
+        else:
+            yield from _members(node, one, None, f"{path}/{next(after)}")
     for column, one in enumerate(got):
-        places.setdefault(json.dumps(one, sort_keys=True), deque()).append(column)
+        if column not in used:
+            yield from _members(node, None, one, f"{path}/{column}")
+
+
+def _changed(one: Any, other: Any) -> Any:
+    """An expected object with what another right one has in other words."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return {**one, **{key: _changed(one.get(key), inner) for key, inner in other.items()}}
+    return other
+
+
+def _paired(
+    node: Compared, rights: Sequence[Sequence[Any]], got: Sequence[Any], *, as_one: bool
+) -> dict[int, tuple[int, int]]:
+    """For the places of expected objects the place of what was given and which of the right objects it is compared with.
+
+    As many values as an assignment can make right are right, then as few as possible wrong, missing or extra. Objects
+    that have nothing in common still stand for each other, in order, so that a list of one wrong object shows wrong
+    values beside the expected ones. ``as_one`` leaves only pairs that are wholly right.
+    """
+    same: dict[int, int] = {}
+    if len(rights) * len(got) > MOST:
+        same = _the_same([each[0] for each in rights], got)
+    taken = set(same.values())
+    rows = [row for row in range(len(rights)) if row not in same]
+    columns = [column for column in range(len(got)) if column not in taken]
+    pairs = {row: (column, 0) for row, column in same.items()}
+    if not rows or not columns:
+        return pairs
+    # All right objects of all rows one below the other; a row's first is the label itself.
+    starts = np.cumsum([0, *(len(rights[row]) for row in rows[:-1])])
+    tallies = _tallies(node, [one for row in rows for one in rights[row]], [got[column] for column in columns])
+    right, faults, wrong = (tallies[..., kind] for kind in range(3))
+    if as_one:
+        (fitting,) = levels = [(faults == 0).astype(np.int64)]
+    else:
+        missing = np.repeat(
+            [_apart(node, rights[row][0], None) for row in rows], [len(rights[row]) for row in rows]
+        ).reshape(-1, 1)
+        extra = np.array([_apart(node, None, got[column]) for column in columns])
+        avoided = missing + extra - faults
+        levels = [right, avoided - min(0, avoided.min()), wrong.max() - wrong]
+    best = _best_of(levels, starts)
+    chosen = [np.take_along_axis(level, best, axis=0) for level in levels]
+    for row, column in align(*chosen):
+        if not as_one or fitting[best[row, column], column]:
+            pairs[rows[row]] = columns[column], int(best[row, column] - starts[row])
+    return pairs
+
+
+def _best_of(levels: Sequence[Matrix], starts: Matrix) -> Matrix:
+    """For each row that starts at one of ``starts``, and each column, the line that is best by the levels in turn, the
+    first of equals."""
+    lines = levels[0].shape[0]
+    if lines == len(starts):
+        return np.tile(starts.reshape(-1, 1), levels[0].shape[1])
+    ends = [*starts[1:], lines]
+    return np.array(
+        [
+            first + np.lexsort([-level[first:last] for level in reversed(levels)], axis=0)[0]
+            for first, last in zip(starts, ends, strict=True)
+        ]
+    )
+
+
+def _the_same(expected: Sequence[Any], got: Sequence[Any]) -> dict[int, int]:
+    """Objects that are expected to the letter, by the places of what is expected, in order: of a list that is too long for
+    the best alignment few are left to be compared with each other."""
+    places: dict[tuple[str, ...], dict[str, deque[int]]] = {}
+    taken: set[int] = set()
     pairs = {}
-    for row, each in enumerate(rights):
-        for one in each:
-            if waiting := places.get(json.dumps(one, sort_keys=True)):
-                pairs[row] = waiting.popleft()
-                break
+    for row, one in enumerate(expected):
+        if not isinstance(one, Mapping):
+            continue
+        keys = tuple(sorted(one))
+        if keys not in places:
+            places[keys] = {}
+            for column, other in enumerate(got):
+                labelled = {key: other.get(key) for key in keys}
+                places[keys].setdefault(_spelt(labelled), deque()).append(column)
+        waiting = places[keys].get(_spelt(one), deque())
+        while waiting and waiting[0] in taken:
+            waiting.popleft()
+        if waiting:
+            pairs[row] = waiting.popleft()
+            taken.add(pairs[row])
     return pairs
 
 
 def _members(node: Compared, expected: Any, got: Any, place: str) -> Iterator[Cell]:
     for key, member in node.members.items():
-        yield from _node(member, _member(expected, key), _member(got, key), (), below(place, key))
+        if _labelled(expected, key):
+            yield from _node(member, _member(expected, key), _member(got, key), (), below(place, key))
 
 
-def _alike(node: Compared, expected: Any, got: Any) -> float:
-    """The share of values that are right among those that either of two objects has."""
-    said = [cell.verdict for cell in _members(node, expected, got, "") if cell.verdict is not Verdict.ABSENT]
-    return said.count(Verdict.RIGHT) / len(said) if said else 1.0
+def _labelled(expected: Any, key: str) -> bool:
+    """Whether a label says anything about a key; of an object that is null or not there, it says so of every key."""
+    return not isinstance(expected, Mapping) or key in expected
+
+
+def _tallies(node: Compared, expected: Sequence[Any], got: Sequence[Any]) -> Matrix:
+    """Of each expected with each given object how many values are right, how many faults there are (a wrong value is
+    two), and how many values are wrong: expected x given x 3. Equal values are compared once."""
+    found = np.zeros((len(expected), len(got), 3), dtype=np.int64)
+    for key, member in node.members.items():
+        wanted, of_row = _distinct([_member(one, key) if _labelled(one, key) else _NOT_LABELLED for one in expected])
+        given, of_column = _distinct([_member(one, key) for one in got])
+        table = np.array([[_tally(member, one, other) for other in given] for one in wanted], dtype=np.int64)
+        found += table[np.ix_(of_row, of_column)]
+    return found
+
+
+def _distinct(values: Sequence[Any]) -> tuple[list[Any], list[int]]:
+    """The different ones of some values, and the place of each value among them."""
+    places: dict[str, int] = {}
+    different: list[Any] = []
+    at: list[int] = []
+    for value in values:
+        spelt = "" if value is _NOT_LABELLED else _spelt(value)
+        if spelt not in places:
+            places[spelt] = len(different)
+            different.append(value)
+        at.append(places[spelt])
+    return different, at
+
+
+def _tally(node: Compared, expected: Any, got: Any) -> tuple[int, int, int]:
+    if expected is _NOT_LABELLED:
+        return 0, 0, 0
+    verdicts = [cell.verdict for cell in _node(node, expected, got, (), "")]
+    faults = sum(sum(one.counts[1:]) for one in verdicts)
+    return verdicts.count(Verdict.RIGHT), faults, verdicts.count(Verdict.WRONG)
+
+
+def _apart(node: Compared, expected: Any, got: Any) -> int:
+    """The faults of an object that has no counterpart."""
+    return sum(sum(cell.verdict.counts[1:]) for cell in _members(node, expected, got, ""))
+
+
+def _spelt(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+_NOT_LABELLED = object()
