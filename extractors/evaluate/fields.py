@@ -25,7 +25,7 @@ from schemas.pointers import below
 @dataclass(frozen=True, slots=True)
 class Compared:
     """One node of the schema: a value, a set of values, an object (``members``), or a list of objects (``members`` of
-    an item). ``path`` is "" for the root."""
+    an item). ``path`` is "" for the root. What is compared as ``exact`` is one value, whatever it is."""
 
     path: str
     comparator: Comparator
@@ -37,7 +37,7 @@ class Compared:
         order."""
         if self.comparator.kind == "skip":
             return
-        if self.members and self.comparator.kind != "whole":
+        if self.members and self.comparator.kind not in ("whole", "exact"):
             for member in self.members.values():
                 yield from member.fields()
         else:
@@ -92,9 +92,7 @@ class _Builder:
         if is_list:
             self.seen.add(step)
         chosen = comparator(rule or "objects")
-        if chosen.kind == "exact":
-            return Compared(path, chosen)
-        if chosen.kind not in ("objects", "whole", "skip"):
+        if chosen.kind not in ("objects", "whole", "exact", "skip"):
             raise JobError(
                 f"{path or 'the record'}: objects are compared by objects, whole, exact or skip, not {rule!r}"
             )

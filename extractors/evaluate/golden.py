@@ -2,12 +2,14 @@
 
 ``id``        the record's id; without it, ``c-`` and the start of the hash of its text, as a source gives it
 ``expected``  the right values under the keys of the JSON answer (an object, or its JSON text); null, "" and [] mean that
-              the record does not say. A key that is not there is not labelled, and not scored
-``accept``    per field, other right values: a list of them; for a list field a list for each expected item, in order
+              the record does not say. A key that is not there is not labelled, and not scored, however deep it lies
+``accept``    per field, other right values: a list of them; for a list field a list for each expected item, in order. Of
+              an object the keys that differ are enough
 ``free``      fields that everybody would word differently, not scored
 ``draft``     true while the expected values still have to be put right: the set is refused until then
 
-In Parquet, a struct has all its keys in every row, so each of them is labelled; JSON text leaves that open.
+In Parquet, a struct has all its keys in every row, so each of them is labelled (or accepted as null); JSON text leaves
+that open.
 
 Anything else is the record itself: ``text``, or the columns that the job's text template names. Where the set holds
 only labels, the records come from another source and are found by their ids.
@@ -16,16 +18,20 @@ only labels, the records come from another source and are found by their ids.
 from __future__ import annotations
 
 import codecs
+import types
+import typing
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import pyarrow.parquet as pq
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 
 from extractors.errors import JobError
+from extractors.parsing import dumps_exact, loads_exact
 from schemas.answer_values import answer_keys, answer_value, answer_values
 from schemas.records import content_fingerprint
 
@@ -46,13 +52,20 @@ class Labelled:
 def read_golden(path: Path, model: type[BaseModel], *, id_column: str | None = None) -> dict[str, Labelled]:
     """The labels of a golden set by record id, in its order, validated by the schema.
 
-    Raises ``JobError`` naming the line and what is wrong: no such file, no labels, an id twice, a key or a value
-    that the schema does not have.
+    Raises ``JobError`` naming the line and what is wrong: no such file, no labels, an id twice, a line with an id beside
+    one without, a key or a value that the schema does not have.
     """
     found: dict[str, Labelled] = {}
     reader = _Reader(model)
+    name = id_column or "id"
+    first: tuple[str, str | None] | None = None
     for where, row in _rows(path):
-        record_id = _id_of(row, id_column, where)
+        given = id_text(row.get(name), f"{where}: `{name}`")
+        first = first or (where, given)
+        if (given is None) != (first[1] is None):
+            there, not_there = (first[0], where) if given is None else (where, first[0])
+            raise JobError(f"{there} has an `{name}`, and {not_there} has none: give every line one, or none of them")
+        record_id = _id_of_text(row, id_column, where) if given is None else given
         if record_id in found:
             raise JobError(f"{where}: the id {record_id!r} stands twice in the golden set; one label a record")
         found[record_id] = reader.labelled(record_id, row, where)
@@ -66,13 +79,30 @@ def record_columns(path: Path) -> list[str]:
     return next(([key for key in row if key not in _OWN] for _, row in _rows(path)), [])
 
 
+def id_text(value: Any, where: str) -> str | None:
+    """A record's id as a source gives it, of a JSON value with exact numbers; None where there is none. Raises ``JobError``
+    for what is no text and no number."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool | dict | list):
+        raise JobError(f"{where} must be text or a number, not {_written(value)}")
+    if not isinstance(value, orjson.Fragment):
+        return str(value)
+    digits = dumps_exact(value)
+    number = float(digits)
+    # What no float holds exactly keeps the digits that are written.
+    return digits if digits.lstrip("-").isdecimal() or abs(number) >= 2.0**53 else repr(number)
+
+
 class _Reader:
     """Validates labels with one model."""
 
     def __init__(self, model: type[BaseModel]) -> None:
         self._model = model
-        self._keys = {key: name for name, key in answer_keys(model).items()}
-        self._adapters: dict[str, TypeAdapter[Any]] = {}
+        self._named = answer_keys(model)
+        self._keys = {key: name for name, key in self._named.items()}
+        self._adapters: dict[Any, TypeAdapter[Any]] = {}
+        self._inner: dict[type[BaseModel], _Reader] = {}
 
     def labelled(self, record_id: str, row: Mapping[str, Any], where: str) -> Labelled:
         if row.get("draft"):
@@ -84,22 +114,24 @@ class _Reader:
         if not isinstance(free, list | tuple):
             raise JobError(f"{where}: `free` must be a list of fields")
         for key in (*expected, *accept, *free):
-            if key not in self._keys:
+            if not isinstance(key, str) or key not in self._keys:
                 raise JobError(
                     f"{where}: {self._model.__name__} has no field {key!r}; its fields are {', '.join(self._keys)}"
                 )
         return Labelled(
             record_id,
-            expected=self._expected(expected, where),
+            expected=self.values(expected, f"{where}: expected"),
             accept={
-                key: self._accepted(key, values, expected.get(key), where)
+                key: self._accepted(key, values, expected.get(key), f"{where}: accept.{key}")
                 for key, values in accept.items()
-                if values is not None
+                if values is not None and key in expected
             },
             free=frozenset(free),
         )
 
-    def _expected(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    def values(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The values of an object's labelled keys. Raises ``JobError``."""
+        given = self._by_key(given, where)
         if given.keys() >= self._keys.keys():
             try:
                 whole = self._model.model_validate_json(_json(given))
@@ -107,60 +139,149 @@ class _Reader:
                 # A rule over several fields does not make the labels wrong one by one.
                 pass
             else:
-                told = answer_values(whole)
-                return {key: told.get(key) for key in given}
-        return {key: self._value(key, value, f"{where}: expected") for key, value in given.items()}
+                return self._part(answer_values(whole), given, where)
+        return {key: self._value(self._kind(key), value, f"{where}.{key}") for key, value in given.items()}
+
+    def _by_key(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        found = {}
+        for key, value in given.items():
+            name = key if key in self._keys else self._named.get(key)
+            if name is None:
+                known = ", ".join(self._keys)
+                raise JobError(f"{where}: {self._model.__name__} has no field {key!r}; its fields are {known}")
+            found[name] = value
+        return found
+
+    def _part(self, told: Mapping[str, Any], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """Of a valid object's values those that the label has, down to the last."""
+        given = self._by_key(given, where)
+        return {
+            key: self._labelled_part(self._kind(key), told.get(key), value, f"{where}.{key}")
+            for key, value in given.items()
+        }
+
+    def _labelled_part(self, kind: Any, told: Any, given: Any, where: str) -> Any:
+        if isinstance(told, dict) and isinstance(given, Mapping) and (inner := self._model_in(kind)) is not None:
+            return inner._part(told, given, where)
+        if isinstance(told, list) and isinstance(given, list | tuple) and len(told) == len(given):
+            item = _item_in(kind)
+            return [
+                self._labelled_part(item, one, other, f"{where}[{number}]")
+                for number, (one, other) in enumerate(zip(told, given, strict=True))
+            ]
+        return told
 
     def _accepted(self, key: str, values: Any, expected: Any, where: str) -> list[Any]:
+        kind = self._kind(key)
         if not isinstance(values, list):
-            raise JobError(f"{where}: accept.{key} must be a list of right values")
+            raise JobError(f"{where} must be a list of right values")
         if not isinstance(expected, list):
-            return [self._value(key, value, f"{where}: accept") for value in values]
+            return [self._other(kind, value, where) for value in values]
         if len(values) != len(expected) or not all(isinstance(one, list) for one in values):
-            raise JobError(f"{where}: accept.{key} must hold a list for each of the {len(expected)} expected items")
-        return values
+            raise JobError(f"{where} must hold a list for each of the {len(expected)} expected items")
+        item = _item_in(kind)
+        return [[self._other(item, one, f"{where}[{number}]") for one in each] for number, each in enumerate(values)]
 
-    def _value(self, key: str, value: Any, where: str) -> Any:
+    def _other(self, kind: Any, value: Any, where: str) -> Any:
+        """An accepted value; of an object the keys that it names."""
+        inner = self._model_in(kind)
+        return inner.values(value, where) if inner and isinstance(value, Mapping) else self._value(kind, value, where)
+
+    def _value(self, kind: Any, value: Any, where: str) -> Any:
         if value is None or value == "":
             return None
-        adapter = self._adapters.get(key)
+        adapter = self._adapters.get(kind)
         if adapter is None:
-            info = self._model.model_fields[self._keys[key]]
-            kind: Any = info.annotation
-            for note in info.metadata:
-                kind = Annotated[kind, note]
-            adapter = self._adapters[key] = TypeAdapter(kind)
+            adapter = self._adapters[kind] = TypeAdapter(kind)
         try:
             found = adapter.validate_json(_json(value))
-            return answer_value(found, adapter.dump_python(found, mode="json", by_alias=False))
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False)[0]
-            raise JobError(f"{where}.{key}: {first['msg']} (given {value!r})") from error
+            problems = error.errors(include_url=False, include_context=False)
+            # Keys that are left out or null only make them not labelled, or labelled as not there.
+            if isinstance(value, Mapping) and (inner := self._model_in(kind)) is not None:
+                return inner.values(value, where)
+            item = _item_in(kind)
+            if isinstance(value, list) and self._model_in(item) is not None and all(one["loc"] for one in problems):
+                return [self._value(item, one, f"{where}[{number}]") for number, one in enumerate(value)]
+            first = problems[0]
+            place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+            raise JobError(f"{where}{place}: {first['msg']} (given {_written(value)})") from error
+        return self._labelled_part(
+            kind, answer_value(found, adapter.dump_python(found, mode="json", by_alias=False)), value, where
+        )
+
+    def _kind(self, key: str) -> Any:
+        info = self._model.model_fields[self._keys[key]]
+        kind: Any = info.annotation
+        for note in info.metadata:
+            kind = Annotated[kind, note]
+        return kind
+
+    def _model_in(self, kind: Any) -> _Reader | None:
+        """The reader of a type that is one model, or one or null. None too for a model that takes any key."""
+        kind = _bare(kind)
+        if not isinstance(kind, type) or not issubclass(kind, BaseModel) or kind.model_config.get("extra") == "allow":
+            return None
+        if kind not in self._inner:
+            self._inner[kind] = _Reader(kind)
+        return self._inner[kind]
 
     def _object(self, row: Mapping[str, Any], key: str, where: str) -> dict[str, Any] | None:
         value = row.get(key)
         if isinstance(value, str):
             try:
-                value = orjson.loads(value)
-            except orjson.JSONDecodeError as error:
+                value = loads_exact(value)
+            except (ValueError, RecursionError) as error:
                 raise JobError(f"{where}: `{key}` is text that is no JSON: {error}") from error
         if value is not None and not isinstance(value, dict):
             raise JobError(f"{where}: `{key}` must be an object, not {type(value).__name__}")
         return value
 
 
-def _json(value: Any) -> bytes:
-    """JSON of what Parquet may hold as well: dates are ISO texts, decimals texts of their digits."""
-    return orjson.dumps(value, default=str)
+def _bare(kind: Any) -> Any:
+    """A type without its notes, without null, and out of a root model."""
+    origin = typing.get_origin(kind)
+    if origin is Annotated:
+        return _bare(typing.get_args(kind)[0])
+    if origin in (typing.Union, types.UnionType):
+        arms = [arm for arm in typing.get_args(kind) if arm is not type(None)]
+        return _bare(arms[0]) if len(arms) == 1 else kind
+    if isinstance(kind, type) and issubclass(kind, RootModel):
+        return _bare(kind.model_fields["root"].annotation)
+    return kind
 
 
-def _id_of(row: Mapping[str, Any], id_column: str | None, where: str) -> str:
-    value = row.get(id_column or "id")
-    if value is not None and value != "":
-        return str(value)
+def _item_in(kind: Any) -> Any:
+    """The type of a list's items."""
+    kind = _bare(kind)
+    origin, arms = typing.get_origin(kind), typing.get_args(kind)
+    many = isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet)
+    # A tuple of several types has no one type of items.
+    return arms[0] if many and (len(arms) == 1 or (len(arms) == 2 and arms[1] is ...)) else Any
+
+
+def _json(value: Any) -> str:
+    """JSON with all digits, also of what Parquet may hold: dates are ISO texts, decimals texts of their digits."""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except orjson.JSONEncodeError:
+        return dumps_exact(value)
+
+
+def _written(value: Any) -> str:
+    text = _json(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+_SHOWN = 200
+
+
+def _id_of_text(row: Mapping[str, Any], id_column: str | None, where: str) -> str:
     if id_column is None and isinstance(row.get("text"), str):
         return f"c-{content_fingerprint(row['text'])[:16]}"
-    raise JobError(f"{where}: a labelled record needs `{id_column or 'id'}`, or `text` to take its id from")
+    if id_column is None:
+        raise JobError(f"{where}: a labelled record needs `id`, or `text` to take its id from")
+    raise JobError(f"{where} has no `{id_column}`, which the ids of the records are read from")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -184,8 +305,8 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _object_of(line: bytes, where: str) -> dict[str, Any]:
     try:
-        row = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        row = loads_exact(line.decode())
+    except (ValueError, RecursionError) as error:
         raise JobError(f"{where}: not JSON: {error}") from error
     if not isinstance(row, dict):
         raise JobError(f"{where}: not an object")

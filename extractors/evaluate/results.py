@@ -30,6 +30,7 @@ import pyarrow.parquet as pq
 from extractors.evaluate.evaluation import FOLDER, Evaluation, Scored
 from extractors.evaluate.scoring import Cell
 from extractors.evaluate.statistics import Interval, Score
+from extractors.parsing import dumps_exact
 from extractors.store import files
 from schemas.ledger import MONEY
 
@@ -236,7 +237,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
 
 def shown(value: Any) -> str | None:
     """A value as compact JSON; None stays None."""
-    return None if value is None else orjson.dumps(value).decode()
+    return None if value is None else dumps_exact(value)
 
 
 def _value(record: Scored, cell: Cell) -> dict[str, Any]:

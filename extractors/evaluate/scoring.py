@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -79,7 +79,9 @@ def score_record(root: Compared, label: Labelled, got: Mapping[str, Any] | None)
 def _node(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: str) -> Iterator[Cell]:
     if node.comparator.kind == "skip":
         return
-    if node.members and node.is_list:
+    if node.comparator.kind == "exact":
+        yield _value(node, expected, got, accept, path)
+    elif node.members and node.is_list:
         yield from _objects(node, expected or [], got or [], accept, path)
     elif node.members and node.comparator.kind == "whole":
         yield _whole(node, expected, got, accept, path)
@@ -87,11 +89,25 @@ def _node(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: 
         for key, member in node.members.items():
             if _labelled(expected, key):
                 others = [_member(one, key) for one in accept if _labelled(one, key)]
-                yield from _node(member, _member(expected, key), _member(got, key), others, below(path, key))
+                yield from _best_node(member, _member(expected, key), _member(got, key), others, below(path, key))
     elif node.comparator.items is not None:
         yield from _set(node, expected or [], got or [], accept, path)
     else:
         yield _value(node, expected, got, accept, path)
+
+
+def _best_node(node: Compared, expected: Any, got: Any, others: Sequence[Any], path: str) -> Iterable[Cell]:
+    """A member of an object: a list is right in any of its forms, while at the top ``accept`` is about its items."""
+    if not node.is_list or not others:
+        return _node(node, expected, got, others, path)
+    found = [list(_node(node, one, got, (), path)) for one in (expected, *others)]
+    return max(
+        found,
+        key=lambda cells: [
+            sum(sign * one.verdict.counts[kind] for one in cells for kind in kinds)
+            for sign, kinds in ((1, (0,)), (-1, (1, 2)))
+        ],
+    )
 
 
 def _member(value: Any, key: str) -> Any:
@@ -127,7 +143,23 @@ def _whole(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path:
 def _equal(node: Compared, expected: Any, got: Any) -> bool:
     if blank(expected) or blank(got):
         return blank(expected) and blank(got)
-    return node.comparator.same(expected, got)
+    return node.comparator.same(expected, _as_labelled(node, expected, got))
+
+
+def _as_labelled(node: Compared, expected: Any, got: Any) -> Any:
+    """A value without the keys that its label leaves out."""
+    if not node.members:
+        return got
+    if isinstance(expected, Mapping) and isinstance(got, Mapping):
+        inner = node.members
+        return {
+            key: _as_labelled(inner[key], expected[key], one) if key in inner else one
+            for key, one in got.items()
+            if key in expected
+        }
+    if isinstance(expected, list) and isinstance(got, list) and len(expected) == len(got):
+        return [_as_labelled(node, one, other) for one, other in zip(expected, got, strict=True)]
+    return got
 
 
 def _set(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: str) -> Iterator[Cell]:
