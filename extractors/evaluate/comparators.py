@@ -3,10 +3,12 @@
 ======================  ==============================================================================================
 ``exact``               equal as JSON (1 and 1.0 are equal, true and 1 are not)
 ``text``                strings equal but for case, width, white space and punctuation that separates words; signs
-                        between digits count (1.50 is not 150). Anything else: ``exact``
+                        between digits count (1.50 is not 150, 10-12 not 1012, 10⁶ not 106), and so do a minus, a
+                        decimal point, < and > before a number. Anything else: ``exact``
 ``alnum``               only letters and digits are compared
 ``number[:TOLERANCE]``  equal numbers, printed ones as well (``RM 1,234.50``); the tolerance is absolute (``0.01``) or
-                        relative to the expected value (``1%``)
+                        relative to the expected value (``1%``). Without one, floats that are no whole numbers may
+                        differ by the noise of calculation, 1e-12 of the value; integers and decimals by nothing
 ``date[:DAYS]``         the same day, time or instant in any printed form; where a string can be read as several days,
                         one of them is enough
 ``fuzzy[:LEAST]``       similarity of folded strings, 1 - (insertions + deletions) / (both lengths), at least 0.9
@@ -26,7 +28,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal, InvalidOperation
@@ -45,10 +48,20 @@ Likeness = Callable[[Any, Any], float]
 
 RULES = ("exact", "text", "alnum", "number", "date", "fuzzy", "set", "objects", "whole", "skip")
 _FUZZY = 0.9
-_FLOAT_NOISE = Decimal("1e-9")
+_FLOAT_NOISE = Decimal("1e-12")
 """Relative: two floats that were meant to be equal."""
-_BETWEEN_DIGITS = re.compile(r"(?<=\d)\s*[.,:/\-\s]\s*(?=\d)|(?<![^\s])-(?=[\d.,])")
-_KEPT = {sign: chr(0xE000 + number) for number, sign in enumerate(".,:/- ")}
+_MOST_DIGITS = 10_000
+"""Before or after the point of a number; a longer one is compared as text, since decimals overflow."""
+_CURRENCY = r"[$¢£¤¥฿₠-⃀]?"
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)[\W_]+(?=\d)")
+_BEFORE_NUMBER = re.compile(
+    # A minus, also one of an exponent; a decimal point; a bound that is no end of a tag.
+    rf"(?<![\w)\]}}\"'.])-(?={_CURRENCY}[.,]?\d)|(?<=\de)-(?=\d)|(?<![\w.,)\]}}\"'])[.,](?=\d)"
+    rf"|(?:<(?![^<>]*>)|(?<![\w\"'/=-])>)(?==?\s?-?{_CURRENCY}[.,]?\d)"
+)
+_RAISED = re.compile(r"(?<=\d)(?=[⁺⁻]?[⁰¹²³⁴-⁹])")
+_FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
+_THOUSANDS = re.compile(r"(?<=\d)['_](?=\d{3}(?!\d))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +107,10 @@ def comparator(rule: str) -> Comparator:
                 items = comparator(option or "text")
                 if items.kind not in ("set", "objects", "whole", "skip"):
                     return Comparator(rule, _exact, items=items)
-    except (ValueError, InvalidOperation) as error:
-        raise JobError(f"the comparison {rule!r} has an option that is no number: {error}") from error
+    except (ValueError, InvalidOperation, OverflowError) as error:
+        raise JobError(
+            f"the comparison {rule!r} has an option that is no number, or too large a one: {error}"
+        ) from error
     raise JobError(
         f"there is no comparison {rule!r}; there are {', '.join(RULES)}, with options such as number:0.01, number:1%, "
         "date:1, fuzzy:0.85, set:fuzzy:0.85"
@@ -132,11 +147,33 @@ def _text(expected: Any, got: Any) -> float:
     return _exact(expected, got)
 
 
+@lru_cache(maxsize=8192)
 def normal_text(text: str) -> str:
-    """What ``text`` compares: folded, without white space and separating punctuation except between digits and
-    before a negative number."""
-    kept = _BETWEEN_DIGITS.sub(lambda match: _KEPT[match[0].strip() or " "], fold(text))
-    return squeeze(kept) or fold(text)
+    """What ``text`` compares: folded, without white space and separating punctuation except where it makes a number
+    another one. ½ is 1/2, 1'000 is 1000, .5 is 0.5; brackets between digits only part them."""
+    folded = fold(_FRACTION.sub(" ", _RAISED.sub("^", text))).replace("\u2044", "/")
+    parted = _BETWEEN_DIGITS.sub(_kept_between, _THOUSANDS.sub("", folded))
+    return squeeze(_BEFORE_NUMBER.sub(_kept_before, parted)) or folded
+
+
+def _kept_between(match: re.Match[str]) -> str:
+    run = "".join(match[0].split())
+    if squeeze(run):
+        # Something that is compared anyway: 10 % 5, 10 + 5.
+        return match[0]
+    kinds = {sign: unicodedata.category(sign) for sign in run}
+    signs = ["-" if kinds[sign] == "Pd" else sign for sign in run if kinds[sign] not in ("Ps", "Pe")]
+    return "".join(map(_kept, signs or " "))
+
+
+def _kept_before(match: re.Match[str]) -> str:
+    sign = match[0]
+    return f"0{_kept(sign)}" if sign in ".," else _kept(sign)
+
+
+def _kept(sign: str) -> str:
+    """A character of private use, which is no punctuation, in the place of a sign."""
+    return chr(0xF0000 + ord(sign) % 0xFFFE)
 
 
 def _alnum(expected: Any, got: Any) -> float:
@@ -159,15 +196,16 @@ def _fuzzy(expected: Any, got: Any) -> float:
 def _number(option: str) -> Likeness:
     relative = option.endswith("%")
     given = Decimal(option.removesuffix("%") or 0)
-    if not given.is_finite() or given < 0:
-        raise ValueError(f"{option!r} must be 0 or more")
+    if not given.is_finite() or given < 0 or (given and abs(given.adjusted()) > _MOST_DIGITS):
+        raise ValueError(f"{option!r} must be 0 or more, and of a size that is printed")
 
     def likeness(expected: Any, got: Any) -> float:
         wanted, found = _numbers(expected), _numbers(got)
         if not wanted or not found:
             return _text(expected, got)
+        noise = _FLOAT_NOISE if _may_be_noisy(expected, got) else Decimal(0)
         for one in wanted:
-            tolerance = max(abs(one) * given / 100 if relative else given, abs(one) * _FLOAT_NOISE)
+            tolerance = max(abs(one) * given / 100 if relative else given, abs(one) * noise)
             if any(abs(one - other) <= tolerance for other in found):
                 return 1.0
         return 0.0
@@ -175,19 +213,36 @@ def _number(option: str) -> Likeness:
     return likeness
 
 
-def _numbers(value: Any) -> list[Decimal]:
+def _may_be_noisy(expected: Any, got: Any) -> bool:
+    """Whether either is a float and they are not both whole numbers, of which floats are exact."""
+    both = (expected, got)
+    exact = all(isinstance(one, int) or (isinstance(one, float) and one.is_integer()) for one in both)
+    return any(isinstance(one, float) for one in both) and not exact
+
+
+def _numbers(value: Any) -> Sequence[Decimal]:
     if isinstance(value, bool):
-        return []
+        return ()
     if isinstance(value, int | float | Decimal):
-        number = as_decimal(value)
-        return [number] if number.is_finite() else []
-    if not isinstance(value, str):
-        return []
+        return _measured(as_decimal(value))
+    return _printed_numbers(value) if isinstance(value, str) else ()
+
+
+@lru_cache(maxsize=8192)
+def _printed_numbers(text: str) -> Sequence[Decimal]:
     try:
-        number = Decimal(value.strip())
-        return [number] if number.is_finite() else []
+        return _measured(Decimal(text.strip()))
     except InvalidOperation:
-        return parse_amount(value)
+        return tuple(parse_amount(text))
+
+
+def _measured(number: Decimal) -> Sequence[Decimal]:
+    """A number that can be calculated with."""
+    if not number.is_finite():
+        return ()
+    if not number:
+        return (Decimal(0),)
+    return (number,) if abs(number.adjusted()) <= _MOST_DIGITS else ()
 
 
 def _date(days: int) -> Likeness:
