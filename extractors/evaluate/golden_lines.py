@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from extractors.errors import JobError
+from extractors.evaluate.golden import id_text
 from extractors.parsing import dumps_exact, loads_exact
 from extractors.store import files
-from schemas.records import content_fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ def check_lines(path: Path) -> None:
 def add_lines(path: Path, examples: Sequence[Example], *, told: Callable[[str, Any], Any]) -> None:
     """Add records, or put them in the place of those of their ids; the file is whole at any time.
 
-    A record that is replaced keeps its ``free``, and its ``accept`` of the keys whose label is what it was. ``told`` gives the value of a
-    key as labels have it, and raises ``ValueError`` for what is none. Raises ``JobError`` for a file that is not a
-    golden set, and the errors of ``check_lines``.
+    A record that is replaced keeps its ``free``, and its ``accept`` of the keys whose label is what it was. ``told`` gives
+    the value of a key as labels have it, and raises ``ValueError`` for what is none. Raises ``JobError`` for a file that is
+    not a golden set, and the errors of ``check_lines``.
     """
     check_lines(path)
     lines = _read(path)
@@ -70,12 +70,12 @@ def _read(path: Path) -> dict[str, bytes]:
             row = _parsed(line)
         except ValueError as error:
             raise JobError(f"{path}, line {number}: not a record of a golden set ({error}); mend the line") from error
-        record_id = row.get("id")
-        if record_id in (None, ""):
-            if not isinstance(row.get("text"), str):
-                raise JobError(f"{path}, line {number}: the record has neither `id` nor `text`; add one of them")
-            record_id = f"c-{content_fingerprint(row['text'])[:16]}"
-        lines[str(record_id)] = line
+        record_id = id_text(row.get("id"), f"{path}, line {number}: `id`")
+        if record_id is None:
+            raise JobError(
+                f"{path}, line {number} has no `id`, and no record with an id can stand beside it: give every line its id"
+            )
+        lines[record_id] = line
     return lines
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,6 +73,7 @@ def check_command(
     from extractors.evaluate.fields import compared_fields
     from extractors.evaluate.golden import read_golden
     from schemas.loading import load_schema
+    from schemas.pointers import split
 
     model = load_schema(schema)
     labels = read_golden(Path(path), model)
@@ -79,8 +81,10 @@ def check_command(
         {
             "field": one.path,
             "compared by": one.comparator.rule,
-            "labelled": sum(_top(one.path) in label.expected for label in labels.values()),
-            "with a value": sum(not blank(label.expected.get(_top(one.path))) for label in labels.values()),
+            "labelled": sum(bool(_at(label.expected, split(one.path))) for label in labels.values()),
+            "with a value": sum(
+                any(not blank(value) for value in _at(label.expected, split(one.path))) for label in labels.values()
+            ),
         }
         for one in compared_fields(model, rules_of(compare)).fields()
     ]
@@ -102,5 +106,13 @@ def _values(text: str) -> dict[str, Any]:
     return found
 
 
-def _top(path: str) -> str:
-    return path.partition("/")[0]
+def _at(expected: Any, steps: Sequence[str]) -> list[Any]:
+    """The labels at a path, of a list those of its items; what is labelled as not there has a null below. None where
+    nothing is labelled."""
+    if not steps:
+        return [expected]
+    if isinstance(expected, Mapping):
+        return _at(expected[steps[0]], steps[1:]) if steps[0] in expected else []
+    if isinstance(expected, list) and expected:
+        return [value for item in expected for value in _at(item, steps[1:])]
+    return [None]

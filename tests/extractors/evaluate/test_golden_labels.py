@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -12,13 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, Field
+from typer.testing import CliRunner
 
 from extractors.errors import JobError
 from extractors.evaluate.fields import compared_fields
 from extractors.evaluate.golden import Labelled, read_golden
+from extractors.evaluate.golden_lines import Example
+from extractors.evaluate.promotion import add_examples
 from extractors.evaluate.results import shown
 from extractors.evaluate.scoring import Cell, score_record
-from extractors.review.golden import add_example
+from flows.cli.app import app
 from schemas.json_models import model_of
 
 
@@ -197,8 +201,8 @@ def test_integers_of_any_size_and_all_digits_of_decimals_are_kept(tmp_path: Path
 
 def test_a_record_with_a_huge_integer_is_added_to_a_golden_set(tmp_path: Path) -> None:
     path = tmp_path / "golden.jsonl"
-    add_example(path, "a", "x", {"number": 10**30})
-    add_example(path, "b", "x", {"number": 10**400 + 1})
+    add_examples(path, [Example("a", "x", {"number": 10**30})], Bill)
+    add_examples(path, [Example("b", "x", {"number": 10**400 + 1})], Bill)
     assert [one.expected["number"] for one in read_golden(path, Bill).values()] == [10**30, 10**400 + 1]
 
 
@@ -226,7 +230,7 @@ def test_an_id_that_is_no_text_and_no_number_is_refused(tmp_path: Path, given: s
         read(tmp_path, line)
     path = tmp_path / "golden.jsonl"
     with pytest.raises(JobError, match=r"line 1: `id` must be text or a number"):
-        add_example(path, "b", "x", {})
+        add_examples(path, [Example("b", "x", {})], Bill)
 
 
 @pytest.mark.parametrize(
@@ -240,4 +244,30 @@ def test_a_record_with_an_id_is_not_added_beside_one_without(tmp_path: Path) -> 
     path = tmp_path / "golden.jsonl"
     path.write_bytes(orjson.dumps(BARE) + b"\n")
     with pytest.raises(JobError, match=r"line 1 has no `id`"):
-        add_example(path, "b", "x", {})
+        add_examples(path, [Example("b", "x", {})], Bill)
+
+
+def test_a_check_counts_what_is_labelled_however_deep_it_lies(tmp_path: Path) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "a/b": {"type": ["string", "null"]},
+            "seller": {
+                "type": "object",
+                "properties": {"name": {"type": "string"}, "city": {"type": ["string", "null"]}},
+            },
+            "lines": {"type": "array", "items": {"type": "object", "properties": {"what": {"type": "string"}}}},
+        },
+    }
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    labels = [
+        {"a/b": "x", "seller": {"name": "Ann"}, "lines": [{"what": "pan"}, {"what": "lid"}]},
+        {"a/b": None, "seller": {"name": "Bob", "city": None}, "lines": []},
+        {"seller": {"city": "Leeds"}},
+    ]
+    path = tmp_path / "golden.jsonl"
+    path.write_text("".join(json.dumps({"text": f"t{n}", "expected": one}) + "\n" for n, one in enumerate(labels)))
+    found = CliRunner().invoke(app, ["golden", "check", str(path), "--schema", str(tmp_path / "schema.json"), "--json"])
+    assert found.exit_code == 0, found.output
+    counts = {one["field"]: (one["labelled"], one["with a value"]) for one in json.loads(found.stdout)["fields"]}
+    assert counts == {"a~1b": (2, 1), "seller/name": (2, 2), "seller/city": (2, 1), "lines/*/what": (2, 1)}

@@ -77,7 +77,7 @@ def test_a_golden_set_in_parquet_is_not_added_to(out: Path, name: str) -> None:
 def test_a_record_that_is_replaced_keeps_what_it_accepts_of_the_same_values(out: Path) -> None:
     before = {"id": "r00004", "text": "old", "expected": {"name": "thing-0000004", "price": 9}, "free": ["name"],
               "accept": {"name": ["thing 4"], "price": [9.5]}}  # fmt: skip
-    other = {"text": thing_text(1), "expected": {"name": "a"}, "accept": {"name": ["b"]}}
+    other = {"id": "r1", "text": thing_text(1), "expected": {"name": "a"}, "accept": {"name": ["b"]}}
     (out.parent / "golden.jsonl").write_text(f"{json.dumps(before)}\n{json.dumps(other)}\n")
     assert add(out, "--id", "r00004").exit_code == 0
     assert lines(out) == [

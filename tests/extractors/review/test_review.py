@@ -211,10 +211,13 @@ def test_what_a_promoted_record_accepts_stays_with_it(out: Path, tmp_path: Path)
         "accept": {"name": ["Winter Garden"]},
         "free": ["price"],
     }
-    golden.write_bytes(orjson.dumps({"text": "no id"}) + b"\n" + orjson.dumps(before) + b"\n")
+    golden.write_bytes(orjson.dumps(before) + b"\n")
     acts.promote(queue, target(queue, "r00005"), golden)
-    lines = [orjson.loads(line) for line in golden.read_bytes().splitlines()]
-    assert lines == [{"text": "no id"}, before]
+    [line] = golden.read_bytes().splitlines()
+    assert orjson.loads(line) == before
+    golden.write_bytes(orjson.dumps({"text": "unnamed", "expected": {}}) + b"\n")
+    with pytest.raises(JobError, match="line 1 has no `id`"):
+        acts.promote(queue, target(queue, "r00005"), golden)
     with pytest.raises(JobError, match="is Parquet by its name"):
         acts.promote(queue, target(queue, "r00005"), tmp_path / "golden.parquet")
 
