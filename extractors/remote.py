@@ -91,7 +91,6 @@ class Session:
                 f"this worker does not see {job.out}: it must be on storage that all machines share, or s3://"
             )
         self._folder = folder
-        self._seen = set(journals_in(folder / "journal"))
         self._replay = replay_of(folder, lambda: load_commits(folder, verify="size"))
         self._learning = threading.Lock()
         self._stats: LimitStats | None = None
@@ -117,13 +116,8 @@ class Session:
     def answer(self, chunk: Chunk) -> Answered:
         """Bring a chunk to its parts. What another worker was answered before it was lost is not asked again."""
         with self._learning:
-            new = [
-                one
-                for one in journals_in(self._folder / "journal", f"{chunk.chunk_id}.*jsonl")
-                if one not in self._seen
-            ]
-            self._seen.update(new)
-            self._replay.add(new)
+            # Those that were there when this session was opened too: another worker was writing them then.
+            self._replay.add(journals_in(self._folder / "journal", f"{chunk.chunk_id}.*jsonl"))
         done = self._engine.submit(chunk).result()
         fatal = self._engine.fatal
         return Answered(

@@ -96,6 +96,7 @@ class Replay:
     def __init__(self, paths: Sequence[Path]) -> None:
         self.after = 0
         self._paths = list(paths)
+        self._read_to: dict[Path, int] = {}
         self._entries: dict[str, dict[str, Any]] = {}
         self._retried: dict[Path, list[str]] = {}
         starts = [after for path in paths if (after := self._read(path)) is not None]
@@ -124,8 +125,8 @@ class Replay:
         self._paths = waiting
 
     def add(self, paths: Sequence[Path]) -> None:
-        """Take these files' entries too."""
-        self._paths += paths
+        """Take these files' entries too; of a file that was read before, those that were written since."""
+        self._paths += [path for path in paths if path not in self._read_to]
         for path in paths:
             self._read(path)
 
@@ -134,14 +135,20 @@ class Replay:
         gone: its chunk was committed since the folder was listed, by the flow that this worker works for."""
         after = 0
         try:
-            lines = files.read(path).split(b"\n")
+            held = files.read(path)
         except FileNotFoundError:
             return None
+        begin = self._read_to.get(path, 0)
+        lines = held[begin:].split(b"\n")
+        # A line without its end may be in the middle of being written, by a worker that lives.
+        self._read_to[path] = len(held) - len(lines[-1])
+        read_before = held.count(b"\n", 0, begin)
         for number, line in enumerate(lines, start=1):
             checksum, _, text = line.partition(b" ")
             if checksum != b"%08x" % zlib.crc32(text):
                 if number < len(lines):
-                    logger.warning("%s, line %d is damaged: that call is asked again", path, number)
+                    line_number = read_before + number
+                    logger.warning("%s, line %d is damaged: that call is asked again", path, line_number)
                 elif line:
                     logger.info("%s ends in the middle of a line: the run was killed while writing it", path)
                 continue

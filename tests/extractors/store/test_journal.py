@@ -199,3 +199,26 @@ def test_a_journal_that_is_gone_since_it_was_listed_holds_nothing(tmp_path: Path
     assert (replay.after, len(replay)) == (4, 1)
     replay.discard()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_journal_that_is_being_written_is_read_on_from_where_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "c.jsonl"
+    data = filled(path)
+    for cut in range(len(data)):
+        path.write_bytes(data[:cut])
+        replay = Replay([path])
+        replay.forget(["q0"])
+        path.write_bytes(data)
+        replay.add([path])
+        replay.add([path])
+        first = data.index(b"\n", data.index(b"\n") + 1)  # the end of q0's line
+        assert [one for one in ("q0", "q1", "q2") if replay.get(one)] == ["q0"][: cut <= first] + ["q1", "q2"]
+    path.write_bytes(data + b"xx\n")
+    replay.add([path])
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == [
+        f"{path}, line 5 is damaged: that call is asked again"
+    ]
+    replay.discard()
+    assert list(tmp_path.iterdir()) == []
