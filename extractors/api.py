@@ -48,6 +48,7 @@ class Options(TypedDict, total=False):
     examples: str
     examples_shown: int
     examples_choice: Literal["similar", "fixed"]
+    examples_common: int | None
     made_up_examples: Literal["auto", "always", "never"]
     prompt: str
     model: str

@@ -2,7 +2,9 @@
 
 They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, the answer as an object. ``fixed`` shows
 the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
-its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. A record
+its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. Before
+them may come some that are common to all records, a sample by the hash of their texts: they show what the answers of
+the set are like, and a prompt cache has them read already. A record
 is never its own example: neither the same text nor nearly the same (95 of 100 by rapidfuzz). Together they take no more
 tokens than there is room for: one that does not fit beside those before it gives way to the next.
 """
@@ -59,6 +61,11 @@ class Example:
     printed: frozenset[str]
 
     @cached_property
+    def folded(self) -> str:
+        """The text as it is compared with a record's."""
+        return fold(self.text)
+
+    @cached_property
     def tokens(self) -> int:
         """About how many tokens it adds to a request."""
         return estimate_tokens(self.text) + estimate_tokens(self.answer) + _TURNS
@@ -70,7 +77,8 @@ class Example:
 
 class ExampleBank:
     """The examples of a recipe, and which of them a record is shown: at most ``shown``, of at most ``room`` tokens
-    together, estimated."""
+    together, estimated. ``common`` of them, of at most ``common_room`` tokens, are shown to every record before those that
+    are chosen for it."""
 
     def __init__(
         self,
@@ -79,6 +87,8 @@ class ExampleBank:
         shown: int,
         choice: Choice,
         room: int | None = None,
+        common: int = 0,
+        common_room: int | None = None,
         made_up: bool = False,
     ) -> None:
         self.made_up = made_up
@@ -86,31 +96,41 @@ class ExampleBank:
         self._examples = tuple(examples)
         self._shown = shown
         self._choice = choice
+        self._common_wanted = common
+        self._common = _sample(examples, common, room=math.inf if common_room is None else common_room)
+        self._in_common = frozenset(one.fingerprint for one in self._common)
         self._index = _Index([example.text for example in examples]) if choice == "similar" else None
 
     def of(self, record: Record) -> tuple[Example, ...]:
         """What a record is shown, in order. The same for the same record."""
         if self.made_up:
             return self._examples
+        folded, left = fold(record.text), self._room
+
+        def its_own(example: Example) -> bool:
+            return example.fingerprint == record.fingerprint or _nearly_the_same(example.folded, folded)
+
+        common = tuple(example for example in self._common if not its_own(example))
         found: list[Example] = []
         order = range(len(self._examples)) if self._index is None else self._index.ranked(record.text)
-        folded, left = fold(record.text), self._room
         for place in order:
             if len(found) == self._shown:
                 break
             example = self._examples[place]
-            if example.tokens > left:
+            if example.tokens > left or example.fingerprint in self._in_common:
                 continue
-            if example.fingerprint != record.fingerprint and not _nearly_the_same(fold(example.text), folded):
+            if not its_own(example):
                 found.append(example)
                 left -= example.tokens
-        return tuple(found) if self._index is None else tuple(reversed(found))
+        return (*common, *(found if self._index is None else reversed(found)))
 
     @cached_property
     def tokens(self) -> int:
         """About how many tokens the examples add to a request."""
-        each = [one.tokens for one in self._examples[:200] if one.tokens <= self._room]
-        return round(min(self._room, min(self._shown, len(each)) * sum(each) / len(each))) if each else 0
+        rest = [one for one in self._examples if one.fingerprint not in self._in_common]
+        each = [one.tokens for one in rest[:200] if one.tokens <= self._room]
+        chosen = min(self._room, min(self._shown, len(each)) * sum(each) / len(each)) if each else 0
+        return sum(one.tokens for one in self._common) + round(chosen)
 
     def as_dict(self) -> dict[str, Any]:
         """What the recipe says of them."""
@@ -123,6 +143,7 @@ class ExampleBank:
             "choice": self._choice,
             "shown": self._shown,
             "of": len(self._examples),
+            **({"common": self._common_wanted} if self._common_wanted else {}),
             "sha256": digest.hexdigest(),
         }
 
@@ -135,9 +156,11 @@ def load_examples(
     choice: Choice,
     omit_nulls: bool = False,
     room: int | None = None,
+    common: int = 0,
+    common_room: int | None = None,
 ) -> ExampleBank:
     """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out; ``room`` is how many
-    tokens a record's examples may have together. Raises ``JobError`` naming the line that is no example of the schema, and
+    tokens a record's own examples may have together, ``common_room`` those that are ``common`` to all. Raises ``JobError`` naming the line that is no example of the schema, and
     where none is short enough."""
     examples = []
     schema = answer_schema(model)
@@ -168,7 +191,7 @@ def load_examples(
             f"the shortest example of {path} has about {shortest:,} tokens, and beside a record there is room for "
             f"{room:,}, a quarter of what the model reads: give shorter ones, or leave --examples out"
         )
-    return ExampleBank(examples, shown=shown, choice=choice, room=room)
+    return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common, common_room=common_room)
 
 
 def example_of(text: str, expected: Any, value: BaseModel, schema: Mapping[str, Any], *, omit_nulls: bool) -> Example:
@@ -187,6 +210,19 @@ def example_of(text: str, expected: Any, value: BaseModel, schema: Mapping[str, 
 def folded_value(value: Any) -> str:
     """A leaf's text as it is compared with other examples' leaves."""
     return fold(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _sample(examples: Sequence[Example], most: int, *, room: float) -> tuple[Example, ...]:
+    """At most so many different examples of at most ``room`` tokens together, whatever the order of the file: by their
+    fingerprints, as good as drawn at random."""
+    chosen: dict[str, Example] = {}
+    for example in sorted(examples, key=lambda one: one.fingerprint) if most else ():
+        if len(chosen) == most:
+            break
+        if example.fingerprint not in chosen and example.tokens <= room:
+            chosen[example.fingerprint] = example
+            room -= example.tokens
+    return tuple(chosen.values())
 
 
 class _Index:

@@ -40,7 +40,10 @@ ALL = "*"
 _PACK = "pack"
 """What keys of shapes begin with that are no corrections."""
 _EXAMPLES_SHARE = 4
-"""A record's examples have this part of what the model reads at most: the rest is for the record."""
+"""A record's own examples have this part of what the model reads at most: most of it is for the record."""
+_COMMON_SHARE = 8
+"""And those that are common to all records this part."""
+_COMMON = 12
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
 
@@ -198,12 +201,13 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
-    omits = _omits(job, modes)
-    examples = _examples(job, model, policy, omit_nulls=omits)
+    held = modes == {Mode.GRAMMAR}
+    omits = _omits(job, held=held)
+    examples = _examples(job, model, policy, omit_nulls=omits, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
-    told = schema if modes == {Mode.GRAMMAR} else with_words(schema)
+    told = schema if held else with_words(schema)
     prompter = Prompter(
         texts,
         told,
@@ -336,28 +340,34 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     )
 
 
-def _omits(job: ExtractionJob, modes: set[Mode]) -> bool:
+def _omits(job: ExtractionJob, *, held: bool) -> bool:
     """Whether nulls are left out. By itself only where the answers of similar examples leave them out too and a grammar
     holds the form: without examples, or with the same for every record, models left out values as well."""
     if job.omit_nulls is not None:
         return job.omit_nulls
-    return job.examples is not None and job.examples_choice == "similar" and modes == {Mode.GRAMMAR}
+    return job.examples is not None and job.examples_choice == "similar" and held
 
 
 def _examples(
-    job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, omit_nulls: bool
+    job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, omit_nulls: bool, held: bool
 ) -> ExampleBank | None:
-    """The labelled examples, or without those made-up ones. They earn their tokens where decoding is held to a grammar,
-    which takes from a model the form that it would write by itself; others were not measured."""
+    """The labelled examples, or without those made-up ones. Made-up ones, and those that are common to all records, earn
+    their tokens where decoding is ``held`` to a grammar; other models were not measured."""
     if job.examples is not None:
         policies = [policy] if policy.final is None else [policy, policy.final]
+        reads = min(one.max_input_tokens for one in policies)
+        common = job.examples_common
+        if common is None:
+            common = _COMMON if held and job.examples_choice == "similar" else 0
         return load_examples(
             Path(job.examples),
             model,
             shown=job.examples_shown,
             choice=job.examples_choice,
             omit_nulls=omit_nulls,
-            room=min(one.max_input_tokens for one in policies) // _EXAMPLES_SHARE,
+            room=reads // _EXAMPLES_SHARE,
+            common=common,
+            common_room=reads // _COMMON_SHARE,
         )
     wanted = job.made_up_examples == "always" or (
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None

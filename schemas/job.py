@@ -98,6 +98,13 @@ class ExtractionJob(BaseModel):
         default="similar",
         description="Whether each record is shown the examples most like it, or every one the first of the file.",
     )
+    examples_common: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Similar examples: how many others come before them, the same for every record, so that a prompt cache "
+        "has them. Default: 12 where decoding is held to a grammar, as the embedded models' is; else none.",
+    )
     made_up_examples: Literal["auto", "always", "never"] = Field(
         default="auto",
         description="Without `examples`, show two records made up from the schema before each record; part of the recipe. "
@@ -368,6 +375,15 @@ class ExtractionJob(BaseModel):
             raise ValueError(
                 "several `records_per_call` share their examples, and `similar` ones are chosen for one record: give "
                 "`examples_choice` fixed"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _examples_are_clear(self) -> ExtractionJob:
+        if self.examples_common and self.examples_choice == "fixed":
+            raise ValueError(
+                "`examples_choice` fixed shows every record the same examples already: leave `examples_common` out, and say "
+                "how many with `examples_shown`"
             )
         return self
 

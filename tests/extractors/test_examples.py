@@ -141,6 +141,72 @@ def test_the_recipe_changes_with_the_examples_and_only_with_them(tmp_path: Path)
     assert recipe(golden(tmp_path / "copy.jsonl")).id == one.id, "the file's place means nothing"
 
 
+def test_common_examples_come_first_and_are_the_same_for_every_record_whatever_the_order_of_the_file(
+    tmp_path: Path,
+) -> None:
+    rows = [(f"Lot {number}", {"name": f"Lot {number}"}) for number in range(20)]
+    using = recipe(golden(tmp_path / "g.jsonl", [*GOLDEN, *rows]), examples_common=2, examples_shown=1)
+    other = recipe(golden(tmp_path / "h.jsonl", [*reversed(rows), *GOLDEN]), examples_common=2, examples_shown=1)
+    texts = ("Oak table", "Green lamp", "Lot 7 and more", "Lot 9 and more")
+    found = [[shown(drive(one, text, [{"name": text}])[1][0]) for text in texts] for one in (using, other)]
+    assert found[0] == found[1]
+    assert len({tuple(one[:2]) for one in found[0]}) == 1
+    assert all(len(set(one)) == 3 for one in found[0]), "none twice"
+    assert len({one[2] for one in found[0]}) == 4, "and then its own"
+
+
+def test_a_record_is_not_among_its_common_examples_either(tmp_path: Path) -> None:
+    using = recipe(golden(tmp_path / "g.jsonl"), examples_common=4, examples_shown=4)
+    for text, _ in GOLDEN:
+        _, [request] = drive(using, text, [{"name": text}])
+        assert sorted(shown(request)) == sorted(other for other, _ in GOLDEN if other != text)
+
+
+def test_common_examples_have_room_of_their_own(tmp_path: Path) -> None:
+    """An eighth of the 1,000 tokens that the model reads, beside the quarter for a record's own."""
+    rows = [(f"pan {number} " * 10, {"name": f"pan {number}"}) for number in range(30)]
+    own = recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=20)
+    both = recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=20, examples_common=30)
+    assert own.examples is not None and both.examples is not None
+    counts = [len(shown(drive(one, "lid", [{"name": "lid"}])[1][0])) for one in (own, both)]
+    assert 0 < counts[0] < counts[1] < 30
+    assert own.examples.tokens <= 250 < both.examples.tokens <= 375
+
+
+def test_models_held_to_a_grammar_are_shown_twelve_common_examples_by_default(tmp_path: Path) -> None:
+    rows = [(f"pan {number}", {"name": f"pan {number}"}) for number in range(40)]
+    path = golden(tmp_path / "g.jsonl", rows)
+    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", "examples": str(path)})
+
+    def compiled(mode: Mode, **options: Any) -> Recipe:
+        policy = ModelPolicy("fake", mode, None, max_input_tokens=8000, max_output_tokens=4000)
+        return compile_recipe(job.model_copy(update=options), Offer, policy)
+
+    def count(using: Recipe) -> int:
+        return len(shown(drive(using, "lid", [{"name": "lid"}])[1][0]))
+
+    assert count(compiled(Mode.GRAMMAR)) == 15
+    assert count(compiled(Mode.PROMPTED)) == 3
+    assert compiled(Mode.GRAMMAR).id == compiled(Mode.GRAMMAR, examples_common=12).id
+    assert compiled(Mode.PROMPTED).id == compiled(Mode.PROMPTED, examples_common=0).id
+    assert compiled(Mode.GRAMMAR).id != compiled(Mode.GRAMMAR, examples_common=0).id
+    assert count(compiled(Mode.GRAMMAR, examples_choice="fixed")) == 3
+
+
+def test_common_examples_beside_fixed_ones_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave `examples_common` out"):
+        ExtractionJob.model_validate(
+            {
+                "source": "x",
+                "schema": "x",
+                "out": "o",
+                "examples": "g",
+                "examples_choice": "fixed",
+                "examples_common": 2,
+            }
+        )
+
+
 def test_examples_take_no_more_room_than_there_is(tmp_path: Path) -> None:
     """A quarter of the 1,000 tokens that the model reads: a long example gives way to the next most similar ones."""
     long = ("Oak lamp " + "with a very long story " * 60, {"name": "Oak lamp"})
