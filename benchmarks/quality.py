@@ -11,10 +11,10 @@ prompt by hand). LangExtract: as its documentation has it, with schema constrain
 
 - ``none``: no labelled example (Quarry shows its made-up ones, as it does by itself). LangExtract takes part in no such
   comparison, since it refuses to work without.
-- ``same``: three fixed labelled rows that are not measured, the same for all: as Quarry's examples, as turns of
-  instructor's conversation, as LangExtract's examples.
+- ``same``: three fixed labelled rows (``--shots`` for more) that are not measured, the same for all: as Quarry's examples, as
+  turns of instructor's conversation, as LangExtract's examples. The name of a tool that was shown another number ends with it.
 - ``similar``: Quarry alone, with rows it chooses for each record from the last rows of the set (golden set). A last table
-  sets this beside the others with their ``same`` three, since a golden set is what both have: it says what each tool makes of
+  sets this beside the others with their ``same`` ones, since a golden set is what both have: it says what each tool makes of
   one, and is no comparison of like prompts.
 
 Results are appended to ``OUT/results.jsonl``, a line for each tool, set, model and record, and what is there is not
@@ -36,12 +36,10 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from benchmarks.quality_tools import SHOWN, Bench, Result, ask, install
+from benchmarks.quality_tools import INSTRUCTOR, SHOTS, SHOWN, Bench, Result, ask, install
 from benchmarks.sets import ADAPTERS, DEFAULT, f1, score_task, tasks
 from extractors.qwen.local_server import LocalServer, Tuning
 from extractors.qwen.weights import ensure
-
-SHOTS = 3
 
 
 def measure(bench: Bench, names: Sequence[str], tools: Sequence[str], limit: int) -> None:
@@ -49,7 +47,7 @@ def measure(bench: Bench, names: Sequence[str], tools: Sequence[str], limit: int
     done = {one.key for one in read(bench.out)}
     with (bench.out / "results.jsonl").open("ab") as file:
         for name in names:
-            for task in tasks(name, limit=limit, shots=SHOTS):
+            for task in tasks(name, limit=limit, shots=bench.shots):
                 for tool in tools:
                     if not bench.takes(tool):
                         continue
@@ -100,10 +98,10 @@ def report(results: Sequence[Result], names: Sequence[str], labels: Sequence[str
 
 _TITLES = {
     "none": "no examples",
-    "same": "the same three examples shown to every tool",
+    "same": "the same fixed examples shown to every tool (three where no number is told)",
     "similar": "examples chosen for each record from a golden set, which only Quarry does",
 }
-_WORTH = "what each makes of a golden set: Quarry shows each record those like it, the others the same three to all"
+_WORTH = "what each makes of a golden set: Quarry shows each record those like it, the others the same to all"
 
 
 def shown_to(tool: str) -> str:
@@ -113,6 +111,12 @@ def shown_to(tool: str) -> str:
 
 def _plain(tool: str) -> str:
     return tool.removesuffix(f", {shown_to(tool)} examples")
+
+
+def _without_count(tool: str) -> str:
+    """Another tool's name without the number of examples that it was shown."""
+    plain = _plain(tool)
+    return next((name for name in (*INSTRUCTOR, "langextract") if plain.rstrip("0123456789").rstrip() == name), plain)
 
 
 def _order(tool: str) -> tuple[bool, str]:
@@ -178,6 +182,7 @@ def main() -> int:
         "--tools", default="quarry,instructor JSON,instructor JSON_SCHEMA,langextract", help="asked, and in the table"
     )
     parser.add_argument("--shown", default="none,same,similar", help="labelled examples: none, same, similar")
+    parser.add_argument("--shots", type=int, default=SHOTS, help="examples of --shown same")
     parser.add_argument("--limit", type=int, default=20, help="records of each set, the first of the file")
     parser.add_argument("--url", help="a server that is up already, with the one model of --models")
     parser.add_argument("--threads", type=int, default=2)
@@ -209,13 +214,14 @@ def main() -> int:
                     label=arguments.label,
                     verbatim=arguments.verbatim,
                     langextract=arguments.langextract,
+                    shots=arguments.shots,
                 )
                 for shown in arguments.shown.split(","):
                     measure(replace(bench, shown=shown), names, tools, arguments.limit)
     asked = [
         one
         for one in read(arguments.out)
-        if one.tool.startswith("quarry") or _plain(one.tool) in arguments.tools.split(",")
+        if one.tool.startswith("quarry") or _without_count(one.tool) in arguments.tools.split(",")
     ]
     report(asked, names, arguments.only.split(",") if arguments.only else ())
     return 0

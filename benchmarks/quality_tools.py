@@ -32,6 +32,8 @@ from schemas.jsonschema import answer_schema
 
 OUTPUT = 512
 ANSWERS = 3
+SHOTS = 3
+"""Fixed examples that are the same for every tool, where ``--shots`` does not say how many."""
 SHOWN = ("none", "same", "similar")
 INSTRUCTOR = {"instructor JSON": "JSON", "instructor JSON_SCHEMA": "JSON_SCHEMA"}
 _SYSTEM = "Extract the fields from the record. A field that the record does not tell is null, or an empty list."
@@ -70,10 +72,13 @@ class Bench:
     verbatim: bool
     langextract: Path | None
     shown: str = "none"
+    shots: int = SHOTS
 
     def named(self, tool: str) -> str:
         """The name under which a tool's results are kept: with what it was shown."""
         name = self.label if tool == "quarry" else tool
+        if self.shown == "same" and self.shots != SHOTS:
+            name += f" {self.shots}"
         return name if self.shown == "none" else f"{name}, {self.shown} examples"
 
     def takes(self, tool: str) -> bool:
@@ -85,8 +90,11 @@ def quarry(bench: Bench, task: Task, rows: Sequence[Row]) -> Iterator[Result]:
     """The whole pipeline, evidence and ledger included; its own output folder resumes what was cut off."""
     label = bench.named("quarry")
     shown = task.golden if bench.shown == "similar" else task.shots
-    shots = write_golden(shown, bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}-{bench.shown}.jsonl")
-    examples = {"examples": str(shots), "examples_choice": "similar" if bench.shown == "similar" else "fixed"}
+    count = "" if bench.shots == SHOTS or bench.shown != "same" else f"-{bench.shots}"
+    shots = write_golden(shown, bench.out / "shots" / f"{task.set}-{Path(task.spec).stem}-{bench.shown}{count}.jsonl")
+    examples: dict[str, Any] = {"examples": str(shots)}
+    if bench.shown == "same":
+        examples |= {"examples_choice": "fixed", "examples_shown": bench.shots}
     table = pa.table({"id": [row.record_id for row in rows], "text": [row.text for row in rows]})
     out = bench.out / "quarry" / re.sub(r"\W+", "_", label) / task.set
     job = ExtractionJob.model_validate(

@@ -8,6 +8,7 @@ order of a hash and so an unbiased, stable sample.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -220,17 +221,22 @@ def _filled(expected: Mapping[str, Any]) -> int:
     return sum(value not in (None, [], "") for value in expected.values())
 
 
+_CHOSEN = 3
+
+
 def _varied(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
-    """``most`` lines that together show many fields: each adds what the ones before do not have, if any does."""
+    """``most`` lines. The first three together show many fields: each adds what the ones before do not have, if any does.
+    The others are as good as drawn at random, so that they are like the set."""
     chosen: list[dict[str, Any]] = []
     shown: set[str] = set()
     left = list(lines)
-    while left and len(chosen) < most:
+    while left and len(chosen) < min(most, _CHOSEN):
         best = max(left, key=lambda line: len(_keys(line) - shown))
         left.remove(best)
         chosen.append(best)
         shown |= _keys(best)
-    return chosen
+    left.sort(key=lambda line: hashlib.sha256(line["id"].encode()).digest())
+    return chosen + left[: most - len(chosen)]
 
 
 def _keys(line: Mapping[str, Any]) -> set[str]:
