@@ -77,8 +77,8 @@ class Example:
 
 class ExampleBank:
     """The examples of a recipe, and which of them a record is shown: at most ``shown``, of at most ``room`` tokens
-    together, estimated. ``common`` of them, of at most ``common_room`` tokens, are shown to every record before those that
-    are chosen for it."""
+    together, estimated. ``common`` of them, in as much room again, are shown to every record before those that are chosen
+    for it."""
 
     def __init__(
         self,
@@ -88,7 +88,6 @@ class ExampleBank:
         choice: Choice,
         room: int | None = None,
         common: int = 0,
-        common_room: int | None = None,
         made_up: bool = False,
     ) -> None:
         self.made_up = made_up
@@ -97,7 +96,7 @@ class ExampleBank:
         self._shown = shown
         self._choice = choice
         self._common_wanted = common
-        self._common = _sample(examples, common, room=math.inf if common_room is None else common_room)
+        self._common = _sample(examples, common, room=self._room)
         self._in_common = frozenset(one.fingerprint for one in self._common)
         self._index = _Index([example.text for example in examples]) if choice == "similar" else None
 
@@ -157,10 +156,9 @@ def load_examples(
     omit_nulls: bool = False,
     room: int | None = None,
     common: int = 0,
-    common_room: int | None = None,
 ) -> ExampleBank:
     """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out; ``room`` is how many
-    tokens a record's own examples may have together, ``common_room`` those that are ``common`` to all. Raises ``JobError`` naming the line that is no example of the schema, and
+    tokens a record's own examples may have together, and those that are ``common`` to all. Raises ``JobError`` naming the line that is no example of the schema, and
     where none is short enough."""
     examples = []
     schema = answer_schema(model)
@@ -191,7 +189,7 @@ def load_examples(
             f"the shortest example of {path} has about {shortest:,} tokens, and beside a record there is room for "
             f"{room:,}, a quarter of what the model reads: give shorter ones, or leave --examples out"
         )
-    return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common, common_room=common_room)
+    return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common)
 
 
 def example_of(text: str, expected: Any, value: BaseModel, schema: Mapping[str, Any], *, omit_nulls: bool) -> Example:

@@ -40,10 +40,10 @@ ALL = "*"
 _PACK = "pack"
 """What keys of shapes begin with that are no corrections."""
 _EXAMPLES_SHARE = 4
-"""A record's own examples have this part of what the model reads at most: most of it is for the record."""
-_COMMON_SHARE = 8
-"""And those that are common to all records this part."""
+"""A record's own examples have this part of what the model reads at most, and those that are common to all as much: half of
+it is for the record."""
 _COMMON = 12
+"""Common examples of a job that does not say how many (docs/values.md has the measurements)."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
 
@@ -367,7 +367,6 @@ def _examples(
             omit_nulls=omit_nulls,
             room=reads // _EXAMPLES_SHARE,
             common=common,
-            common_room=reads // _COMMON_SHARE,
         )
     wanted = job.made_up_examples == "always" or (
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
