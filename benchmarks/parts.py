@@ -34,6 +34,9 @@ def parser(doc: str | None, *, records: int, out: str) -> argparse.ArgumentParse
     made.add_argument("--set", default="mit_restaurant")
     made.add_argument("--records", type=int, default=records)
     made.add_argument("--shown", type=int, default=3, help="examples for each record")
+    made.add_argument(
+        "--common", type=int, help="examples before them that are common to all; the job's own number if not given"
+    )
     made.add_argument("--out", type=Path, default=Path(out))
     return made
 
@@ -46,7 +49,9 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
         print(f"skipped: {error.filename} is not here; QUARRY_DATA says where the labelled sets are")
         return []
     made = [_part(task, arguments) for task in found if task.rows]
-    print(f"{arguments.set}, {sum(len(one.task.rows) for one in made)} records, {arguments.shown} similar examples")
+    common = "" if arguments.common is None else f"{arguments.common} common and "
+    records = sum(len(one.task.rows) for one in made)
+    print(f"{arguments.set}, {records} records, {common}{arguments.shown} similar examples", flush=True)
     return made
 
 
@@ -60,6 +65,7 @@ def _part(task: Task, arguments: argparse.Namespace) -> Part:
         "instructions": task.instructions,
         "examples": str(write_golden(task.golden, out / f"{name}-examples.jsonl")),
         "examples_shown": arguments.shown,
+        "examples_common": arguments.common,
         "concurrency": 1,
     }
     return Part(name, task, write_golden(task.rows, out / f"{name}.jsonl"), options)
