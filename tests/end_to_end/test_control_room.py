@@ -37,7 +37,12 @@ class Room:
         self.env = surroundings(home, url)
 
     def api(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        reply = httpx.request(method, f"{self.url}/api/{path}", json=body, timeout=30)
+        """Ask the server; again while it is too busy to write (503: its SQLite is locked), as Prefect's own client does."""
+        for pause in (0.5, 1.0, 2.0, 4.0, 0.0):
+            reply = httpx.request(method, f"{self.url}/api/{path}", json=body, timeout=30)
+            if reply.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(pause)
         reply.raise_for_status()
         return reply.json() if reply.content else None
 
