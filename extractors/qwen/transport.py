@@ -111,8 +111,11 @@ class HttpTransport:
             httpx.Headers({**common, **dialect.headers(stream=False)}),
             {"timeout": {"connect": connect}},
         )
+        # The embedded server closes a connection behind every stream without a word before it, and who takes it from the pool
+        # at that moment is reset: none goes back there.
+        ending = {"Connection": "close"} if profile.embedded else {}
         self._streamed = (
-            httpx.Headers({**common, **dialect.headers(stream=True)}),
+            httpx.Headers({**common, **dialect.headers(stream=True), **ending}),
             {"timeout": {"connect": connect, "read": self._idle_timeout}},
         )
 

@@ -36,3 +36,21 @@ def test_the_embedded_model_answers_the_same_streamed_and_tells_its_usage(tmp_pa
     assert rows[0] == rows[1]
     plain, streamed = calls[0], calls[-1]
     assert streamed == plain
+
+
+@pytest.mark.model
+@pytest.mark.timeout(600)
+def test_no_call_meets_a_connection_that_the_server_closed_behind_a_stream(tmp_path: Path) -> None:
+    if find(MODEL) is None:
+        pytest.skip(f"the weights of {MODEL} are not here: quarry model pull {MODEL}")
+    notes = [f"Note {number}: call Ann about order {number}{number}" for number in range(24)]
+    found = extract(
+        pa.table({"id": [str(number) for number in range(24)], "text": notes}), "name: str?, tags: list[str]",
+        tmp_path / "out", id="id", model=MODEL, max_output_tokens=24, max_attempts=1, made_up_examples="never",
+        settings=Settings(),
+    )  # fmt: skip
+    report = found.report
+    assert report.rows + report.failures == 24
+    assert query(tmp_path / "out", "select distinct status, try_number from extraction_calls").to_pylist() == [
+        {"status": "ok", "try_number": 1}
+    ]
