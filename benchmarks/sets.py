@@ -96,6 +96,8 @@ DEFAULT = ("sroie", "mit_restaurant", "snips", "ade_dose", "viggo", "cuad_clause
 
 _TAIL = 200
 """Rows at the end of a file among which examples are looked for."""
+_SPREAD = 3
+"""Fixed examples that are chosen to show many fields; further ones are drawn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,16 +223,13 @@ def _filled(expected: Mapping[str, Any]) -> int:
     return sum(value not in (None, [], "") for value in expected.values())
 
 
-_CHOSEN = 3
-
-
 def _varied(lines: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
     """``most`` lines. The first three together show many fields: each adds what the ones before do not have, if any does.
     The others are as good as drawn at random, so that they are like the set."""
     chosen: list[dict[str, Any]] = []
     shown: set[str] = set()
     left = list(lines)
-    while left and len(chosen) < min(most, _CHOSEN):
+    while left and len(chosen) < min(most, _SPREAD):
         best = max(left, key=lambda line: len(_keys(line) - shown))
         left.remove(best)
         chosen.append(best)

@@ -4,9 +4,9 @@ They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, th
 the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
 its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. Before
 them may come some that are common to all records, a sample by the hash of their texts: they show what the answers of
-the set are like, and a prompt cache has them read already. A record
-is never its own example: neither the same text nor nearly the same (95 of 100 by rapidfuzz). Together they take no more
-tokens than there is room for: one that does not fit beside those before it gives way to the next.
+the set are like, and a prompt cache has them read already. A record is never its own example: neither the same text nor
+nearly the same (95 of 100 by rapidfuzz). A record's own and the common ones each take no more tokens together than there is
+room for: one that does not fit beside those before it gives way to the next.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def load_examples(
     common: int = 0,
 ) -> ExampleBank:
     """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out; ``room`` is how many
-    tokens a record's own examples may have together, and those that are ``common`` to all. Raises ``JobError`` naming the line that is no example of the schema, and
-    where none is short enough."""
+    tokens a record's own examples may have together, and as many those that are ``common`` to all. Raises ``JobError`` naming
+    the line that is no example of the schema, and where none is short enough."""
     examples = []
     schema = answer_schema(model)
     for number, row in enumerate(_rows(path), start=1):

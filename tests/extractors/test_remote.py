@@ -34,7 +34,7 @@ def test_answers_that_came_after_a_worker_was_opened_are_found_by_it(tmp_path: P
             lost = Session(assignment, settings=Settings())
             working = threading.Thread(target=lost.answer, args=(chunk,))
             working.start()
-            while qwen.count < records // 2:
+            while qwen.count < records // 2 and working.is_alive():
                 time.sleep(0.005)
             other = Session(assignment, settings=Settings())
             working.join()  # and what it made never arrives
