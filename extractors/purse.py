@@ -91,11 +91,16 @@ class SharedBudget(Budget):
             asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._return_when_idle)
 
     async def _more(self, worst: Amount) -> None:
+        if self._returning:
+            # What comes back from here must be there before more is asked for.
+            await asyncio.wait(self._returning)
         self._settled.clear()
+        # Calls that end while the question is on its way leave room that it could not give back.
+        idle = not self.open
         advance = await self._exchange(worst, Amount(worst.cost * AHEAD, worst.tokens * AHEAD))
         if advance.amount is not None:
             return
-        if not self.open and not advance.others:
+        if idle and not advance.others:
             raise BudgetReached(self._said(worst))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._settled.wait(), _POLL_SECONDS)

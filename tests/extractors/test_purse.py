@@ -74,3 +74,37 @@ async def test_an_idle_worker_gives_back_what_it_did_not_spend() -> None:
     budget.settle(Amount(Decimal("0.1"), 500), Amount(Decimal("0.03"), 50))
     await asyncio.sleep(0.3)
     assert purse.taken.cost == Decimal("0.03")
+
+
+async def test_calls_that_end_while_more_is_asked_for_leave_room_for_the_next() -> None:
+    purse = Purse(None, 240)
+    budget = worker(purse, "a", 0.02)
+    for _ in range(8):
+        await budget.reserve(tokens(30))
+    refused = asyncio.ensure_future(budget.reserve(tokens(30)))
+    await asyncio.sleep(0.005)
+    for _ in range(8):
+        budget.settle(tokens(30), tokens(5))
+    await asyncio.wait_for(refused, 5)
+    assert (budget.open, budget.spent) == (1, tokens(40))
+
+
+async def test_what_is_on_its_way_back_is_waited_for() -> None:
+    purse = Purse(None, 240)
+    late = asyncio.Event()
+
+    async def draw(spent: Amount, back: Amount, least: Amount, want: Amount) -> Advance:
+        if back != NOTHING:
+            await late.wait()
+        return purse.draw("a", spent=spent, back=back, least=least, want=want)
+
+    budget = SharedBudget(draw, max_cost=None, max_tokens=240)
+    await budget.reserve(tokens(30))
+    budget.settle(tokens(30), tokens(5))
+    await asyncio.sleep(0.15)
+    asked = asyncio.ensure_future(budget.reserve(tokens(30)))
+    await asyncio.sleep(0.05)
+    assert not asked.done(), "asked for more before what it held was given back"
+    late.set()
+    await asyncio.wait_for(asked, 5)
+    assert (budget.open, budget.spent) == (1, tokens(5))
