@@ -3,8 +3,8 @@
 They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, the answer as an object. ``fixed`` shows
 the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
 its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. Before
-them may come some that are common to all records, a sample by the hash of their texts: they show what the answers of
-the set are like, and a prompt cache has them read already. A record is never its own example: neither the same text nor
+them may come some that are common to all records, those that best stand for all answers (``representatives``): they show
+what the answers of the set are like, and a prompt cache has them read already. A record is never its own example: neither the same text nor
 nearly the same (95 of 100 by rapidfuzz). A record's own and the common ones each take no more tokens together than there is
 room for: one that does not fit beside those before it gives way to the next.
 """
@@ -32,6 +32,7 @@ from extractors.grounding.folding import fold
 from extractors.prompting import fence
 from extractors.qwen.fitting import may_be_left_out, nullable
 from extractors.qwen.requests import Message
+from extractors.representatives import representatives, shape
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Match
 from schemas.jsonschema import answer_schema
@@ -42,6 +43,8 @@ Choice = Literal["similar", "fixed"]
 
 _K1, _B = 1.5, 0.75
 _TOO_CLOSE = 95.0
+_LOOKED_AT = 1_000
+"""Examples among which common ones are looked for: a thousand show what the answers are like."""
 _TURNS = 30
 """Tokens around an example's text and answer, about: the fence and the chat template."""
 _NEAR_LENGTH = 0.9
@@ -96,7 +99,7 @@ class ExampleBank:
         self._shown = shown
         self._choice = choice
         self._common_wanted = common
-        self._common = _sample(examples, common, room=self._room)
+        self._common = _representative(examples, common, room=self._room)
         self._in_common = frozenset(one.fingerprint for one in self._common)
         self._index = _Index([example.text for example in examples]) if choice == "similar" else None
 
@@ -142,7 +145,7 @@ class ExampleBank:
             "choice": self._choice,
             "shown": self._shown,
             "of": len(self._examples),
-            **({"common": self._common_wanted} if self._common_wanted else {}),
+            **({"common": self._common_wanted, "common_choice": "representative"} if self._common_wanted else {}),
             "sha256": digest.hexdigest(),
         }
 
@@ -210,17 +213,14 @@ def folded_value(value: Any) -> str:
     return fold(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _sample(examples: Sequence[Example], most: int, *, room: float) -> tuple[Example, ...]:
-    """At most so many different examples of at most ``room`` tokens together, whatever the order of the file: by their
-    fingerprints, as good as drawn at random."""
-    chosen: dict[str, Example] = {}
-    for example in sorted(examples, key=lambda one: one.fingerprint) if most else ():
-        if len(chosen) == most:
-            break
-        if example.fingerprint not in chosen and example.tokens <= room:
-            chosen[example.fingerprint] = example
-            room -= example.tokens
-    return tuple(chosen.values())
+def _representative(examples: Sequence[Example], most: int, *, room: float) -> tuple[Example, ...]:
+    """At most so many different examples of at most ``room`` tokens together, whatever the order of the file, whose answers
+    stand for those of all."""
+    different = {one.fingerprint: one for one in examples if one.tokens <= room} if most else {}
+    # By fingerprint, so that those of equal worth are as good as drawn at random.
+    pool = [different[fingerprint] for fingerprint in sorted(different)][:_LOOKED_AT]
+    places = representatives([shape(json.loads(one.answer)) for one in pool], most, [one.tokens for one in pool], room)
+    return tuple(pool[place] for place in places)
 
 
 class _Index:

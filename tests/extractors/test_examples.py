@@ -155,6 +155,28 @@ def test_common_examples_come_first_and_are_the_same_for_every_record_whatever_t
     assert len({one[2] for one in found[0]}) == 4, "and then its own"
 
 
+def test_common_examples_stand_for_the_shapes_that_the_answers_have(tmp_path: Path) -> None:
+    """One of each shape before a second of any, whatever their numbers; by values too, where several answers share them."""
+    shapes = {
+        "full": {"price": 5, "currency": "EUR"},
+        "dollars": {"price": 5, "currency": "USD"},
+        "priced": {"price": 7},
+        "bare": {},
+    }
+    numbers = {"full": 30, "dollars": 8, "priced": 12, "bare": 5}
+    rows = [
+        (f"{shape} {number}", {"name": f"{shape} {number}", **shapes[shape]})
+        for shape, count in numbers.items()
+        for number in range(count)
+    ]
+    using = recipe(golden(tmp_path / "g.jsonl", rows), examples_common=4, examples_shown=1)
+    _, [request] = drive(using, "lid", [{"name": "lid"}])
+    assert sorted(text.split()[0] for text in shown(request)[:4]) == sorted(shapes)
+    fewer = recipe(golden(tmp_path / "g.jsonl", rows), examples_common=1, examples_shown=1)
+    _, [request] = drive(fewer, "lid", [{"name": "lid"}])
+    assert shown(request)[0].startswith("full"), "the first stands for most of them"
+
+
 def test_a_record_is_not_among_its_common_examples_either(tmp_path: Path) -> None:
     using = recipe(golden(tmp_path / "g.jsonl"), examples_common=4, examples_shown=4)
     for text, _ in GOLDEN:
