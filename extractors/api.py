@@ -83,6 +83,7 @@ class Options(TypedDict, total=False):
     max_record_tokens: int
     require_evidence: Sequence[str]
     evidence_policy: Literal["null", "fail", "drop"]
+    repeated_items: Literal["drop", "keep"]
     long_text: Literal["auto", "whole", "chunks"]
     context_tokens: int
     embedding_model: str

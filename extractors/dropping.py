@@ -68,13 +68,20 @@ def dropped(
             lost.append(path)
         elif item not in items:
             items.append(item)
+    data, lists = without_items(data, items)
+    return data, list(dict.fromkeys([*lost, *lists])), items
+
+
+def without_items(data: Any, items: Sequence[str]) -> tuple[Any, list[str]]:
+    """``data`` without the items at these paths, and the paths of the lists that they were in."""
+    lists: list[str] = []
     for item in sorted(items, key=_place, reverse=True):
         parent, _, index = item.rpartition("/")
         kept = list(value_at(data, parent))
         del kept[int(index)]
         data = with_value(data, parent, kept)
-        lost.append(parent)
-    return data, list(dict.fromkeys(lost)), items
+        lists.append(parent)
+    return data, list(dict.fromkeys(lists))
 
 
 def moved(found: Mapping[str, _T], items: Sequence[str]) -> dict[str, _T]:

@@ -25,7 +25,7 @@ from extractors.corrections import (
     without_nulls,
 )
 from extractors.documents.places import pages_of
-from extractors.dropping import dropped, nothings, says_nothing
+from extractors.dropping import dropped, nothings, says_nothing, without_items
 from extractors.examples import Example, folded_value
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.grounding.spans import at_edges
@@ -35,6 +35,7 @@ from extractors.parsing import Answer, beyond_floats, dumps_exact, loads_exact, 
 from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
+from extractors.repeats import repeats
 from extractors.second_look import is_choice
 from extractors.tools.evidence import Results
 from schemas.evidence import Evidence, Match
@@ -221,6 +222,10 @@ class Judge:
             meant = self._without_nothings(evidence, text)
             if meant is not None:
                 return meant
+        if self._recipe.drops_repeats:
+            once = self._without_repeats(evidence, text)
+            if once is not None:
+                return once
         loose = self._loose(evidence, text) if self._recipe.verbatim else []
         if any(one.match is Match.NORMALISED for one in loose):
             spelt = loads_exact(text)
@@ -274,6 +279,19 @@ class Judge:
             return None
         judged = self._fit(value, dumps_exact(data))
         return replace(judged, repaired=True, items=((tuple(items), *judged.items) if items else judged.items))
+
+    def _without_repeats(self, evidence: Sequence[Evidence], text: str) -> Verdict | None:
+        """The answer without what its lists say again, judged; None where they do not, or may not be shorter."""
+        data = loads_exact(text)
+        items = repeats(data, evidence, self._record.text)
+        if not items:
+            return None
+        data, _ = without_items(data, items)
+        value = self.fitting(data)
+        if value is None:
+            return None
+        judged = self._fit(value, dumps_exact(data))
+        return replace(judged, repaired=True, items=(tuple(items), *judged.items))
 
     def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
         """The answer with null at ``paths``, or without those that are items of a list; None where that is no

@@ -106,6 +106,8 @@ class Recipe:
     instructions: str
     omits_unshown: bool
     """Whether nulls are left out also where no examples are shown, as of windows of a long record."""
+    drops_repeats: bool
+    """Whether the schema has lists whose items are taken out where they are told again."""
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
     confidence: Literal["auto", "evidence", "never"]
@@ -270,6 +272,9 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["count_lists"] = job.count_lists
     if job.failed_windows != "fail":
         document["failed_windows"] = job.failed_windows
+    drops_repeats = job.repeated_items == "drop" and _has_lists(schema)
+    if drops_repeats:
+        document["repeated_items"] = "drop"
     if omits:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True if job.omit_nulls else "after examples"
@@ -321,6 +326,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         lists=ListWays(job.count_lists, job.max_windows, job.failed_windows),
         instructions=job.instructions,
         omits_unshown=bool(job.omit_nulls),
+        drops_repeats=drops_repeats,
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
         calibration=calibration,
@@ -372,6 +378,19 @@ def _examples(
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
     )
     return made_up_examples(model, omit_nulls=omit_nulls) if wanted else None
+
+
+def _has_lists(schema: Any) -> bool:
+    """Whether any place of the schema is a list."""
+    if isinstance(schema, list):
+        return any(map(_has_lists, schema))
+    if not isinstance(schema, Mapping):
+        return False
+    if isinstance(schema.get("items"), Mapping):
+        return True
+    # The names of properties are no keywords.
+    inner = [*schema.get("properties", {}).values(), *(schema.get(key) for key in ("anyOf", "oneOf", "allOf"))]
+    return any(map(_has_lists, inner))
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

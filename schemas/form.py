@@ -37,7 +37,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         "Examples, confidence and a final model",
         ("examples", "examples_shown", "examples_choice", "examples_common", "made_up_examples", "final", "high_accuracy", "route_below", "calibration"),
     ),
-    "evidence": ("Evidence and corrections", ("require_evidence", "evidence_policy", "max_attempts", "second_look")),
+    "evidence": ("Evidence and corrections", ("require_evidence", "evidence_policy", "repeated_items", "max_attempts", "second_look")),
     "look_ups": ("Look-ups", ("tools", "tool_timeout", "max_tool_steps")),
     "pictures": ("Pictures", ("image", "image_root", "image_hosts")),
     "documents": ("Documents", ("scanned_pages", "document_max_pages", "document_max_mb", "document_timeout")),

@@ -227,6 +227,11 @@ class ExtractionJob(BaseModel):
         "null where the field allows it, or out of its list (else fail), or fail the record; drop does so at once, "
         "without a call.",
     )
+    repeated_items: Literal["drop", "keep"] = Field(
+        default="drop",
+        description="What happens to an item that its list has twice and the record once: it is taken out, or kept; part of "
+        "the recipe.",
+    )
     long_text: Literal["auto", "whole", "chunks"] = Field(
         default="auto",
         description="How a long record is asked: auto shows the chunks of it that matter where it does not fit, chunks does "
