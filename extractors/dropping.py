@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from extractors.corrections import value_at, with_value
@@ -69,7 +70,7 @@ def dropped(
         elif item not in items:
             items.append(item)
     data, lists = without_items(data, items)
-    return data, list(dict.fromkeys([*lost, *lists])), items
+    return data, list(dict.fromkeys([*moved_paths(lost, items), *lists])), items
 
 
 def without_items(data: Any, items: Sequence[str]) -> tuple[Any, list[str]]:
@@ -86,18 +87,32 @@ def without_items(data: Any, items: Sequence[str]) -> tuple[Any, list[str]]:
 
 def moved(found: Mapping[str, _T], items: Sequence[str]) -> dict[str, _T]:
     """What is kept by path, after ``items`` are gone from their lists: theirs is gone, and what came after moves up."""
+    gone: dict[str, list[int]] = {}
+    for item in items:
+        parent, _, index = item.rpartition("/")
+        gone.setdefault(parent, []).append(int(index))
+    for indexes in gone.values():
+        indexes.sort()
     kept: dict[str, _T] = {}
     for path, value in found.items():
-        if any(path == item or path.startswith(f"{item}/") for item in items):
-            continue
         steps = path.split("/")
-        for depth in range(1, len(steps)):
-            if steps[depth].isdigit():
-                before = path.split("/")[:depth]
-                gone = [int(one.rpartition("/")[2]) for one in items if one.split("/")[:-1] == before]
-                steps[depth] = str(int(steps[depth]) - sum(index < int(path.split("/")[depth]) for index in gone))
-        kept["/".join(steps)] = value
+        before = ""
+        for depth, step in enumerate(steps):
+            indexes = gone.get(before, []) if step.isdecimal() else []
+            before = f"{before}/{step}" if depth else step
+            if indexes:
+                earlier = bisect_left(indexes, int(step))
+                if earlier < len(indexes) and indexes[earlier] == int(step):
+                    break
+                steps[depth] = str(int(step) - earlier)
+        else:
+            kept["/".join(steps)] = value
     return kept
+
+
+def moved_paths(paths: Iterable[str], items: Sequence[str]) -> list[str]:
+    """The paths themselves, after ``items`` are gone from their lists."""
+    return list(moved(dict.fromkeys(paths), items))
 
 
 def _item(data: Any, path: str, *, objects: bool) -> str | None:
@@ -105,7 +120,7 @@ def _item(data: Any, path: str, *, objects: bool) -> str | None:
     while path:
         parent, _, step = path.rpartition("/")
         try:
-            if parent and step.isdigit() and isinstance(value_at(data, parent), list):
+            if parent and step.isdecimal() and isinstance(value_at(data, parent), list):
                 return path
         except KeyError:
             return None
@@ -124,4 +139,4 @@ def _may_be_null(schema: Mapping[str, Any], path: str) -> bool:
 
 def _place(path: str) -> tuple[tuple[bool, int, str], ...]:
     """Sorts items so that those of a list come by their index, and those inside of them after them."""
-    return tuple((step.isdigit(), int(step) if step.isdigit() else 0, step) for step in path.split("/"))
+    return tuple((step.isdecimal(), int(step) if step.isdecimal() else 0, step) for step in path.split("/"))

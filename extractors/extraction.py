@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from extractors.confidence import TokenScore, confidence_of, token_scores
 from extractors.continuation import Beginning, answered, beginning, continued, extended, unwound
 from extractors.corrections import merge, signature
-from extractors.dropping import dropped, moved
+from extractors.dropping import dropped, moved, moved_paths
 from extractors.errors import SchemaError
 from extractors.final_stage import FOR_THE_FINAL, FinalStage
 from extractors.images import Pictures
@@ -319,19 +319,17 @@ class Extraction:
         )
         self._nulled = tuple(path for path in self._nulled if path not in changed)
         evidence: Sequence[Evidence] = self._judge.ground(value)
-        items: Sequence[Sequence[str]] = ()
+        self._corrected.extend(path for path in changed if path not in self._corrected)
+        found = self._token_scores(reply, pointers=True)
+        self._scores |= {path: score for path, score in found.items() if path in changed}
         if changed:
             # What was taken is spelt, or dropped, by the rules that hold for a first answer.
             verdict = self._judge.data(self._data)
             if verdict.value is not None and verdict.reason is None:
-                self._data, value, evidence, items = verdict.data, verdict.value, verdict.evidence, verdict.items
-                changed = [path for path in changed if path not in verdict.nulled]
+                self._data, value, evidence = verdict.data, verdict.value, verdict.evidence
+                self._repaired = self._repaired or verdict.repaired
+                self._lose(verdict.items)
                 self._nulled = (*self._nulled, *(path for path in verdict.nulled if path not in self._nulled))
-        self._corrected.extend(path for path in changed if path not in self._corrected)
-        found = self._token_scores(reply, pointers=True)
-        self._scores |= {path: score for path, score in found.items() if path in changed}
-        for gone in items:
-            self._scores = moved(self._scores, gone)
         if not self._look_elsewhere(request, self._data, value, evidence):
             self._settle(value, evidence, dumps_exact(self._data), self._nulled)
 
@@ -345,6 +343,7 @@ class Extraction:
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
         self._data, self._scores = better.data, better.scores
+        self._repaired = self._repaired or better.repaired
         self._routed = (*self._routed, *(path for path in better.changed if path not in self._routed))
         self._corrected.extend(path for path in better.changed if path not in self._corrected)
         self._succeed(better.value, better.evidence, better.nulled)
@@ -354,13 +353,19 @@ class Extraction:
     def _take(self, request: ChatRequest, verdict: Verdict) -> None:
         """An answer was judged: it is taken, looked over once more, or corrected."""
         self._repaired = self._repaired or verdict.repaired
-        for items in verdict.items:
-            self._scores = moved(self._scores, items)
+        self._lose(verdict.items)
         if verdict.reason is not None:
             self._data = verdict.data
             self._ask_again(request, verdict.problems, verdict.reason)
         elif verdict.value is not None and not self._look_again(request, verdict.value, verdict):
             self._settle(verdict.value, verdict.evidence, verdict.text, verdict.nulled)
+
+    def _lose(self, removals: Sequence[Sequence[str]]) -> None:
+        """Items are gone from their lists: what is known by path goes with them, or moves up."""
+        for items in removals:
+            self._scores = moved(self._scores, items)
+            self._corrected = moved_paths(self._corrected, items)
+            self._nulled = tuple(moved_paths(self._nulled, items))
 
     def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str, nulled: Sequence[str] = ()) -> None:
         """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
@@ -589,7 +594,7 @@ class Extraction:
             data, paths, items = dropped(self._data, wrong, self._recipe.schema, objects=True)
             value = self._judge.fitting(data)
             if value is not None:
-                self._scores = moved(self._scores, items) if items else self._scores
+                self._lose((items,))
                 evidence = self._judge.ground(value)
                 if self._last is None or not self._look_elsewhere(self._last, data, value, evidence, paths):
                     self._settle(value, evidence, dumps_exact(data), paths)

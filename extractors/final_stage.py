@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from extractors.confidence import TokenScore, rescored
-from extractors.dropping import moved
+from extractors.dropping import moved, moved_paths
 from extractors.judging import Judge
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
 from extractors.prompting import correctable
@@ -41,7 +41,7 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Improved:
-    """A draft with what was taken of the final's answer. ``changed`` are the paths."""
+    """A draft with what was taken of the final's answer. ``changed`` are the paths; ``repaired``: it had to be mended."""
 
     data: Any
     value: BaseModel
@@ -49,6 +49,7 @@ class Improved:
     nulled: tuple[str, ...]
     changed: tuple[str, ...]
     scores: dict[str, TokenScore]
+    repaired: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,14 +115,20 @@ class FinalStage:
         if verdict.value is None or verdict.reason is not None:
             # Fine by itself, but not by the rules of evidence.
             return None
-        left = [path for path in draft.nulled if path not in made.changed and path not in verdict.nulled]
+        left = [path for path in draft.nulled if path not in made.changed]
+        changed = list(made.changed)
+        scores = rescored(scores, heard.scores, made.changed, made.agreed)
+        for items in verdict.items:
+            left, changed = moved_paths(left, items), moved_paths(changed, items)
+            scores = moved(scores, items)
         return Improved(
-            made.data,
+            verdict.data,
             verdict.value,
             verdict.evidence,
-            (*left, *verdict.nulled),
-            made.changed,
-            rescored(scores, heard.scores, made.changed, made.agreed),
+            (*(path for path in left if path not in verdict.nulled), *verdict.nulled),
+            tuple(changed),
+            scores,
+            verdict.repaired,
         )
 
     @property

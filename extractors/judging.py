@@ -222,8 +222,9 @@ class Judge:
             meant = self._without_nothings(evidence, text)
             if meant is not None:
                 return meant
-        if self._recipe.drops_repeats:
-            once = self._without_repeats(evidence, text)
+        # How often a thing is in a picture, or in what was looked up, the text does not say.
+        if self._recipe.drops_repeats and not self._pictured and self.results is None:
+            once = self._without_repeats(text)
             if once is not None:
                 return once
         loose = self._loose(evidence, text) if self._recipe.verbatim else []
@@ -280,18 +281,21 @@ class Judge:
         judged = self._fit(value, dumps_exact(data))
         return replace(judged, repaired=True, items=((tuple(items), *judged.items) if items else judged.items))
 
-    def _without_repeats(self, evidence: Sequence[Evidence], text: str) -> Verdict | None:
+    def _without_repeats(self, text: str) -> Verdict | None:
         """The answer without what its lists say again, judged; None where they do not, or may not be shorter."""
         data = loads_exact(text)
-        items = repeats(data, evidence, self._record.text)
-        if not items:
-            return None
-        data, _ = without_items(data, items)
-        value = self.fitting(data)
-        if value is None:
-            return None
-        judged = self._fit(value, dumps_exact(data))
-        return replace(judged, repaired=True, items=(tuple(items), *judged.items))
+        found = repeats(data, self._recipe.schema, self._record.text)
+        by_list: dict[str, list[str]] = {}
+        for item in found:
+            by_list.setdefault(item.rpartition("/")[0], []).append(item)
+        # All of them, or else those of each list that may be shorter.
+        for items in (found, *by_list.values()) if found else ():
+            shorter, _ = without_items(data, items)
+            value = self.fitting(shorter)
+            if value is not None:
+                judged = self._fit(value, dumps_exact(shorter))
+                return replace(judged, repaired=True, items=(tuple(items), *judged.items))
+        return None
 
     def _without(self, value: BaseModel, text: str, paths: Sequence[str]) -> Verdict | None:
         """The answer with null at ``paths``, or without those that are items of a list; None where that is no

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from extractors.budget import Amount, Budget
 from extractors.errors import BudgetReached
+
+logger = logging.getLogger(__name__)
 
 AHEAD = 8
 """Calls that an advance is meant to last for, by the worst case of the one that asks."""
@@ -119,7 +122,13 @@ class SharedBudget(Budget):
         if not self.open and not self._turn.locked() and _some(self._granted - self._told):
             task = asyncio.ensure_future(self._exchange(Amount(), Amount()))
             self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
+            task.add_done_callback(self._returned)
+
+    def _returned(self, task: asyncio.Task[Advance]) -> None:
+        self._returning.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # It may have arrived or not, so it stays counted as taken: a ceiling errs on the safe side.
+            logger.warning("what this worker did not spend could not be given back: %s", error)
 
     def _set(self, granted: Amount) -> None:
         self._granted = granted

@@ -107,7 +107,7 @@ class Recipe:
     omits_unshown: bool
     """Whether nulls are left out also where no examples are shown, as of windows of a long record."""
     drops_repeats: bool
-    """Whether the schema has lists whose items are taken out where they are told again."""
+    """Whether the schema has lists of objects, which are taken out where they are told again."""
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
     confidence: Literal["auto", "evidence", "never"]
@@ -272,7 +272,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["count_lists"] = job.count_lists
     if job.failed_windows != "fail":
         document["failed_windows"] = job.failed_windows
-    drops_repeats = job.repeated_items == "drop" and _has_lists(schema)
+    drops_repeats = job.repeated_items == "drop" and _has_objects_in_lists(schema)
     if drops_repeats:
         document["repeated_items"] = "drop"
     if omits:
@@ -380,17 +380,21 @@ def _examples(
     return made_up_examples(model, omit_nulls=omit_nulls) if wanted else None
 
 
-def _has_lists(schema: Any) -> bool:
-    """Whether any place of the schema is a list."""
+def _has_objects_in_lists(schema: Any, *, item: bool = False) -> bool:
+    """Whether any place of the schema is a list of objects; ``item``: the schema is of a list's item."""
     if isinstance(schema, list):
-        return any(map(_has_lists, schema))
+        return any(_has_objects_in_lists(one, item=item) for one in schema)
     if not isinstance(schema, Mapping):
         return False
-    if isinstance(schema.get("items"), Mapping):
+    if item and (not schema or "properties" in schema or "additionalProperties" in schema):
+        return True
+    if any(_has_objects_in_lists(schema.get(key), item=True) for key in ("items", "prefixItems")):
+        return True
+    if any(_has_objects_in_lists(schema.get(key), item=item) for key in ("anyOf", "oneOf", "allOf")):
         return True
     # The names of properties are no keywords.
-    inner = [*schema.get("properties", {}).values(), *(schema.get(key) for key in ("anyOf", "oneOf", "allOf"))]
-    return any(map(_has_lists, inner))
+    inner = [*schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]
+    return any(map(_has_objects_in_lists, [*inner, schema.get("additionalProperties")]))
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

@@ -1,81 +1,96 @@
-"""Items that a list has twice and its record once: small models say what they have said again.
+"""Objects that a list has twice and its record once: small models say what they have said again.
 
-Pure. An object or a text that equals one before it in its list is the same one told again where the record does not bear
-out another: none of its values stands there as often. What a list may well have twice stays: what the record has
-twice, what stands nowhere in it (and may be a conclusion), numbers, and lists beside one as long, whose items may belong
-together by their places.
+Pure. An object of two texts or more that equals one before it in its list (a drug and its dose, say) is the same one told
+again where the record does not bear out another: all of its texts stand there, and none as often. The rule takes out only
+what is surely told again. Whatever else may be there twice stays: what the record has twice, in whatever case, spacing or
+punctuation; what it has no span of (a choice, a conclusion, another spelling); objects with a number, a date or a truth
+value, which may be counted ("2 x coffee") or printed in many ways; single texts, which may belong to another list by
+their places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extractors.grounding.folding import fold
+from extractors.corrections import value_at
+from extractors.grounding.folding import fold, squeeze
 from extractors.parsing import dumps_exact
-from schemas.evidence import Evidence, Match
+from extractors.second_look import is_choice
+from schemas.jsonschema import subschema
 from schemas.pointers import below
 
-_COUNTED = (Match.EXACT, Match.NORMALISED, Match.VALUE)
-_NOT_KNOWN = (Match.FUZZY, Match.IMAGE, Match.TOOL)
+_LEAST_TEXTS = 2
 
 
-def repeats(data: Any, evidence: Sequence[Evidence], text: str) -> list[str]:
-    """The paths of the items of ``data`` that are told again, in order. ``evidence`` is that of its leaves in the record's
-    ``text``; where some of an item's comes from elsewhere (a picture, a look-up) or is spelt otherwise, the text does not say
-    how often it may be there."""
+def repeats(data: Any, schema: Mapping[str, Any], text: str) -> list[str]:
+    """The paths of the objects of ``data`` that are told again, in order; ``text`` is the record's."""
     found: list[str] = []
-    in_text: _Times | None = None
+    squeezed: str | None = None
     for path, items in _lists(data, ""):
+        first: dict[str, int] = {}
         times: dict[str, int] = {}
-        left: dict[str, int] = {}
+        most: dict[str, int | None] = {}
         for place, item in enumerate(items):
-            if not isinstance(item, str | Mapping):
+            if not isinstance(item, Mapping):
                 continue
             written = dumps_exact(item)
+            first.setdefault(written, place)
             times[written] = times.get(written, 0) + 1
             if times[written] == 1:
                 continue
-            if written not in left:
-                in_text = in_text or _Times(evidence, text)
-                left[written] = in_text.of(below(path, str(items.index(item))))
-            if 0 < left[written] < times[written]:
+            if written not in most:
+                squeezed = squeeze(fold(text)) if squeezed is None else squeezed
+                most[written] = _most(data, below(path, str(first[written])), schema, squeezed)
+            allowed = most[written]
+            if allowed is not None and times[written] > allowed:
                 found.append(below(path, str(place)))
     return found
 
 
-class _Times:
-    """How often items may be in a text."""
-
-    def __init__(self, evidence: Sequence[Evidence], text: str) -> None:
-        self._text = fold(text)
-        self._inside: dict[str, list[Evidence]] = {}
-        for one in evidence:
-            path = one.path
-            while path:
-                self._inside.setdefault(path, []).append(one)
-                path = path.rpartition("/")[0]
-
-    def of(self, path: str) -> int:
-        """As often as that of the item's values which is there most often. 0: nobody knows."""
-        mine = self._inside.get(path, [])
-        if any(one.match in _NOT_KNOWN for one in mine):
-            return 0
-        quotes = {fold(one.quote) for one in mine if one.match in _COUNTED and one.quote}
-        return max((self._text.count(quote) for quote in quotes if quote), default=0)
+def _most(data: Any, path: str, schema: Mapping[str, Any], squeezed: str) -> int | None:
+    """How often an object may be in the text: as often as that of its texts which is there most often. None: nobody
+    knows."""
+    counts = []
+    for inside, leaf in _leaves(value_at(data, path), path):
+        if leaf is None:
+            continue
+        if not isinstance(leaf, str) or not _copied(schema, inside):
+            return None
+        sought = squeeze(fold(leaf))
+        count = squeezed.count(sought) if sought else 0
+        if not count:
+            return None
+        counts.append(count)
+    return max(counts) if len(counts) >= _LEAST_TEXTS else None
 
 
-def _lists(data: Any, path: str) -> Iterator[tuple[str, list[Any]]]:
-    """The lists that may not be one of several that go together."""
-    if isinstance(data, list):
-        for place, item in enumerate(data):
+def _copied(schema: Mapping[str, Any], path: str) -> bool:
+    """Whether a text that stands here is one that a record prints in one way: no choice, no date, no number."""
+    try:
+        own = subschema(dict(schema), path)
+    except KeyError:
+        return False
+    branches = [own, *own.get("anyOf", ()), *own.get("oneOf", ())]
+    return not is_choice(own) and not any("format" in one or "pattern" in one for one in branches)
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, below(path, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from _leaves(inner, below(path, str(place)))
+    else:
+        yield path, value
+
+
+def _lists(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:
+    if isinstance(value, list):
+        yield path, value
+        for place, item in enumerate(value):
             yield from _lists(item, below(path, str(place)))
-        return
-    if not isinstance(data, Mapping):
-        return
-    lengths = [len(value) for value in data.values() if isinstance(value, list)]
-    for key, value in data.items():
-        inside = below(path, key)
-        if isinstance(value, list) and lengths.count(len(value)) == 1:
-            yield inside, value
-        yield from _lists(value, inside)
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _lists(inner, below(path, key))

@@ -229,8 +229,8 @@ class ExtractionJob(BaseModel):
     )
     repeated_items: Literal["drop", "keep"] = Field(
         default="drop",
-        description="What happens to an item that its list has twice and the record once: it is taken out, or kept; part of "
-        "the recipe.",
+        description="What happens to an object of texts that its list has twice and the record once: it is taken out, or kept; "
+        "part of the recipe.",
     )
     long_text: Literal["auto", "whole", "chunks"] = Field(
         default="auto",

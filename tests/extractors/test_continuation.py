@@ -273,9 +273,9 @@ def circling(items: list[Any], *, end: str = ', "Pla') -> str:
 
 
 def play(
-    answers: list[tuple[str, str]], text: str = GAME, schema: type[BaseModel] = Game, **options: Any
+    answers: list[tuple[str, str]], text: str = GAME, schema: type[BaseModel] = Game
 ) -> tuple[Any, list[ChatRequest]]:
-    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", **options})
+    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o"})
     policy = ModelPolicy("fake", Mode.PROMPTED, None, max_input_tokens=1000, max_output_tokens=4000)
     extraction = Extraction(compile_recipe(job, schema, policy), Record("r", text, content_fingerprint(text)))
     asked = []
@@ -395,8 +395,7 @@ def test_a_circle_is_seen_while_it_is_written_and_an_honest_list_is_not() -> Non
 )
 def test_honest_lists_are_gone_on_with_where_they_were_cut_off(items: list[str], text: str) -> None:
     """Too few rounds, no rounds, no circle at the end, or as many items as the record has words for."""
-    answers = [(circling(items), "length"), ('{"platforms": ["Wii"], "year": null}', "stop")]
-    outcome, asked = play(answers, text, repeated_items="keep")
+    outcome, asked = play([(circling(items), "length"), ('{"platforms": ["Wii"], "year": null}', "stop")], text)
     assert isinstance(outcome, Extracted) and outcome.value.platforms == [*items, "Wii"]
     assert list(asked[1].shape.schema["properties"]) == ["platforms", "year"]
 

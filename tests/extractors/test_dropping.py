@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from extractors.dropping import dropped, moved, nothings
+from extractors.corrections import value_at
+from extractors.dropping import dropped, moved, nothings, without_items
 from extractors.extraction import Extraction
 from extractors.qwen.requests import ChatReply, Mode
 from extractors.recipe import ModelPolicy, compile_recipe
@@ -39,6 +42,20 @@ class Used(Offer):
 
 
 SCHEMA = answer_schema(Offer)
+
+
+@given(st.lists(st.integers(0, 12), unique=True), st.lists(st.tuples(st.integers(0, 12), st.integers(0, 3))))
+def test_what_is_kept_by_path_follows_its_item(gone: list[int], known: list[tuple[int, int]]) -> None:
+    lists = [[(outer, inner) for inner in range(4)] for outer in range(13)]
+    found = {f"rows/{outer}/{inner}": (outer, inner) for outer, inner in known} | {"rows": "all", "other/3": 3}
+    data, _ = without_items({"rows": lists}, [f"rows/{place}" for place in gone])
+    left = moved(found, [f"rows/{place}" for place in gone])
+    assert left.pop("rows") == "all" and left.pop("other/3") == 3
+    assert {path: value_at(data, path) for path in left} == left
+    assert len(left) == len({each for each in known if each[0] not in gone})
+    inner, _ = without_items({"rows": lists}, [f"rows/5/{place}" for place in {n % 4 for n in gone}])
+    left = moved(found, [f"rows/5/{place}" for place in {n % 4 for n in gone}])
+    assert all(value_at(inner, path) == value for path, value in left.items() if path.startswith("rows/"))
 
 
 def drive(*answers: Any, model: type[BaseModel] = Offer, **options: Any) -> Extracted | Failed:
