@@ -43,8 +43,8 @@ Choice = Literal["similar", "fixed"]
 
 _K1, _B = 1.5, 0.75
 _TOO_CLOSE = 95.0
-_LOOKED_AT = 1_000
-"""Examples among which common ones are looked for: a thousand show what the answers are like."""
+_LOOKED_AT = 500
+"""Examples among which common ones are looked for: so many show what the answers are like, and take a third of a second."""
 _TURNS = 30
 """Tokens around an example's text and answer, about: the fence and the chat template."""
 _NEAR_LENGTH = 0.9
