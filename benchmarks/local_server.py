@@ -68,7 +68,7 @@ def main() -> None:
     with options.records.open(encoding="utf-8") as file:
         texts = [text for text in (json.loads(line)[options.text] for line in file) if 400 < len(text) < 1200]
     print(f"{platform.machine()}, {available_cores()} cores; texts from {options.records.name}, column {options.text}")
-    base = Tuning(threads=available_cores())
+    base = Tuning(threads=available_cores(), speculate=True)
     waiting = [
         base,
         replace(base, spin=None),

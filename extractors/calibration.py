@@ -26,6 +26,8 @@ Kind = Literal["isotonic", "platt"]
 Pair = tuple[float, bool]
 """A score and whether the value was right."""
 
+SCORES = 2
+"""How scores are counted that a map is fitted on: raised when the code counts them in another way."""
 LEAST_PAIRS = 20
 """Labelled values without which no map is fitted."""
 _EDGE = 1e-6
@@ -93,13 +95,17 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write it as JSON; the folder is made. Raises ``OutputError``."""
         files.make_folder(path.parent)
-        files.write_whole(path, orjson.dumps(self.as_dict(), option=orjson.OPT_INDENT_2))
+        files.write_whole(path, orjson.dumps({**self.as_dict(), "scores": SCORES}, option=orjson.OPT_INDENT_2))
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
         """Read it. Raises ``JobError`` naming the file."""
         try:
-            return cls.from_dict(orjson.loads(path.read_bytes()))
+            data = orjson.loads(path.read_bytes())
+            made = cls.from_dict(data)
+            if data.get("scores") != SCORES:
+                raise JobError("it was fitted on scores that were counted in another way; fit one anew (quarry calibrate)")
+            return made
         except OSError as error:
             raise JobError(f"the calibration {path} cannot be read: {error.strerror}") from error
         except (orjson.JSONDecodeError, JobError) as error:

@@ -1,8 +1,9 @@
 """How likely each value is right: from the model's own token probabilities, else from where the value stands.
 
 A value's token score is the product of the probabilities of its tokens, the one that ends it included: the
-probability that the model gave to writing just this value. Of the ways to add tokens up it told right values from
-wrong ones best (``docs/values.md``). A value that stands nowhere in its record is worth a part of that. Without
+probability that the model gave to writing just this value. Where nulls are left out, the tokens that lead to it count as well,
+from the end of the value before: whether there is a value, and of which field, is said by writing its key. Of the ways to
+add tokens up these told right values from wrong ones best (``docs/values.md``). A value that stands nowhere in its record is worth a part of that. Without
 token probabilities the kind of evidence alone decides.
 
 These are scores; a ``Calibration`` fitted on labelled records makes probabilities of them.
@@ -48,25 +49,29 @@ class TokenScore:
 
 
 def token_scores(
-    text: str, logprobs: Logprobs | None, *, start: int = 0, pointers: bool = False
+    text: str, logprobs: Logprobs | None, *, start: int = 0, pointers: bool = False, keys: bool = False
 ) -> dict[str, TokenScore]:
-    """The score of each leaf of the JSON that begins at ``start`` in a reply's text; see ``leaf_spans``."""
+    """The score of each leaf of the JSON that begins at ``start`` in a reply's text; see ``leaf_spans``. ``keys``: the
+    model was free to write a key or not, and its tokens are part of the value's score."""
     if logprobs is None:
         return {}
     ends, values = logprobs.ends, logprobs.values
     ascii_only = text.isascii()
     found = {}
+    after = bisect_right(ends, len(text[:start].encode("utf-8", "replace")))
+    """The first token after the value before."""
     for path, (first, last) in leaf_spans(text, start, pointers=pointers).items():
         begin = first if ascii_only else len(text[:first].encode("utf-8", "replace"))
         end = begin + len(text[first:last].encode("utf-8", "replace"))
         # The first token that ends after the value's beginning, to the one that holds the character after its end.
         at = bisect_right(ends, begin)
-        total = 0.0
+        total = sum(values[after:at]) if keys else 0.0
         while at < len(ends):
             total += values[at]
-            if ends[at] > end:
-                break
             at += 1
+            if ends[at - 1] > end:
+                break
+        after = at
         found[path] = TokenScore(math.exp(total), text[first:last] == "null" and text[first - 1 : first] != '"')
     return found
 

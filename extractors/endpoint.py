@@ -285,7 +285,7 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
         raise JobError(
             f"the embedded model speaks chat, not {job.dialect}; leave --dialect out, or name a hosted model"
         )
-    embedded = EmbeddedModel(name, slots=job.concurrency)
+    embedded = EmbeddedModel(name, slots=job.concurrency, probabilities=job.confidence == "auto")
     # Any weights that Quarry serves itself are embedded, whatever row their file's name finds.
     profile = load_profiles(settings.profiles).find(name, base_url=None).model_copy(update={"embedded": True})
     mode = Mode(job.mode) if job.mode != "auto" else Mode.GRAMMAR

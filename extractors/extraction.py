@@ -653,7 +653,9 @@ class Extraction:
         if reply.logprobs is None or self._recipe.confidence != "auto":
             return {}
         start = reply.text.find("{")
-        return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers)
+        # In a whole answer that leaves nulls out, a key is a choice.
+        keys = self._recipe.shape.omit_nulls and not pointers
+        return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers, keys=keys)
 
     def _confidence(self, evidence: Sequence[Evidence], nulled: Sequence[str]) -> dict[str, float]:
         recipe = self._recipe

@@ -289,6 +289,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "prompt": texts.look,
             # After examples of whole answers the final is asked for one too, where the draft's is short.
             **({} if examples is None else {"whole_up_to": SHORT_ANSWER}),
+            # What is doubtful depends on what is counted.
+            **({"scores": "with keys"} if omits else {}),
         }
     if tools is not None and asking is not None:
         document["tools"] = {**tools.as_dict(), "prompt": f"{asking.content}\n{NOW}"}

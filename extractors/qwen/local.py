@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from extractors.qwen.local_server import DEFAULT_CONTEXT, DEFAULT_SLOTS, LocalServer
+from extractors.qwen.local_server import DEFAULT_CONTEXT, DEFAULT_SLOTS, LocalServer, Tuning
 from extractors.qwen.weights import KNOWN, Watch, ensure, find, hub_file, models_folder, sha256_of
 
 MAX_OUTPUT_TOKENS = 2048
@@ -23,16 +23,20 @@ class EmbeddedModel:
     """Weights that are served by this machine for as long as they are needed.
 
     ``name`` is a known name, ``hf:OWNER/REPO:FILE`` or a path. ``slots`` requests are worked on at a time; None is
-    what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer.
+    what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer. ``probabilities`` of tokens are
+    wanted by default; without, what is copied from a record is written faster.
     Raises ``ModelMissing`` for a name that cannot mean a model.
     """
 
-    def __init__(self, name: str, *, slots: int | None = None, context: int = DEFAULT_CONTEXT) -> None:
+    def __init__(
+        self, name: str, *, slots: int | None = None, context: int = DEFAULT_CONTEXT, probabilities: bool = True
+    ) -> None:
         if name not in KNOWN and hub_file(name) is None:
             find(name)
         self.name = name
         self.slots = slots or DEFAULT_SLOTS
         self.context = context
+        self.probabilities = probabilities
 
     @property
     def max_output_tokens(self) -> int:
@@ -56,7 +60,10 @@ class EmbeddedModel:
 
         Fetches the weights if they are not here. Raises ``ModelMissing`` and ``ServerUnreachable``."""
         path = ensure(self.name, progress=progress)
-        with LocalServer(path, slots=self.slots, context_per_slot=self.context, alias=self.name) as server:
+        tuning = Tuning(speculate=not self.probabilities)
+        with LocalServer(
+            path, slots=self.slots, context_per_slot=self.context, alias=self.name, tuning=tuning
+        ) as server:
             yield server.base_url
 
 

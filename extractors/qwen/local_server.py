@@ -44,12 +44,14 @@ class Tuning:
     spinning on for milliseconds. On cores that others use as well, a spinning thread burns the time slice that the
     one it waits for needs; a few hundred looks are long enough for a barrier that is about to open.
     ``poll`` is ggml's own polling, which builds with OpenMP, such as xllamacpp's, ignore.
+    ``speculate``: stretches that the answer may copy from the prompt are tried at once (n-gram speculation). llama.cpp tells
+    a probability of 1 for each token that was tried and agreed to, so whoever wants probabilities does without.
     """
 
     threads: int | None = None
     spin: int | None = 300
     poll: int = 0
-    speculate: bool = True
+    speculate: bool = False
     batch: int = 512
     quantized_cache: bool = False
 

@@ -94,6 +94,22 @@ def test_a_value_is_worth_the_product_of_its_tokens_and_the_one_that_ends_it() -
     assert scores["b"].score == pytest.approx(math.exp(-1.1))
 
 
+def test_where_a_key_is_a_choice_the_tokens_that_lead_to_a_value_count_too() -> None:
+    """From the end of the value before it, so that each token counts once."""
+    tokens = [("Sure: ", -9), ('{"', -0.01), ("a", -0.02), ('":["', -0.04), ("Zürich", -0.08), ('","', -0.16)]
+    tokens += [("Bern", -0.32), ('"],"', -0.64), ("b", -1.28), ('":', -2.56), ("7", -5.12), ("}", -10.24)]
+    text, logprobs = told(*tokens)
+    scores = token_scores(text, logprobs, start=text.index("{"), keys=True)
+    found = {path: round(-math.log(one.score), 2) for path, one in scores.items()}
+    assert found == {"a/0": 0.31, "a/1": 0.96, "b": 19.2}
+    plain = token_scores(text, logprobs, start=text.index("{"))
+    assert {path: round(-math.log(one.score), 2) for path, one in plain.items()} == {
+        "a/0": 0.24,
+        "a/1": 0.96,
+        "b": 15.36,
+    }
+
+
 def test_a_null_is_not_the_word_null() -> None:
     text, logprobs = told(('{"a":', 0), (" null", -0.1), (',"b":', 0), ('"null"', -0.2), ("}", 0))
     scores = token_scores(text, logprobs)
@@ -289,6 +305,15 @@ def test_the_bins_of_a_reliability_plot_and_the_error_by_hand() -> None:
     low, high = reliability(pairs)
     assert (low.low, low.count, low.right) == (0.2, 2, 0.0) and (high.confidence, high.right) == (0.95, 0.5)
     assert expected_calibration_error(pairs) == pytest.approx(0.5 * 0.25 + 0.5 * 0.45)
+
+
+def test_a_map_of_scores_that_were_counted_in_another_way_is_refused(tmp_path: Path) -> None:
+    fitted = fit([(score / 40, score > 20) for score in range(40)])
+    fitted.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == fitted
+    (tmp_path / "old.json").write_text(json.dumps(fitted.as_dict()))
+    with pytest.raises(JobError, match=r"old.json: it was fitted on scores .* fit one anew"):
+        Calibration.load(tmp_path / "old.json")
 
 
 @pytest.mark.parametrize(

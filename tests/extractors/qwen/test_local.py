@@ -12,24 +12,28 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
 import pytest
 from pydantic import SecretStr
 
+from extractors.endpoint import Settings, resolve_endpoint
 from extractors.errors import ModelMissing, ServerUnreachable
 from extractors.qwen.grammar import compact_grammar
 from extractors.qwen.local import EmbeddedModel, is_embedded, model_states
-from extractors.qwen.local_server import LocalServer, _quota, available_cores
+from extractors.qwen.local_server import LocalServer, Tuning, _quota, available_cores
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.prices import Pricing
 from extractors.qwen.profiles import Profile
 from extractors.qwen.requests import AnswerShape, ChatReply, ChatRequest, Message, Mode
 from extractors.qwen.transport import HttpTransport
 from extractors.qwen.weights import KNOWN, find
+from schemas.job import ExtractionJob
 
 SMALL = "local-0.5b"
 WEIGHTS = find(SMALL)
@@ -408,3 +412,24 @@ def start_in_another_process(then: str, *, new_session: bool = False) -> Parent:
     assert process.stdout is not None
     stdout = process.stdout
     return Parent(process, lambda: [int(word) for word in stdout.readline().split()])
+
+
+@pytest.mark.parametrize(("confidence", "speculates"), [("auto", False), ("evidence", True), ("never", True)])
+def test_only_who_wants_no_probabilities_has_copied_stretches_tried_at_once(
+    monkeypatch: pytest.MonkeyPatch, confidence: str, speculates: bool
+) -> None:
+    """llama.cpp tells a probability of 1 for each token that was tried so."""
+    asked: list[Tuning] = []
+
+    @contextmanager
+    def server(path: Path, *, tuning: Tuning, **kept: object) -> Iterator[Any]:
+        asked.append(tuning)
+        yield SimpleNamespace(base_url="http://127.0.0.1:1/v1")
+
+    monkeypatch.setattr("extractors.qwen.local.ensure", lambda name, progress=None: Path(name))
+    monkeypatch.setattr("extractors.qwen.local.LocalServer", server)
+    job = ExtractionJob.model_validate(
+        {"source": "x", "schema": "x", "out": "o", "model": "local-0.5b", "confidence": confidence}
+    )
+    with resolve_endpoint(job, settings=Settings()).serve():
+        assert [one.speculate for one in asked] == [speculates]
