@@ -104,7 +104,9 @@ class Calibration:
             data = orjson.loads(path.read_bytes())
             made = cls.from_dict(data)
             if data.get("scores") != SCORES:
-                raise JobError("it was fitted on scores that were counted in another way; fit one anew (quarry calibrate)")
+                raise JobError(
+                    "it was fitted on scores that were counted in another way; fit one anew (quarry calibrate)"
+                )
             return made
         except OSError as error:
             raise JobError(f"the calibration {path} cannot be read: {error.strerror}") from error
