@@ -105,7 +105,8 @@ class Calibration:
             made = cls.from_dict(data)
             if data.get("scores") != SCORES:
                 raise JobError(
-                    "it was fitted on scores that were counted in another way; fit one anew (quarry calibrate)"
+                    "it was fitted on scores that were counted in another way; fit one anew (quarry calibrate), into a new "
+                    "--out: rows keep the confidence that they were given"
                 )
             return made
         except OSError as error:

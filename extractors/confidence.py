@@ -1,10 +1,10 @@
 """How likely each value is right: from the model's own token probabilities, else from where the value stands.
 
 A value's token score is the product of the probabilities of its tokens, the one that ends it included: the
-probability that the model gave to writing just this value. Where nulls are left out, the tokens that lead to it count as well,
-from the end of the value before: whether there is a value, and of which field, is said by writing its key. Of the ways to
-add tokens up these told right values from wrong ones best (``docs/values.md``). A value that stands nowhere in its record is worth a part of that. Without
-token probabilities the kind of evidence alone decides.
+probability that the model gave to writing just this value. Where nulls are left out, the tokens that lead to it count
+as well, from the end of the value before: whether there is a value, and of which field, is said by writing its key
+(``docs/values.md``). A value that stands nowhere in its record is worth a part of that. Without token probabilities the
+kind of evidence alone decides.
 
 These are scores; a ``Calibration`` fitted on labelled records makes probabilities of them.
 """
@@ -58,8 +58,8 @@ def token_scores(
     ends, values = logprobs.ends, logprobs.values
     ascii_only = text.isascii()
     found = {}
+    # The first token after the value before.
     after = bisect_right(ends, len(text[:start].encode("utf-8", "replace")))
-    """The first token after the value before."""
     for path, (first, last) in leaf_spans(text, start, pointers=pointers).items():
         begin = first if ascii_only else len(text[:first].encode("utf-8", "replace"))
         end = begin + len(text[first:last].encode("utf-8", "replace"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -13,7 +13,7 @@ from extractors.qwen.fitting import may_be_left_out
 from extractors.qwen.modes import nullable
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem
-from schemas.pointers import below, escape, split, unescape
+from schemas.pointers import escape, leaves, split, unescape
 
 _MOST_VALUE = 400
 _ABSENT = object()
@@ -167,8 +167,8 @@ def cut_strings(data: Any, schema: Mapping[str, Any], *, longest: int) -> list[F
     """Strings of exactly ``longest`` characters, at which a grammar cuts them off, unless the schema itself
     allows no more."""
     found = []
-    for path, text in _strings(data, ""):
-        if len(text) != longest:
+    for path, text in leaves(data):
+        if not isinstance(text, str) or len(text) != longest:
             continue
         try:
             limit = subschema(dict(schema), path)
@@ -178,17 +178,6 @@ def cut_strings(data: Any, schema: Mapping[str, Any], *, longest: int) -> list[F
             message = f"it was cut off at {longest:,} characters; give it whole"
             found.append(FieldProblem(path, "cut_off", message, _clip(dumps_exact(text))))
     return found
-
-
-def _strings(data: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(data, str):
-        yield path, data
-    elif isinstance(data, Mapping):
-        for key, inner in data.items():
-            yield from _strings(inner, below(path, key))
-    elif isinstance(data, list):
-        for place, inner in enumerate(data):
-            yield from _strings(inner, f"{path}/{place}")
 
 
 def fold_keys(data: Any, model: type[BaseModel]) -> tuple[Any, bool]:

@@ -4,9 +4,9 @@ They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, th
 the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
 its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. Before
 them may come some that are common to all records, those that best stand for all answers (``representatives``): they show
-what the answers of the set are like, and a prompt cache has them read already. A record is never its own example: neither the same text nor
-nearly the same (95 of 100 by rapidfuzz). A record's own and the common ones each take no more tokens together than there is
-room for: one that does not fit beside those before it gives way to the next.
+what the answers of the set are like, and a prompt cache has them read already. A record is never its own example: neither
+the same text nor nearly the same (95 of 100 by rapidfuzz). A record's own and the common ones each take no more tokens
+together than there is room for: one that does not fit beside those before it gives way to the next.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from extractors.grounding.folding import fold
 from extractors.prompting import fence
 from extractors.qwen.fitting import may_be_left_out, nullable
 from extractors.qwen.requests import Message
-from extractors.representatives import representatives, shape
+from extractors.representatives import features, representatives
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Match
 from schemas.jsonschema import answer_schema
@@ -44,7 +44,8 @@ Choice = Literal["similar", "fixed"]
 _K1, _B = 1.5, 0.75
 _TOO_CLOSE = 95.0
 _LOOKED_AT = 500
-"""Examples among which common ones are looked for: so many show what the answers are like, and take a third of a second."""
+"""Examples among which common ones are looked for: so many show what the answers are like, and comparing all costs their
+square."""
 _TURNS = 30
 """Tokens around an example's text and answer, about: the fence and the chat template."""
 _NEAR_LENGTH = 0.9
@@ -219,7 +220,9 @@ def _representative(examples: Sequence[Example], most: int, *, room: float) -> t
     different = {one.fingerprint: one for one in examples if one.tokens <= room} if most else {}
     # By fingerprint, so that those of equal worth are as good as drawn at random.
     pool = [different[fingerprint] for fingerprint in sorted(different)][:_LOOKED_AT]
-    places = representatives([shape(json.loads(one.answer)) for one in pool], most, [one.tokens for one in pool], room)
+    places = representatives(
+        [features(json.loads(one.answer)) for one in pool], most, [one.tokens for one in pool], room
+    )
     return tuple(pool[place] for place in places)
 
 

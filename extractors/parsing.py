@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from schemas.pointers import below
+from schemas.pointers import leaves
 
 THINKING_END = "</think>"
 _FENCE = re.compile(r"```[A-Za-z0-9_-]*[ \t]*\r?\n?(.*?)```", re.DOTALL)
@@ -141,7 +141,9 @@ def beyond_floats(text: str) -> Iterator[tuple[str, str]]:
     try:
         orjson.loads(text)
     except orjson.JSONDecodeError:
-        yield from _beyond(json.loads(text, parse_float=_Digits, parse_int=_Digits), "")
+        for path, number in leaves(json.loads(text, parse_float=_Digits, parse_int=_Digits)):
+            if isinstance(number, _Digits) and math.isinf(float(number)):
+                yield path, str(number)
 
 
 def repeats_a_key(text: str) -> bool:
@@ -179,15 +181,6 @@ class _Digits(str):
     """A number as it is written."""
 
     __slots__ = ()
-
-
-def _beyond(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, _Digits):
-        if math.isinf(float(value)):
-            yield path, str(value)
-    elif isinstance(value, dict | list):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _beyond(inner, below(path, str(key)))
 
 
 _LARGE = re.compile(r"\d[eE]\+?\d{3}|\d{309}")

@@ -23,6 +23,7 @@ from extractors.prompting import Prompter, describe
 from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Message, Mode
+from extractors.repeats import may_repeat
 from extractors.routing import SHORT_ANSWER
 from extractors.second_look import is_choice
 from extractors.tools.loading import load_tools
@@ -272,7 +273,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["count_lists"] = job.count_lists
     if job.failed_windows != "fail":
         document["failed_windows"] = job.failed_windows
-    drops_repeats = job.repeated_items == "drop" and _has_objects_in_lists(schema)
+    drops_repeats = job.repeated_items == "drop" and may_repeat(schema)
     if drops_repeats:
         document["repeated_items"] = "drop"
     if omits:
@@ -380,23 +381,6 @@ def _examples(
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
     )
     return made_up_examples(model, omit_nulls=omit_nulls) if wanted else None
-
-
-def _has_objects_in_lists(schema: Any, *, item: bool = False) -> bool:
-    """Whether any place of the schema is a list of objects; ``item``: the schema is of a list's item."""
-    if isinstance(schema, list):
-        return any(_has_objects_in_lists(one, item=item) for one in schema)
-    if not isinstance(schema, Mapping):
-        return False
-    if item and (not schema or "properties" in schema or "additionalProperties" in schema):
-        return True
-    if any(_has_objects_in_lists(schema.get(key), item=True) for key in ("items", "prefixItems")):
-        return True
-    if any(_has_objects_in_lists(schema.get(key), item=item) for key in ("anyOf", "oneOf", "allOf")):
-        return True
-    # The names of properties are no keywords.
-    inner = [*schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]
-    return any(map(_has_objects_in_lists, [*inner, schema.get("additionalProperties")]))
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from extractors.grounding.folding import fold, squeeze
 from extractors.parsing import dumps_exact
 from extractors.second_look import is_choice
 from schemas.jsonschema import subschema
-from schemas.pointers import below
+from schemas.pointers import below, leaves
 
 _LEAST_TEXTS = 2
 
@@ -48,11 +48,28 @@ def repeats(data: Any, schema: Mapping[str, Any], text: str) -> list[str]:
     return found
 
 
+def may_repeat(schema: Any, *, item: bool = False) -> bool:
+    """Whether any place of a schema is a list of objects; ``item``: the schema is of a list's item."""
+    if isinstance(schema, list):
+        return any(may_repeat(one, item=item) for one in schema)
+    if not isinstance(schema, Mapping):
+        return False
+    if item and (not schema or "properties" in schema or "additionalProperties" in schema):
+        return True
+    if any(may_repeat(schema.get(key), item=True) for key in ("items", "prefixItems")):
+        return True
+    if any(may_repeat(schema.get(key), item=item) for key in ("anyOf", "oneOf", "allOf")):
+        return True
+    # The names of properties are no keywords.
+    inner = [*schema.get("properties", {}).values(), *schema.get("patternProperties", {}).values()]
+    return any(map(may_repeat, [*inner, schema.get("additionalProperties")]))
+
+
 def _most(data: Any, path: str, schema: Mapping[str, Any], squeezed: str) -> int | None:
     """How often an object may be in the text: as often as that of its texts which is there most often. None: nobody
     knows."""
     counts = []
-    for inside, leaf in _leaves(value_at(data, path), path):
+    for inside, leaf in leaves(value_at(data, path), path):
         if leaf is None:
             continue
         if not isinstance(leaf, str) or not _copied(schema, inside):
@@ -73,17 +90,6 @@ def _copied(schema: Mapping[str, Any], path: str) -> bool:
         return False
     branches = [own, *own.get("anyOf", ()), *own.get("oneOf", ())]
     return not is_choice(own) and not any("format" in one or "pattern" in one for one in branches)
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for key, inner in value.items():
-            yield from _leaves(inner, below(path, key))
-    elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from _leaves(inner, below(path, str(place)))
-    else:
-        yield path, value
 
 
 def _lists(value: Any, path: str) -> Iterator[tuple[str, list[Any]]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 
 def escape(key: str) -> str:
     """A key as one step of a pointer."""
@@ -21,3 +24,15 @@ def split(path: str) -> list[str]:
 def below(path: str, key: str) -> str:
     """The pointer of the member ``key`` of what is at ``path``."""
     return f"{path}/{escape(key)}" if path else escape(key)
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of plain JSON that hold no others, nulls too, with their pointers, in order."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(inner, below(path, key))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from leaves(inner, below(path, str(place)))
+    else:
+        yield path, value

@@ -58,6 +58,15 @@ def test_what_is_kept_by_path_follows_its_item(gone: list[int], known: list[tupl
     assert all(value_at(inner, path) == value for path, value in left.items() if path.startswith("rows/"))
 
 
+def test_what_was_lost_is_named_as_the_lists_are_afterwards() -> None:
+    rows = [{"drug": "a", "dose": "1"}, {"drug": "b", "dose": "2"}, {"drug": "c", "dose": "3"}]
+    schema = answer_schema(Offer)
+    schema["properties"]["doses"]["items"]["properties"]["dose"] = {"type": ["string", "null"]}
+    data, lost, items = dropped({"doses": rows}, ["doses/2/dose", "doses/0/drug"], schema, objects=True)
+    assert data == {"doses": [{"drug": "b", "dose": "2"}, {"drug": "c", "dose": None}]}
+    assert (lost, items) == (["doses/1/dose", "doses"], ["doses/0"])
+
+
 def drive(*answers: Any, model: type[BaseModel] = Offer, **options: Any) -> Extracted | Failed:
     job = ExtractionJob.model_validate(
         {"source": "x", "schema": "x", "out": "o", **{"require_evidence": ["*"], **options}}
