@@ -79,7 +79,9 @@ def test_without_the_token_there_is_nothing(out: Path) -> None:
         root, token = address.rstrip("/").rsplit("/", 1)
         assert address.startswith("http://127.0.0.1:")
         assert len(token) >= 32
-        for path in ("/", "/api/start", f"/{token[:-1]}x/api/start", "/wrong/review.js"):
+        # One token of 64 ends with an x itself.
+        nearly = token[:-1] + ("y" if token.endswith("x") else "x")
+        for path in ("/", "/api/start", f"/{nearly}/api/start", "/wrong/review.js"):
             assert httpx.get(root + path).status_code == 404
         assert httpx.get(address).status_code == 200
 
