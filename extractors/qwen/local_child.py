@@ -13,11 +13,14 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 _LOOK = 0.5
 """Seconds between looks at the parent's id."""
+_QUIET, _LONGEST = 0.3, 3.0
+"""Seconds without a word in the log after which it is all written, and those that are waited for that at most."""
 
 
 def main() -> None:
@@ -56,6 +59,7 @@ def _serve(settings: dict[str, Any], answer: Any, gone: threading.Event) -> None
         server = _start(settings)
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
         _failed.set()
+        _wait_for_log(2)
         sys.stderr.write(f"the embedded server did not start: {type(error).__name__}: {error}\n")
         sys.stderr.flush()
         gone.set()
@@ -64,6 +68,17 @@ def _serve(settings: dict[str, Any], answer: Any, gone: threading.Event) -> None
     answer.close()
     threading.Event().wait()
     del server
+
+
+def _wait_for_log(log: int) -> None:
+    """Wait until a file is not written to any more. llama.cpp writes its log in a thread of its own, which would end with the
+    process before it has said why."""
+    ends = time.monotonic() + _LONGEST
+    size, since = -1, time.monotonic()
+    while (now := time.monotonic()) < ends and now - since < _QUIET:
+        if (written := os.fstat(log).st_size) != size:
+            size, since = written, now
+        time.sleep(0.02)
 
 
 def _start(settings: dict[str, Any]) -> Any:

@@ -24,6 +24,7 @@ from pydantic import SecretStr
 
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.errors import ModelMissing, ServerUnreachable
+from extractors.qwen import local_child
 from extractors.qwen.grammar import compact_grammar
 from extractors.qwen.local import EmbeddedModel, is_embedded, model_states
 from extractors.qwen.local_server import LocalServer, Tuning, _quota, available_cores
@@ -126,6 +127,21 @@ def test_a_missing_file_is_told_before_anything_is_started(tmp_path: Path):
     with pytest.raises(ModelMissing, match=r"none\.gguf"):
         server.start()
     assert server.pid is None
+
+
+def test_a_child_that_failed_waits_for_the_log_that_another_thread_still_writes(tmp_path: Path) -> None:
+    def write() -> None:
+        for number in range(5):
+            time.sleep(0.1)
+            log.write(f"{number}\n")
+
+    with (tmp_path / "log").open("w", buffering=1) as log:
+        writer = threading.Thread(target=write)
+        writer.start()
+        local_child._wait_for_log(log.fileno())
+        seen = (tmp_path / "log").read_text().split()
+        writer.join()
+    assert seen == ["0", "1", "2", "3", "4"]
 
 
 def test_a_file_that_is_no_model_ends_with_the_last_lines_of_the_log(tmp_path: Path):
