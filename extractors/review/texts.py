@@ -6,6 +6,7 @@ import re
 import shutil
 import tempfile
 import threading
+import weakref
 from pathlib import Path
 
 import duckdb
@@ -24,14 +25,15 @@ class Texts:
         self._out = out
         self._recipe = recipe
         self._folder: Path | None = None
+        self._delete: weakref.finalize[..., Texts] | None = None
         self._trouble: str | None = None
         self._reading = threading.Lock()
 
     def close(self) -> None:
-        """Delete the copy."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        """Delete the copy. So does the end of the process, where nobody closes."""
+        if self._delete is not None:
+            self._delete()
+            self._folder = self._delete = None
 
     def of(self, fingerprint: str, *, ledger: str | None) -> tuple[str | None, str | None]:
         """A record's text; or None, and why in a sentence."""
@@ -63,3 +65,4 @@ class Texts:
             self._trouble = f"The source cannot be read again: {str(error).splitlines()[0]}"
             return
         self._folder = folder
+        self._delete = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

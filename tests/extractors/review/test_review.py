@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tempfile
 from decimal import Decimal
 from pathlib import Path
 
@@ -68,6 +70,18 @@ def test_a_record_is_shown_with_its_source_its_calls_and_its_evidence(out: Path)
     failed = only(out).record("failure", "r00003", 0)
     assert (failed["text"], failed["value"]) == (thing_text(3), {"name": None, "price": None})
     assert {one["raw"] for one in failed["attempts"]} == {"I would rather not."}
+
+
+def test_the_copy_of_a_source_goes_with_the_queue_that_nobody_closed(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    queue = only(out)
+    queue.record("row", "r00005", 0)
+    assert list(tmp_path.glob("quarry-review-*/source.duckdb"))
+    del queue
+    gc.collect()
+    assert not list(tmp_path.glob("quarry-review-*"))
 
 
 def test_a_source_that_is_gone_is_told_and_the_rest_is_shown(out: Path) -> None:
