@@ -9,6 +9,7 @@ reused as well.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -22,12 +23,16 @@ from extractors.tools.words import RULE as LOOK_UPS
 from schemas.outcomes import FieldProblem
 from schemas.verbatim import is_verbatim
 
-VERSION = "v1"
+VERSION = "v2"
+_NEWEST = {"extract": "v2"}
+"""The texts that have a version later than the first."""
 _MOST_PROBLEMS = 12
 _MOST_CHARACTERS = 240
 _MOST_LAST = 2_000
 _NULL_RULE = "- What the record does not say is null"
 """How the rule begins whose place another takes when nulls are left out."""
+_LIKE_A_FENCE = re.compile(r"[=\u2550\u2261\ua78a\uff1d\ufe66]\s*[=\u2550\u2261\ua78a\uff1d\ufe66]")
+"""Two signs of equality or what looks like them, next to each other or with spaces between."""
 _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
 
 
@@ -48,15 +53,15 @@ class PromptTexts:
     pack: str
 
 
-def load_texts(version: str = VERSION) -> PromptTexts:
-    """Read a prompt version's files. Raises ``FileNotFoundError`` for an unknown version."""
+def load_texts() -> PromptTexts:
+    """The texts that are used where none is chosen: the newest of each."""
     folder = files("extractors") / "prompts"
     extract, correct, reask, rest, look, image, omit, compact, pack = (
-        (folder / f"{name}.{version}.txt").read_text(encoding="utf-8").strip()
+        (folder / f"{name}.{_NEWEST.get(name, 'v1')}.txt").read_text(encoding="utf-8").strip()
         for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "compact", "pack")
     )
     return PromptTexts(
-        version,
+        VERSION,
         extract=extract,
         correct=correct,
         reask=reask,
@@ -186,8 +191,11 @@ def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
 
 
 def fence(text: str, *, code: str) -> str:
-    """The record between two lines that it cannot forge: their code is hashed from ``code``, and hashed
-    again while the text happens to contain it."""
+    """The record between two lines that it cannot forge. Where it has anything that looks like one of them, they carry a
+    code, hashed from ``code``, and hashed again while the text happens to contain it; elsewhere none, which costs tokens
+    and tells the model nothing."""
+    if not _LIKE_A_FENCE.search(text):
+        return f"=== RECORD\n{text}\n=== END"
     mark = hashlib.sha256(code.encode()).hexdigest()[:8]
     while mark in text:
         mark = hashlib.sha256(mark.encode()).hexdigest()[:8]

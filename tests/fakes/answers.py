@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-_FENCED = re.compile(r"=== RECORD (\w+)\n(.*)\n=== END \1", re.DOTALL)
-_EACH = re.compile(r"=== RECORD (\w+)\n(.*?)\n=== END \1", re.DOTALL)
+_FENCED = re.compile(r"=== RECORD((?: \w+)?)\n(.*)\n=== END\1$", re.DOTALL | re.MULTILINE)
+_EACH = re.compile(r"=== RECORD((?: \w+)?)\n(.*?)\n=== END\1$", re.DOTALL | re.MULTILINE)
 _THING = re.compile(r"(?P<name>thing-\d+) costs (?P<price>\d+\.\d\d)")
 
 

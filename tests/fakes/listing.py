@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.fakes.told import Reply
 
-_RECORD = re.compile(r"=== RECORD \w+\n(.*)\n=== END", re.DOTALL)
+_RECORD = re.compile(r"=== RECORD(?: \w+)?\n(.*)\n=== END", re.DOTALL)
 _LINE = re.compile(r"^(\d+)\. (?P<name>[^,\n]+), (?P<price>\d+\.\d\d) EUR\.$", re.MULTILINE)
 _DONE = re.compile(r"was cut off\. (\d+) items of")
 

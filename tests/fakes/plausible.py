@@ -14,7 +14,7 @@ from tests.fakes.capabilities import DOCUMENTED, capability_of
 from tests.fakes.schema_texts import schema_in
 from tests.fakes.told import Reply
 
-_RECORD = re.compile(r"=== RECORD (\w+)\n(.*)\n=== END \1", re.DOTALL)
+_RECORD = re.compile(r"=== RECORD((?: \w+)?)\n(.*)\n=== END\1$", re.DOTALL | re.MULTILINE)
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
 _NUMBER = re.compile(r"(?<![\w.])\d{1,9}(?:\.\d+)?(?![\w.])")
 _DATE = re.compile(r"\b\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d)\b")
