@@ -241,14 +241,21 @@ def _cut_object(text: str, at: int) -> tuple[dict[str, Any], list[str]]:
                 inner, steps = _cut_object(text, at)
                 return ({**found, key: inner}, [key, *steps]) if steps else (found, [])
             items = _cut_list(text, at) if text[at] == "[" else []
-            return ({**found, key: items}, [key]) if items else (found, [])
-        found[key] = value
+            return ({**found, key: [*_held(found, key), *items]}, [key]) if items else (found, [])
+        # Written a second time, as no grammar forbids in the order of the text.
+        found[key] = [*_held(found, key), *value] if isinstance(value, list) else value
         at = _past_space(text, end)
         if at == len(text):
             return found, []
         if text[at] != ",":
             raise _NotAPrefix
         at += 1
+
+
+def _held(found: Mapping[str, Any], key: str) -> list[Any]:
+    """The list that is there under a key."""
+    held = found.get(key)
+    return held if isinstance(held, list) else []
 
 
 def _cut_list(text: str, at: int) -> list[Any]:

@@ -34,9 +34,9 @@ from extractors.qwen.fitting import may_be_left_out, nullable
 from extractors.qwen.requests import Message
 from extractors.representatives import features, representatives
 from extractors.tokens import estimate_tokens
-from schemas.evidence import Match
+from schemas.evidence import Evidence, Match
 from schemas.jsonschema import answer_schema
-from schemas.pointers import unescape
+from schemas.pointers import escape, unescape
 from schemas.records import Record, content_fingerprint
 
 Choice = Literal["similar", "fixed"]
@@ -158,10 +158,12 @@ def load_examples(
     shown: int,
     choice: Choice,
     omit_nulls: bool = False,
+    text_order: bool = False,
     room: int | None = None,
     common: int = 0,
 ) -> ExampleBank:
-    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out; ``room`` is how many
+    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out, ``text_order`` has
+    the rest of that in the order in which the text has it; ``room`` is how many
     tokens a record's own examples may have together, and as many those that are ``common`` to all. Raises ``JobError`` naming
     the line that is no example of the schema, and where none is short enough."""
     examples = []
@@ -184,7 +186,7 @@ def load_examples(
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = "/".join(map(str, first["loc"])) or "the whole"
             raise JobError(f"{where}: expected is not an answer of the schema: {field}: {first['msg']}") from error
-        examples.append(example_of(text, expected, value, schema, omit_nulls=omit_nulls))
+        examples.append(example_of(text, expected, value, schema, omit_nulls=omit_nulls, text_order=text_order))
     if not examples:
         raise JobError(f"{path} holds no examples")
     shortest = min(one.tokens for one in examples)
@@ -196,14 +198,18 @@ def load_examples(
     return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common)
 
 
-def example_of(text: str, expected: Any, value: BaseModel, schema: Mapping[str, Any], *, omit_nulls: bool) -> Example:
+def example_of(
+    text: str, expected: Any, value: BaseModel, schema: Mapping[str, Any], *, omit_nulls: bool, text_order: bool = False
+) -> Example:
     """A text and the answer that is ``expected`` of it, which is ``value`` when validated, in the form a model writes."""
-    answer = json.dumps(
-        _ordered(expected, schema, omit_nulls=omit_nulls), ensure_ascii=False, separators=(",", ":"), default=str
-    )
+    evidence = ground(value, text)
+    ordered = _ordered(expected, schema, omit_nulls=omit_nulls)
+    if text_order:
+        ordered = _as_the_text_has_it(ordered, schema, _places(evidence))
+    answer = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), default=str)
     printed = frozenset(
         folded_value(leaf)
-        for one in ground(value, text)
+        for one in evidence
         if one.match is not Match.UNGROUNDED and (leaf := _leaf(json.loads(answer), one.path)) is not None
     )
     return Example(text, answer, content_fingerprint(text), printed)
@@ -271,10 +277,9 @@ def _nearly_the_same(one: str, other: str) -> bool:
 def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
     """An answer as the model would write it: the schema's keys in their order; what is missing and may be null as
     null, or with ``omit_nulls`` nothing that is null or an empty list."""
-    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
     if isinstance(data, Mapping):
-        own = next((one for one in (schema, *branches) if "properties" in one), None)
-        if own is None:
+        own = _with(schema, "properties")
+        if not own:
             return data
         return {
             name: _ordered(data.get(name), inner, omit_nulls=omit_nulls)
@@ -283,11 +288,46 @@ def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
             and not (omit_nulls and data.get(name) in (None, []) and may_be_left_out(inner))
         }
     if isinstance(data, list):
-        items: Mapping[str, Any] = next(
-            (one["items"] for one in (schema, *branches) if isinstance(one.get("items"), Mapping)), {}
-        )
+        items = _with(schema, "items").get("items", {})
         return [_ordered(item, items, omit_nulls=omit_nulls) for item in data]
     return data
+
+
+def _as_the_text_has_it(data: Any, schema: Mapping[str, Any], places: Mapping[str, int], path: str = "") -> Any:
+    """An answer as ``compact_grammar`` has it with ``text_order``: of an object, two or more of whose fields may be left out,
+    first those that may not, and then the others by their places in the text, those that have none last."""
+    under = f"{path}/" if path else ""
+    if isinstance(data, list):
+        items = _with(schema, "items").get("items", {})
+        return [_as_the_text_has_it(item, items, places, f"{under}{number}") for number, item in enumerate(data)]
+    held = _with(schema, "properties")
+    own, needed = held.get("properties", {}), held.get("required", ())
+    if not isinstance(data, Mapping) or not own:
+        return data
+    free = {name for name, inner in own.items() if name not in needed or may_be_left_out(inner)}
+    paths = {name: f"{under}{escape(name)}" for name in data}
+    found = {name: _as_the_text_has_it(value, own[name], places, paths[name]) for name, value in data.items()}
+    if len(free) < 2:
+        return found
+    order = {name: (1, places.get(paths[name], math.inf)) if name in free else (0, 0) for name in found}
+    return {name: found[name] for name in sorted(found, key=order.__getitem__)}
+
+
+def _places(evidence: Sequence[Evidence]) -> dict[str, int]:
+    """Where the first of each value stands, and of each object and list."""
+    places: dict[str, int] = {}
+    for one in evidence:
+        path = one.path
+        while path and one.start is not None:
+            places[path] = min(places.get(path, one.start), one.start)
+            path = path.rpartition("/")[0]
+    return places
+
+
+def _with(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The schema or the branch of it that has a mapping under ``key``; an empty one where none has."""
+    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
+    return next((one for one in (schema, *branches) if isinstance(one.get(key), Mapping)), {})
 
 
 def _leaf(data: Any, path: str) -> Any:

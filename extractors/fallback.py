@@ -144,7 +144,14 @@ class ModeFallback:
         if known is None or known[0] is not shape:
             if len(self._shapes) >= _MOST_SHAPES:
                 self._shapes.clear()
-            made = compile_shape(shape.name, shape.schema, mode, keywords=self._keywords, omit_nulls=shape.omit_nulls)
+            made = compile_shape(
+                shape.name,
+                shape.schema,
+                mode,
+                keywords=self._keywords,
+                omit_nulls=shape.omit_nulls,
+                text_order=shape.text_order,
+            )
             known = self._shapes[key] = (shape, made)
         return known[1]
 

@@ -31,7 +31,7 @@ from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.grounding.spans import at_edges
 from extractors.longtext.evidence import LongGrounding
 from extractors.longtext.focus import Focus
-from extractors.parsing import Answer, beyond_floats, dumps_exact, loads_exact, read_answer, repeats_a_key
+from extractors.parsing import Answer, beyond_floats, dumps_exact, joined_keys, loads_exact, read_answer, repeats_a_key
 from extractors.qwen.grammar import LONGEST_STRING
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
@@ -118,6 +118,9 @@ class Judge:
 
     def reply(self, text: str, finish_reason: str) -> Verdict | Answer:
         """A whole answer as it came; an ``Answer`` without JSON where none could be read."""
+        if self._recipe.shape.text_order and (joined := joined_keys(text)) is not None:
+            # No grammar forbids a key that was written already.
+            return replace(self.data(loads_exact(joined)), repaired=True)
         try:
             value = self._recipe.model.model_validate_json(text)
         except ValidationError as error:

@@ -42,7 +42,9 @@ class _CannotBeMadeError(Exception):
     """A value of this schema is not made up."""
 
 
-def made_up_examples(model: type[BaseModel], *, omit_nulls: bool = False) -> ExampleBank | None:
+def made_up_examples(
+    model: type[BaseModel], *, omit_nulls: bool = False, text_order: bool = False
+) -> ExampleBank | None:
     """One or two examples for answers of ``model``; None where the schema demands values that cannot be made up (a
     pattern, a check of the model's own)."""
     schema = answer_schema(model)
@@ -58,7 +60,8 @@ def made_up_examples(model: type[BaseModel], *, omit_nulls: bool = False) -> Exa
         if said.keys() <= shown:
             continue
         shown |= said.keys()
-        found.append(example_of(" ".join(said.values()), answer, value, schema, omit_nulls=omit_nulls))
+        text = " ".join(said.values())
+        found.append(example_of(text, answer, value, schema, omit_nulls=omit_nulls, text_order=text_order))
     return ExampleBank(found, shown=len(found), choice="fixed", made_up=True) if found else None
 
 

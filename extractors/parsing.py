@@ -160,6 +160,36 @@ def repeats_a_key(text: str) -> bool:
     return found
 
 
+def joined_keys(text: str) -> str | None:
+    """A JSON text in which an object has a key twice, with one for each: of lists the items of all, of other values the
+    first. None where none is there twice, or the text is not JSON."""
+    if _as_many_keys(text):
+        return None
+    twice = False
+
+    def joined(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        whole: dict[str, Any] = {}
+        for key, value in pairs:
+            twice = twice or key in whole
+            held = whole.setdefault(key, value)
+            if held is None:
+                whole[key] = value
+            elif isinstance(held, list) and isinstance(value, list) and held is not value:
+                # Numbers that keep their digits are equal only as text.
+                there = {dumps_exact(one) for one in held}
+                whole[key] = [*held, *(one for one in value if dumps_exact(one) not in there)]
+        return whole
+
+    try:
+        whole = json.JSONDecoder(
+            object_pairs_hook=joined, parse_float=_digits, parse_int=_integer, parse_constant=_no_constant
+        ).decode(text)
+    except (ValueError, RecursionError):
+        return None
+    return dumps_exact(whole) if twice else None
+
+
 def _as_many_keys(text: str) -> bool:
     """Whether as many keys were read as are written: a quote before a colon ends a key, or stands in a string after a
     backslash. False where that must be looked at closely."""

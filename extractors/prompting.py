@@ -33,6 +33,8 @@ _NULL_RULE = "- What the record does not say is null"
 """How the rule begins whose place another takes when nulls are left out."""
 _LIKE_A_FENCE = re.compile(r"[=\u2550\u2261\ua78a\uff1d\ufe66]\s*[=\u2550\u2261\ua78a\uff1d\ufe66]")
 """Two signs of equality or what looks like them, next to each other or with spaces between."""
+_FIELDS, _SCHEMAS_ORDER = "Fields of the JSON object", ", in this order:"
+"""The line above the fields, and what it says where they are written in the schema's order."""
 _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
 
 
@@ -49,6 +51,7 @@ class PromptTexts:
     look: str
     image: str
     omit: str
+    order: str
     compact: str
     pack: str
 
@@ -56,9 +59,9 @@ class PromptTexts:
 def load_texts() -> PromptTexts:
     """The texts that are used where none is chosen: the newest of each."""
     folder = files("extractors") / "prompts"
-    extract, correct, reask, rest, look, image, omit, compact, pack = (
+    extract, correct, reask, rest, look, image, omit, order, compact, pack = (
         (folder / f"{name}.{_NEWEST.get(name, 'v1')}.txt").read_text(encoding="utf-8").strip()
-        for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "compact", "pack")
+        for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "order", "compact", "pack")
     )
     return PromptTexts(
         VERSION,
@@ -69,6 +72,7 @@ def load_texts() -> PromptTexts:
         look=look,
         image=image,
         omit=omit,
+        order=order,
         compact=compact,
         pack=pack,
     )
@@ -85,12 +89,13 @@ class Prompter:
         instructions: str = "",
         pictures: bool = False,
         omit_nulls: bool = False,
+        text_order: bool = False,
         compact: bool = False,
         look_ups: bool = False,
     ) -> None:
         self.texts = texts
         self._instructions = instructions
-        self._ways = (pictures, omit_nulls, compact, look_ups)
+        self._ways = (pictures, omit_nulls, text_order, compact, look_ups)
         self._tail = ""
         extra = [f"- {line.strip()}" for line in instructions.splitlines() if line.strip()]
         if pictures:
@@ -100,6 +105,9 @@ class Prompter:
         if look_ups:
             extra.insert(0, LOOK_UPS)
         rules = texts.extract.split("\n")
+        if text_order:
+            rules = [line.replace(_SCHEMAS_ORDER, ":") if line.startswith(_FIELDS) else line for line in rules]
+            extra.insert(0, texts.order)
         if omit_nulls:
             kept = [line for line in rules if not line.startswith(_NULL_RULE)]
             place = next((at for at, line in enumerate(rules) if line.startswith(_NULL_RULE)), None)
@@ -112,16 +120,24 @@ class Prompter:
         system = "\n".join(rules).replace("{{fields}}", describe(schema)).replace("{{instructions}}", "\n".join(extra))
         self.system = Message("system", system.rstrip())
 
-    def about(self, schema: Mapping[str, Any], *, also: str = "", omit_nulls: bool | None = None) -> Prompter:
+    def about(
+        self,
+        schema: Mapping[str, Any],
+        *,
+        also: str = "",
+        omit_nulls: bool | None = None,
+        text_order: bool | None = None,
+    ) -> Prompter:
         """The same way of asking for another schema, with the rules of ``also`` (one a line) after the instructions.
-        ``omit_nulls`` where it is not as it was."""
-        pictures, same, compact, look_ups = self._ways
+        ``omit_nulls`` and ``text_order`` where they are not as they were."""
+        pictures, omitted, ordered, compact, look_ups = self._ways
         return Prompter(
             self.texts,
             schema,
             instructions=f"{self._instructions}\n{also}",
             pictures=pictures,
-            omit_nulls=same if omit_nulls is None else omit_nulls,
+            omit_nulls=omitted if omit_nulls is None else omit_nulls,
+            text_order=ordered if text_order is None else text_order,
             compact=compact,
             look_ups=look_ups,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
-from extractors.errors import SchemaError
+from extractors.errors import JobError, SchemaError
 from extractors.examples import ExampleBank, load_examples
 from extractors.images import ImageLimits
 from extractors.made_up import made_up_examples
@@ -152,6 +152,7 @@ class Recipe:
                 self.shape.mode,
                 keywords=self.policy.keywords,
                 omit_nulls=self.shape.omit_nulls,
+                text_order=self.shape.text_order,
             )
         return shape
 
@@ -206,7 +207,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     held = modes == {Mode.GRAMMAR}
     omits = _omits(job, held=held)
-    examples = _examples(job, model, policy, omit_nulls=omits, held=held)
+    text_order = _text_order(job, omits=omits, modes=modes)
+    examples = _examples(job, model, policy, omit_nulls=omits, text_order=text_order, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
     # The embedded grammar holds constraints by itself; the other modes must be told of them.
@@ -217,11 +219,13 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         instructions=job.instructions,
         pictures=policy.images is not None,
         omit_nulls=omits,
+        text_order=text_order,
         compact=job.compact,
         look_ups=tools is not None,
     )
     asking = None if tools is None else asking_for(describe(told), job.instructions)
-    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=omits)
+    ways = {"omit_nulls": omits, "text_order": text_order}
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, **ways)
     max_output_tokens = min(job.max_output_tokens, policy.max_output_tokens)
     asked = {
         "name": policy.name,
@@ -279,6 +283,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     if omits:
         # The words are in the prompt; what is missing of an answer means what its null would.
         document["omit_nulls"] = True if job.omit_nulls else "after examples"
+    if text_order:
+        document["field_order"] = "text"
     if examples is not None:
         document["examples"] = examples.as_dict()
     if final is not None:
@@ -340,7 +346,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         if final is None
         # The same schema, by which the whole answer is known.
         else replace(
-            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, omit_nulls=omits),
+            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, **ways),
             schema=shape.schema,
         ),
         route_below=job.route_below,
@@ -357,8 +363,26 @@ def _omits(job: ExtractionJob, *, held: bool) -> bool:
     return job.examples is not None and job.examples_choice == "similar" and held
 
 
+def _text_order(job: ExtractionJob, *, omits: bool, modes: Set[Mode]) -> bool:
+    """Whether what may be left out is written in the order of the record. Raises ``JobError`` where that is told and cannot
+    be."""
+    if job.field_order != "text":
+        return job.field_order == "auto" and omits and modes == {Mode.GRAMMAR}
+    if not omits:
+        raise JobError(
+            "field_order is text, but every field is to be written: say omit_nulls too, so that an answer begins with what "
+            "the record says first"
+        )
+    if strict := modes & {Mode.JSON_SCHEMA, Mode.TOOLS}:
+        raise JobError(
+            f"field_order is text, but the mode {min(strict).value} holds an answer to the schema's order: leave field_order "
+            "out, or ask in the mode grammar, json_object or prompted"
+        )
+    return True
+
+
 def _examples(
-    job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, omit_nulls: bool, held: bool
+    job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, omit_nulls: bool, text_order: bool, held: bool
 ) -> ExampleBank | None:
     """The labelled examples, or without those made-up ones. Made-up ones, and those that are common to all records, earn
     their tokens where decoding is ``held`` to a grammar; other models were not measured."""
@@ -374,13 +398,14 @@ def _examples(
             shown=job.examples_shown,
             choice=job.examples_choice,
             omit_nulls=omit_nulls,
+            text_order=text_order,
             room=reads // _EXAMPLES_SHARE,
             common=common,
         )
     wanted = job.made_up_examples == "always" or (
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
     )
-    return made_up_examples(model, omit_nulls=omit_nulls) if wanted else None
+    return made_up_examples(model, omit_nulls=omit_nulls, text_order=text_order) if wanted else None
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

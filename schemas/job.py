@@ -278,6 +278,11 @@ class ExtractionJob(BaseModel):
         description="Let the model leave out fields that would be null, where the schema allows it; part of the recipe. "
         "Default: only where it is shown similar `examples` and decoding is held to a grammar, as the embedded models' is.",
     )
+    field_order: Literal["auto", "schema", "text"] = Field(
+        default="auto",
+        description="Whether the fields that may be left out are written in the schema's order or in that in which the record "
+        "has their values; part of the recipe. auto: the record's where nulls are left out and decoding is held to a grammar.",
+    )
     compact: bool = Field(
         default=False,
         description="Tell the model to write its JSON without white space (a grammar sees to that by itself); part of "

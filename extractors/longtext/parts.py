@@ -200,23 +200,21 @@ def _narrowed(
     )
     schema = answer_schema(model)
     policy, final = recipe.policy, recipe.policy.final
-    omit_nulls = recipe.omits_unshown
+    ways = {"omit_nulls": recipe.omits_unshown, "text_order": recipe.omits_unshown and recipe.shape.text_order}
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
-    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, omit_nulls=omit_nulls)
+    shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, **ways)
     required = tuple(path for path in recipe.require_evidence if path == ALL or path.split("/")[0] in names)
     return replace(
         recipe,
         model=model,
         codec=RowCodec(model),
         schema=schema,
-        prompter=recipe.prompter.about(
-            schema if modes == {Mode.GRAMMAR} else with_words(schema), also=rules, omit_nulls=omit_nulls
-        ),
+        prompter=recipe.prompter.about(schema if modes == {Mode.GRAMMAR} else with_words(schema), also=rules, **ways),
         shape=shape,
         final_shape=None
         if final is None
         else replace(
-            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, omit_nulls=omit_nulls),
+            compile_shape(model.__name__, schema, final.mode, keywords=final.keywords, **ways),
             schema=shape.schema,
         ),
         max_attempts=recipe.max_attempts + MORE_ATTEMPTS if windowed else recipe.max_attempts,

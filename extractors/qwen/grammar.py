@@ -1,7 +1,7 @@
 """A GBNF grammar for an answer's JSON Schema that leaves no room to pretty-print.
 
 llama.cpp's own converter lets the model indent and leaves numbers and strings without an end; here the answer is
-one line, properties come in the schema's order, and a small model that loops inside a number or a string is
+one line, properties come in the schema's order or that of the text, and a small model that loops inside a number or a string is
 stopped by the grammar.
 
 One space may follow a colon or a comma. Forbidding it looks cheaper and is wrong: ``":"`` and ``":`` are two tokens,
@@ -57,7 +57,9 @@ _FORMATS = ("date", "time", "date-time", "duration", "uuid")
 _NAME = "abcdefghijklmnopqrstuvwxyz-"
 
 
-def compact_grammar(schema: Mapping[str, Any], *, spans: Mapping[str, str] | None = None) -> str:
+def compact_grammar(
+    schema: Mapping[str, Any], *, spans: Mapping[str, str] | None = None, text_order: bool = False
+) -> str:
     """GBNF for the JSON values of ``schema``, one rule a line, the first being ``root``.
 
     Kept: types and unions, enum and const, property order, required and optional, closed objects, maps, lists
@@ -65,14 +67,17 @@ def compact_grammar(schema: Mapping[str, Any], *, spans: Mapping[str, str] | Non
     uuid, the sign of numbers, local ``$ref``. Left to validation: ``pattern``, other bounds and formats,
     ``uniqueItems``. An object without ``properties`` and ``additionalProperties`` is empty.
     ``spans`` are the rules of ``span_grammar.span_rules`` for the record's text: with them a string marked
-    ``x-verbatim`` can be nothing but a span of it.
+    ``x-verbatim`` can be nothing but a span of it. With ``text_order`` an object of which two or more properties may be
+    left out has those that must be there in the schema's order, and then any others in any order; a grammar cannot forbid
+    one that was written already, only that there are more than there are properties.
     Raises ``SchemaError`` for a schema that no value fits or a ``$ref`` that leads nowhere.
     """
-    return _Writer(schema, spans or {}).text()
+    return _Writer(schema, spans or {}, text_order=text_order).text()
 
 
 class _Writer:
-    def __init__(self, schema: Mapping[str, Any], spans: Mapping[str, str]) -> None:
+    def __init__(self, schema: Mapping[str, Any], spans: Mapping[str, str], *, text_order: bool) -> None:
+        self._text_order = text_order
         self._schema = schema
         self._spans = spans
         self._rules: dict[str, str] = {}
@@ -126,6 +131,8 @@ class _Writer:
         members = [
             (f"{_literal(name)} {_COLON} {self._value(inner)}", name in required) for name, inner in properties.items()
         ]
+        if self._text_order and sum(not needed for _, needed in members) > 1:
+            return self._rule(_in_any_order(members))
         first = next((index for index, (_, needed) in enumerate(members) if needed), None)
         if first is None:
             # Any of them may be the first one written, and only what follows it takes a comma.
@@ -228,6 +235,16 @@ class _Writer:
         while f"{base}-{number}" in self._rules:
             number += 1
         return f"{base}-{number}"
+
+
+def _in_any_order(members: Sequence[tuple[str, bool]]) -> str:
+    """The body of an object: what must be there in its order, then any of what may be left out."""
+    needed = f" {_COMMA} ".join(member for member, needed in members if needed)
+    free = [member for member, needed in members if not needed]
+    one = f"({' | '.join(free)})"
+    if needed:
+        return f'"{{" {needed} ({_COMMA} {one}){{0,{len(free)}}} "}}"'
+    return f'"{{" ({one} ({_COMMA} {one}){{0,{len(free) - 1}}})? "}}"'
 
 
 def _branches(branches: Sequence[Any]) -> list[Any]:

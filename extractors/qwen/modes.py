@@ -41,15 +41,17 @@ def compile_shape(
     *,
     keywords: Sequence[str] = SEEN_ACCEPTED,
     omit_nulls: bool = False,
+    text_order: bool = False,
 ) -> AnswerShape:
     """The answer shape of an object schema in one mode. ``keywords``, of the model's profile, are those that
     its strict mode takes beyond the core of types, properties, enums and unions. ``omit_nulls`` lets a grammar leave
-    out what would be null; strict schemas and tools want every property."""
+    out what would be null; strict schemas and tools want every property. ``text_order`` lets it write what may be left out
+    in any order."""
     label = (re.sub(r"[^A-Za-z0-9_-]+", "_", name) or "answer")[:64]
     whole = inlined(schema)
     wire: dict[str, Any]
     if mode is Mode.GRAMMAR:
-        wire = {"grammar": _grammar(whole, omit_nulls=omit_nulls), "cache_prompt": True}
+        wire = {"grammar": _grammar(whole, omit_nulls=omit_nulls, text_order=text_order), "cache_prompt": True}
     elif mode is Mode.PROMPTED:
         wire = {}
     else:
@@ -65,7 +67,7 @@ def compile_shape(
             label = "answer" if label == "search" else label  # the service refuses that name
             function.update(name=label, description="Give the extracted values.", parameters=fitted(whole, keywords))
             wire["tool_choice"] = {"type": "function", "function": {"name": label}}
-    return AnswerShape(label, whole, mode, wire, omit_nulls=omit_nulls, lists=_has_list(whole))
+    return AnswerShape(label, whole, mode, wire, omit_nulls=omit_nulls, text_order=text_order, lists=_has_list(whole))
 
 
 def _has_list(schema: Any) -> bool:
@@ -78,8 +80,10 @@ def _has_list(schema: Any) -> bool:
     return kind == "array" or (isinstance(kind, list) and "array" in kind) or any(map(_has_list, schema.values()))
 
 
-def _grammar(schema: Mapping[str, Any], *, omit_nulls: bool, spans: Mapping[str, str] | None = None) -> str:
-    return compact_grammar(fitted(schema, _GRAMMAR_KEYWORDS, omit_nulls=omit_nulls), spans=spans)
+def _grammar(
+    schema: Mapping[str, Any], *, omit_nulls: bool, text_order: bool, spans: Mapping[str, str] | None = None
+) -> str:
+    return compact_grammar(fitted(schema, _GRAMMAR_KEYWORDS, omit_nulls=omit_nulls), spans=spans, text_order=text_order)
 
 
 def within(shape: AnswerShape, spans: Mapping[str, str]) -> AnswerShape:
@@ -87,7 +91,7 @@ def within(shape: AnswerShape, spans: Mapping[str, str]) -> AnswerShape:
     The same shape where its mode has no grammar or the record no spans."""
     if shape.mode is not Mode.GRAMMAR or not spans or not has_verbatim(shape.schema):
         return shape
-    grammar = _grammar(shape.schema, omit_nulls=shape.omit_nulls, spans=spans)
+    grammar = _grammar(shape.schema, omit_nulls=shape.omit_nulls, text_order=shape.text_order, spans=spans)
     return replace(shape, wire={**shape.wire, "grammar": grammar})
 
 

@@ -104,6 +104,8 @@ class AnswerShape:
     wire: Mapping[str, Any] = field(default_factory=dict)
     omit_nulls: bool = False
     """Whether what would be null may be left out of the answer."""
+    text_order: bool = False
+    """Whether what may be left out is written in the order in which the record has it."""
     lists: bool = False
     """Whether the answer may hold a list."""
 

@@ -1,0 +1,234 @@
+"""Fields in the order in which a record has their values: what the grammar lets be written, what examples show, what the
+model is told, and what becomes of a key that is written twice."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from extractors.continuation import beginning
+from extractors.errors import JobError
+from extractors.examples import example_of
+from extractors.extraction import Extraction
+from extractors.parsing import dumps_exact, joined_keys, loads_exact
+from extractors.positions import leaf_spans
+from extractors.qwen.grammar import compact_grammar
+from extractors.qwen.requests import ChatReply, Logprobs, Mode
+from extractors.recipe import ModelPolicy, Recipe, compile_recipe
+from schemas.job import ExtractionJob
+from schemas.jsonschema import answer_schema
+from schemas.outcomes import Extracted
+from schemas.records import Record, content_fingerprint
+from schemas.usage import Usage
+from tests.extractors.qwen.test_grammar import accepts, as_regex, compact
+
+
+class Stop(BaseModel):
+    place: str
+    hour: int | None = None
+    platform: int | None = None
+
+
+class Trip(BaseModel):
+    number: int
+    price: float | None = None
+    city: str | None = None
+    guests: list[str] = []
+    stops: list[Stop] = []
+
+
+TEXT = "To Oslo with Ann and Bo for 12.5, trip 7, by platform 3 in Ski at 9"
+
+
+def golden(folder: Path) -> str:
+    answer = {
+        "number": 7, "price": 12.5, "city": "Oslo", "guests": ["Bo", "Ann"],
+        "stops": [{"place": "Ski", "hour": 9, "platform": 3}],
+    }  # fmt: skip
+    path = folder / "golden.jsonl"
+    path.write_text(json.dumps({"text": TEXT, "expected": answer}))
+    return str(path)
+
+
+def recipe(mode: Mode = Mode.GRAMMAR, **options: Any) -> Recipe:
+    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", **options})
+    policy = ModelPolicy("fake", mode, None, max_input_tokens=4000, max_output_tokens=4000, logprobs=True)
+    return compile_recipe(job, Trip, policy)
+
+
+def asked(using: Recipe, text: str, answer: str, logprobs: Logprobs | None = None) -> Extracted:
+    extraction = Extraction(using, Record("r", text, content_fingerprint(text)))
+    extraction.receive(ChatReply(answer, "stop", Usage(1, 10, 10), model="fake", logprobs=logprobs))
+    assert extraction.next_request() is None and isinstance(extraction.outcome, Extracted), extraction.outcome
+    return extraction.outcome
+
+
+def an_object(required: Sequence[str], properties: Sequence[str]) -> dict[str, Any]:
+    each = {name: {"type": "integer"} for name in properties}
+    return {"type": "object", "properties": each, "required": list(required), "additionalProperties": False}
+
+
+@given(data=st.data())
+def test_any_choice_of_what_may_be_left_out_is_accepted_in_any_order_after_what_must_be_there(
+    data: st.DataObject,
+) -> None:
+    names = data.draw(st.lists(st.sampled_from("abcdef"), min_size=2, unique=True))
+    required = [name for name in names if data.draw(st.booleans(), label=name)]
+    free = [name for name in names if name not in required]
+    grammar = as_regex(compact_grammar(an_object(required, names), text_order=True))
+    written = data.draw(st.permutations([name for name in free if data.draw(st.booleans())]))
+    if len(free) > 1:
+        assert grammar.fullmatch(compact({name: 1 for name in [*required, *written]}))
+        first_required = [*required[:-1], *written, *required[-1:]]
+        if required and written:
+            assert not grammar.fullmatch(compact({name: 1 for name in first_required}))
+        once_more = "".join(f',"{name}":1' for name in [*free, free[0]])
+        whole = "{" + (",".join(f'"{name}":1' for name in required) + once_more).removeprefix(",") + "}"
+        assert not grammar.fullmatch(whole), "no more than there are properties"
+    else:
+        plain = as_regex(compact_grammar(an_object(required, names)))
+        assert grammar.pattern == plain.pattern, "with one that may be left out there is one order"
+
+
+def test_the_schemas_order_is_held_where_nothing_else_is_said() -> None:
+    schema = an_object([], "abc")
+    orders = ["{" + ",".join(f'"{name}":1' for name in order) + "}" for order in permutations("abc")]
+    assert [accepts(schema, one) for one in orders] == [True, False, False, False, False, False]
+    free = as_regex(compact_grammar(schema, text_order=True))
+    assert all(free.fullmatch(one) for one in orders) and free.fullmatch("{}")
+
+
+def test_examples_are_written_as_their_text_has_it_at_every_depth(tmp_path: Path) -> None:
+    [shown] = recipe(examples=golden(tmp_path)).examples.of(Record("r", "To Rome", content_fingerprint("To Rome")))  # type: ignore[union-attr]
+    assert shown.answer == (
+        '{"number":7,"city":"Oslo","guests":["Bo","Ann"],"price":12.5,"stops":[{"place":"Ski","platform":3,"hour":9}]}'
+    )
+    [plain] = recipe(examples=golden(tmp_path), field_order="schema").examples.of(  # type: ignore[union-attr]
+        Record("r", "To Rome", content_fingerprint("To Rome"))
+    )
+    assert list(json.loads(plain.answer)) == ["number", "price", "city", "guests", "stops"]
+
+
+def test_what_the_text_does_not_print_comes_last_in_the_schemas_order() -> None:
+    class Game(BaseModel):
+        act: str | None = None
+        rated: bool | None = None
+        name: str | None = None
+        year: int | None = None
+
+    answer = {"act": "inform", "rated": True, "name": "Rollcage", "year": 1999}
+    made = example_of(
+        "In 1999 came Rollcage", answer, Game(**answer), answer_schema(Game), omit_nulls=True, text_order=True
+    )
+    assert list(json.loads(made.answer)) == ["year", "name", "act", "rated"]
+
+
+def test_a_grammar_that_leaves_nulls_out_lets_them_be_written_so_by_itself(tmp_path: Path) -> None:
+    using = recipe(examples=golden(tmp_path))
+    assert using.shape.text_order and using.document["field_order"] == "text"
+    assert as_regex(using.shape.wire["grammar"]).fullmatch('{"number":7,"city":"Oslo","price":12.5}')
+    system = using.prompter.system.content
+    assert "in the order in which the record has their values" in system and "in this order" not in system
+    other = recipe(examples=golden(tmp_path), field_order="schema")
+    assert not other.shape.text_order and "in this order" in other.prompter.system.content
+    assert other.id != using.id and "field_order" not in other.document
+    for mode, options in (
+        (Mode.GRAMMAR, {"examples_choice": "fixed"}),
+        (Mode.GRAMMAR, {"omit_nulls": False}),
+        (Mode.JSON_OBJECT, {"omit_nulls": True}),
+        (Mode.JSON_SCHEMA, {"omit_nulls": True}),
+    ):
+        unlike = recipe(mode, examples=golden(tmp_path), **options)
+        assert not unlike.shape.text_order and "field_order" not in unlike.document
+
+
+def test_records_that_are_asked_together_have_their_fields_in_any_order_too(tmp_path: Path) -> None:
+    using = recipe(examples=golden(tmp_path), examples_choice="fixed", omit_nulls=True, records_per_call=2)
+    grammar = as_regex(using.pack_shape(2).wire["grammar"])
+    assert grammar.fullmatch('{"1":{"number":7,"city":"Oslo","price":1},"2":{"number":1}}')
+    assert not grammar.fullmatch('{"2":{"number":7},"1":{"number":1}}')
+
+
+def test_a_prompt_of_ones_own_is_told_of_it_too(tmp_path: Path) -> None:
+    own = tmp_path / "extract.own.txt"
+    own.write_text("Answer with JSON:\n{{fields}}\n{{instructions}}")
+    system = recipe(examples=golden(tmp_path), prompt=str(own)).prompter.system.content
+    assert "- Write the fields in the order in which the record has their values." in system
+
+
+def test_where_it_cannot_be_it_is_refused_with_what_to_do() -> None:
+    with pytest.raises(JobError, match="say omit_nulls too"):
+        recipe(field_order="text")
+    with pytest.raises(JobError, match=r"json_schema holds an answer to the schema's order"):
+        recipe(Mode.JSON_SCHEMA, field_order="text", omit_nulls=True)
+    assert recipe(Mode.JSON_OBJECT, field_order="text", omit_nulls=True).document["field_order"] == "text"
+
+
+def test_a_key_that_is_written_twice_has_the_items_of_both_and_the_first_value(tmp_path: Path) -> None:
+    using = recipe(examples=golden(tmp_path))
+    answer = '{"number":7,"guests":["Ann"],"city":"Oslo","guests":["Bo","Ann"],"city":"Bo","price":12.50}'
+    outcome = asked(using, TEXT, answer)
+    assert outcome.value == Trip(number=7, price=12.5, city="Oslo", guests=["Ann", "Bo"])
+    assert outcome.repaired
+    once = asked(using, TEXT, '{"number":7,"city":"Oslo","price":12.5}')
+    assert once.value == Trip(number=7, price=12.5, city="Oslo") and not once.repaired
+
+
+_KEYS = st.text(max_size=3)
+_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**25), 10**25)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(_KEYS, _VALUES, max_size=4))
+def test_json_without_a_key_twice_is_left_alone(value: dict[str, Any]) -> None:
+    assert joined_keys(json.dumps(value)) is None
+
+
+@given(st.dictionaries(_KEYS, _VALUES, min_size=1, max_size=4), st.data())
+def test_a_whole_written_twice_is_joined_to_what_it_is(value: dict[str, Any], data: st.DataObject) -> None:
+    members = [f"{json.dumps(key)}:{json.dumps(one)}" for key, one in value.items()]
+    again = data.draw(st.sampled_from(members))
+    text = "{" + ",".join([*members, again]) + "}"
+    assert joined_keys(text) == dumps_exact(loads_exact(json.dumps(value)))
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a":1,"a":', '{"a":NaN,"a":1}', "[" * 100_000])
+def test_what_is_no_json_is_nothing_to_join(text: str) -> None:
+    assert joined_keys(text) is None
+
+
+def test_the_leaves_of_a_second_key_do_not_pass_for_those_of_the_first() -> None:
+    text = '{"a":["x"],"b":1,"a":["y","z"],"a":[]}'
+    assert {path: text[slice(*span)] for path, span in leaf_spans(text).items()} == {
+        "a/0": "x", "b": "1", "a~/0": "y", "a~/1": "z",
+    }  # fmt: skip
+
+
+def test_confidence_is_that_of_the_value_that_is_kept(tmp_path: Path) -> None:
+    answer = '{"number":7,"city":"Oslo","city":"Ski"}'
+    # A token for each character: all are sure but those of the second city.
+    ends = tuple(range(1, len(answer) + 1))
+    logprobs = Logprobs(ends, tuple(-1.0 if end > answer.index("Ski") else 0.0 for end in ends))
+    outcome = asked(recipe(examples=golden(tmp_path)), TEXT, answer, logprobs)
+    assert outcome.value.city == "Oslo" and outcome.confidence["city"] == 1.0  # type: ignore[attr-defined]
+
+
+def test_a_list_that_was_begun_twice_and_cut_off_keeps_both_beginnings() -> None:
+    start = beginning('{"number":7,"guests":["Ann","Eve"],"city":"Oslo","guests":["Bo","C')
+    assert start is not None
+    assert (start.value["guests"], start.path, start.done) == (["Ann", "Eve", "Bo"], "guests", 3)
