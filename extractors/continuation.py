@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,11 +103,11 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
     the paths of the items that are gone; None for any other list.
 
     A circle is a stretch of items that stands four times or more at the list's end, twelve items at least and more than
-    the record has words. What was written once is kept, each item once; where those are texts and some of them stand in
+    the record has words; a stretch of several items also where nothing is as often in the record. What was written once is kept, each item once; where those are texts and some of them stand in
     the record, only these. Of a record without text it is not known how many items it may have."""
     items = value_at(start.value, start.path)
     written = [dumps_exact(item) for item in items]
-    before = _circle(written, text) if text.strip() else None
+    before = _circle(written, text)
     if before is None:
         return None
     kept = sorted({written.index(one) for one in written[:before]})
@@ -130,8 +131,21 @@ def goes_round(answer: str, text: str) -> bool:
 def _circle(written: Sequence[str], text: str) -> int | None:
     """How many items there are up to the end of a circle's first round; None without one, and where the record may well
     have as many."""
-    before = _first_round(written)
-    return None if before is None or len(written) - before <= _most_items(text) else before
+    found = _first_round(written) if text.strip() else None
+    if found is None:
+        return None
+    before, period = found
+    again = len(written) - before
+    # A stretch that a record says again and again has something that is there as often.
+    honest = again <= _most_items(text) and (period == 1 or again <= period * _most_often(text))
+    return None if honest else before
+
+
+def _most_often(text: str) -> int:
+    """How often the commonest word of a text is there, or the commonest of its digits, signs and characters of scripts
+    without spaces."""
+    signs = (sign for sign in text if not sign.isspace() and sign.upper() == sign.lower())
+    return max(Counter(_WORD.findall(text)).most_common(1) + Counter(signs).most_common(1), key=lambda one: one[1])[1]
 
 
 def _most_items(text: str) -> int:
@@ -141,14 +155,15 @@ def _most_items(text: str) -> int:
     return max(len(words), *map(len, words))
 
 
-def _first_round(written: Sequence[str]) -> int | None:
-    """How many items there are up to the end of the first of a stretch's rounds at the list's end; None without rounds."""
+def _first_round(written: Sequence[str]) -> tuple[int, int] | None:
+    """How many items there are up to the end of the first of a stretch's rounds at the list's end, and how many a round
+    has; None without rounds."""
     for period in range(1, len(written) // _ROUNDS + 1):
         same = 0
         while same + period < len(written) and written[-1 - same] == written[-1 - same - period]:
             same += 1
         if same + period >= max(_ROUNDS * period, _LEAST_ITEMS):
-            return len(written) - same
+            return len(written) - same, period
     return None
 
 

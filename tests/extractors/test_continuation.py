@@ -297,6 +297,21 @@ def test_a_list_that_went_round_until_it_was_cut_off_is_not_gone_on_with(reason:
     assert asked[1].purpose is Purpose.CONTINUE and list(asked[1].shape.schema["properties"]) == ["year"]
 
 
+LONG_GAME = (
+    "Rollcage of 1999 is a racing game with a bird view perspective that is available on PC only. This game is not "
+    "available for Steam, however it runs under Linux and on the Mac, and many who played it then would play it once more."
+)
+
+
+def test_a_circle_of_several_is_left_as_soon_as_nothing_in_the_record_is_as_often() -> None:
+    whole = circling(["PC", *["PlayStation", "Xbox", "Nintendo", "Switch"] * 12])
+    first = next(end for end in range(len(whole)) if goes_round(whole[:end], LONG_GAME))
+    assert beginning(whole[:first]).done == 18, "three words stand there three times"  # type: ignore[union-attr]
+    assert len(LONG_GAME.split()) > 40, "as many items could have been honest by the record's words"
+    outcome, _ = play([(whole, "loop"), ('{"year": 1999}', "stop")], LONG_GAME)
+    assert isinstance(outcome, Extracted) and outcome.value.platforms == ["PC"]
+
+
 def test_of_a_circle_in_which_nothing_stands_in_the_record_each_item_is_kept_once() -> None:
     outcome, _ = play([(circling(["Amiga", *["DOS", "Mac", "DOS", "Wii"] * 9]), "length"), ('{"year": 1999}', "stop")])
     assert isinstance(outcome, Extracted) and outcome.value.platforms == ["Amiga", "DOS", "Mac", "Wii"]
@@ -369,6 +384,7 @@ def test_a_record_may_say_the_same_as_often_as_it_has_words(text: str, most: int
 @pytest.mark.parametrize("text", ["", "  \n"])
 def test_of_a_record_without_text_it_is_not_known_how_many_items_it_may_have(text: str) -> None:
     assert unwound(Beginning({"l": ["PC"] * 40}, "l", 40), text) is None
+    assert not goes_round(circling(["PC"] * 40), text)
 
 
 def test_a_circle_is_seen_while_it_is_written_and_an_honest_list_is_not() -> None:
@@ -391,6 +407,13 @@ def test_a_circle_is_seen_while_it_is_written_and_an_honest_list_is_not() -> Non
         ([*ROUND * 12, "Dreamcast"], GAME),
         (["yes", "no"] * 20, "Answers, in the order of the sheet: " + "yes no " * 40),
         (["PC"] * 30, "The shelf, from left to right: " + "PC, " * 30),
+        (["red", "green", "amber"] * 5, "The log of the lights at the crossing says " + "R G A " * 5),
+        (["up", "down"] * 8, "Levers, from the left to the right, as they were found: " + "↑↓" * 8),
+        (["yes", "no"] * 8, "这些答案按照问卷上的顺序依次写下" + "是否" * 8),
+        (
+            ["on"] * 16,
+            "All sixteen of the lamps in the long hall were on when the guard came by at a quarter past nine.",
+        ),
     ],
 )
 def test_honest_lists_are_gone_on_with_where_they_were_cut_off(items: list[str], text: str) -> None:
