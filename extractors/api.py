@@ -93,6 +93,7 @@ class Options(TypedDict, total=False):
     max_windows: int
     failed_windows: Literal["fail", "incomplete"]
     omit_nulls: bool
+    field_order: Literal["auto", "schema", "text"]
     compact: bool
     records_per_call: int
     confidence: Literal["auto", "evidence", "never"]

@@ -116,16 +116,17 @@ def rescored(
 ) -> dict[str, TokenScore]:
     """The scores of a draft after a second model was asked: the final's own where its value was taken; where both
     wrote the same, the probability that not both are wrong, as if they erred independently."""
-    scores = {path: score for path, score in draft.items() if not _inside(path, changed)}
+    scores = {path: score for path, score in draft.items() if not inside(path, changed)}
     for path, score in final.items():
-        if _inside(path, changed):
+        if inside(path, changed):
             scores[path] = score
-        elif _inside(path, agreed) and path in draft:
+        elif inside(path, agreed) and path in draft:
             scores[path] = TokenScore(1 - (1 - draft[path].score) * (1 - score.score), score.null)
     return scores
 
 
-def _inside(path: str, fields: Sequence[str]) -> bool:
+def inside(path: str, fields: Sequence[str]) -> bool:
+    """Whether a path is one of ``fields`` or below one."""
     return any(path == field or path.startswith(f"{field}/") for field in fields)
 
 

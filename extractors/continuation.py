@@ -15,7 +15,7 @@ from typing import Any
 
 from extractors.corrections import value_at, with_value
 from extractors.grounding.folding import fold
-from extractors.parsing import EXACT, THINKING_END, dumps_exact
+from extractors.parsing import EXACT, THINKING_END, dumps_exact, joined
 from schemas.jsonschema import subschema
 from schemas.pointers import below, escape, split
 
@@ -49,30 +49,36 @@ class _NotAPrefix(Exception):
     """The text is no beginning of any JSON."""
 
 
-def beginning(text: str) -> Beginning | None:
-    """What is whole of a JSON object that ends inside of a list; None where there is nothing to go on from.
+def beginning(text: str, *, joins: bool = False) -> Beginning | None:
+    """What is whole of a JSON object that ends inside of a list; None where there is nothing to go on from. ``joins``: of a
+    key that is there twice both values count (``parsing.joined``), else the last.
 
     The list is the outermost one that is open at the cut, reached through objects only, with one whole item at
     least. A number at the very end is not whole: more digits may have followed.
     """
     whole, _, answer = text.rpartition(THINKING_END)
     # The words that end thinking may stand in a value as well.
-    return (_beginning(text.strip()) if whole else None) or _beginning(answer.strip())
+    return (_beginning(text.strip(), joins=joins) if whole else None) or _beginning(answer.strip(), joins=joins)
 
 
-def _beginning(body: str) -> Beginning | None:
+def _beginning(body: str, *, joins: bool) -> Beginning | None:
     fence = _FENCE.match(body)
     start = fence.end() if fence else 0
     if not body.startswith("{", start):
         return None
     try:
-        value, steps = _cut_object(body, start)
+        value, steps = _cut_object(body, start, joins=joins)
     except (_NotAPrefix, RecursionError):
         return None
     if not steps:
         return None
     path = "/".join(escape(step) for step in steps)
-    return Beginning(value, path, len(value_at(value, path)))
+    try:
+        items = value_at(value, path)
+    except KeyError:
+        return None
+    # What was written under one of the keys before may be something else.
+    return Beginning(value, path, len(items)) if isinstance(items, list) else None
 
 
 def extended(start: Beginning, rest: Mapping[str, Any]) -> Beginning:
@@ -229,7 +235,7 @@ def _properties(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     return dict(branches[0]["properties"]) if len(branches) == 1 else {}
 
 
-def _cut_object(text: str, at: int) -> tuple[dict[str, Any], list[str]]:
+def _cut_object(text: str, at: int, *, joins: bool = False) -> tuple[dict[str, Any], list[str]]:
     """The whole members of an object that does not end, and the steps to the open list in it (none: no list)."""
     found: dict[str, Any] = {}
     at += 1
@@ -253,24 +259,19 @@ def _cut_object(text: str, at: int) -> tuple[dict[str, Any], list[str]]:
         value, end = _whole(text, at)
         if end is None:
             if text[at] == "{":
-                inner, steps = _cut_object(text, at)
+                inner, steps = _cut_object(text, at, joins=joins)
+                inner = joined(found[key], inner) if joins and steps and key in found else inner
                 return ({**found, key: inner}, [key, *steps]) if steps else (found, [])
             items = _cut_list(text, at) if text[at] == "[" else []
-            return ({**found, key: [*_held(found, key), *items]}, [key]) if items else (found, [])
-        # Written a second time, as no grammar forbids in the order of the text.
-        found[key] = [*_held(found, key), *value] if isinstance(value, list) else value
+            items = joined(found[key], items) if joins and key in found else items
+            return ({**found, key: items}, [key]) if items and isinstance(items, list) else (found, [])
+        found[key] = joined(found[key], value) if joins and key in found else value
         at = _past_space(text, end)
         if at == len(text):
             return found, []
         if text[at] != ",":
             raise _NotAPrefix
         at += 1
-
-
-def _held(found: Mapping[str, Any], key: str) -> list[Any]:
-    """The list that is there under a key."""
-    held = found.get(key)
-    return held if isinstance(held, list) else []
 
 
 def _cut_list(text: str, at: int) -> list[Any]:

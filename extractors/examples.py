@@ -2,7 +2,9 @@
 
 They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, the answer as an object. ``fixed`` shows
 the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
-its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75), the most similar one last. Before
+its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75): of the forty most similar ones those that
+cover its words best together, since the three most similar ones may all share the same word (Gupta, Gardner and Singh 2023,
+"Coverage-based Example Selection for In-Context Learning", with BM25's weights), the most similar one last. Before
 them may come some that are common to all records, those that best stand for all answers (``representatives``): they show
 what the answers of the set are like, and a prompt cache has them read already. A record is never its own example: neither
 the same text nor nearly the same (95 of 100 by rapidfuzz). A record's own and the common ones each take no more tokens
@@ -16,9 +18,10 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +33,7 @@ from extractors.errors import JobError
 from extractors.grounding import ground
 from extractors.grounding.folding import fold
 from extractors.prompting import fence
-from extractors.qwen.fitting import may_be_left_out, nullable
+from extractors.qwen.fitting import free_fields, may_be_left_out, nullable
 from extractors.qwen.requests import Message
 from extractors.representatives import features, representatives
 from extractors.tokens import estimate_tokens
@@ -43,6 +46,8 @@ Choice = Literal["similar", "fixed"]
 
 _K1, _B = 1.5, 0.75
 _TOO_CLOSE = 95.0
+_NEAREST = 40
+"""The most similar examples, of which those are shown that cover a record's words best together."""
 _LOOKED_AT = 500
 """Examples among which common ones are looked for: so many show what the answers are like, and comparing all costs their
 square."""
@@ -113,19 +118,28 @@ class ExampleBank:
         def its_own(example: Example) -> bool:
             return example.fingerprint == record.fingerprint or _nearly_the_same(example.folded, folded)
 
+        def able(places: Iterable[int]) -> Iterator[int]:
+            for place in places:
+                example = self._examples[place]
+                if example.tokens <= self._room and example.fingerprint not in self._in_common and not its_own(example):
+                    yield place
+
         common = tuple(example for example in self._common if not its_own(example))
-        found: list[Example] = []
-        order = range(len(self._examples)) if self._index is None else self._index.ranked(record.text)
+        if self._index is None:
+            order: Iterable[int] = able(range(len(self._examples)))
+        else:
+            nearest = list(islice(able(self._index.ranked(record.text)), _NEAREST))
+            order = self._index.covering(record.text, nearest)
+        found: list[int] = []
         for place in order:
             if len(found) == self._shown:
                 break
-            example = self._examples[place]
-            if example.tokens > left or example.fingerprint in self._in_common:
-                continue
-            if not its_own(example):
-                found.append(example)
-                left -= example.tokens
-        return (*common, *(found if self._index is None else reversed(found)))
+            if self._examples[place].tokens <= left:
+                found.append(place)
+                left -= self._examples[place].tokens
+        if self._index is not None:
+            found.sort(key=nearest.index, reverse=True)
+        return (*common, *(self._examples[place] for place in found))
 
     @cached_property
     def tokens(self) -> int:
@@ -144,6 +158,7 @@ class ExampleBank:
             return {"made_up": True, "sha256": digest.hexdigest()}
         return {
             "choice": self._choice,
+            **({"similar_choice": "covering"} if self._index is not None else {}),
             "shown": self._shown,
             "of": len(self._examples),
             **({"common": self._common_wanted, "common_choice": "representative"} if self._common_wanted else {}),
@@ -250,11 +265,36 @@ class _Index:
         """Places by falling similarity; those alike in their order, those with no word in common last."""
         scores = [0.0] * self._count
         for word in sorted(set(_words(text))):
-            held = self._postings.get(word, ())
-            rarity = math.log(1 + (self._count - len(held) + 0.5) / (len(held) + 0.5))
-            for place, weight in held:
-                scores[place] += rarity * weight
+            for place, weight in self._weighed(word):
+                scores[place] += weight
         return sorted(range(self._count), key=lambda place: (-scores[place], place))
+
+    def covering(self, text: str, places: Sequence[int]) -> Iterator[int]:
+        """The same places, each next one adding most to what those before it have of the text's words: to the sum of each
+        word's greatest weight among them. Of those that add the same, the first."""
+        weights: dict[int, dict[str, float]] = {place: {} for place in places}
+        for word in sorted(set(_words(text))):
+            for place, weight in self._weighed(word):
+                if place in weights:
+                    weights[place][word] = weight
+        reached: dict[str, float] = {}
+        left = list(places)
+        while left:
+            # Rounded, so that equals are equal.
+            gains = [
+                round(sum(max(0.0, weight - reached.get(word, 0.0)) for word, weight in weights[place].items()), 9)
+                for place in left
+            ]
+            best = left.pop(gains.index(max(gains)))
+            yield best
+            for word, weight in weights[best].items():
+                reached[word] = max(weight, reached.get(word, 0.0))
+
+    def _weighed(self, word: str) -> Iterator[tuple[int, float]]:
+        """The places that have a word, and what it is worth to them."""
+        held = self._postings.get(word, ())
+        rarity = math.log(1 + (self._count - len(held) + 0.5) / (len(held) + 0.5))
+        return ((place, rarity * weight) for place, weight in held)
 
 
 def _words(text: str) -> list[str]:
@@ -280,7 +320,8 @@ def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
     if isinstance(data, Mapping):
         own = _with(schema, "properties")
         if not own:
-            return data
+            values = _with(schema, "additionalProperties").get("additionalProperties", {})
+            return {name: _ordered(value, values, omit_nulls=omit_nulls) for name, value in data.items()}
         return {
             name: _ordered(data.get(name), inner, omit_nulls=omit_nulls)
             for name, inner in own["properties"].items()
@@ -288,8 +329,10 @@ def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
             and not (omit_nulls and data.get(name) in (None, []) and may_be_left_out(inner))
         }
     if isinstance(data, list):
-        items = _with(schema, "items").get("items", {})
-        return [_ordered(item, items, omit_nulls=omit_nulls) for item in data]
+        return [
+            _ordered(item, inner, omit_nulls=omit_nulls)
+            for item, inner in zip(data, _of_items(schema, len(data)), strict=True)
+        ]
     return data
 
 
@@ -298,15 +341,19 @@ def _as_the_text_has_it(data: Any, schema: Mapping[str, Any], places: Mapping[st
     first those that may not, and then the others by their places in the text, those that have none last."""
     under = f"{path}/" if path else ""
     if isinstance(data, list):
-        items = _with(schema, "items").get("items", {})
-        return [_as_the_text_has_it(item, items, places, f"{under}{number}") for number, item in enumerate(data)]
-    held = _with(schema, "properties")
-    own, needed = held.get("properties", {}), held.get("required", ())
-    if not isinstance(data, Mapping) or not own:
+        return [
+            _as_the_text_has_it(item, inner, places, f"{under}{number}")
+            for number, (item, inner) in enumerate(zip(data, _of_items(schema, len(data)), strict=True))
+        ]
+    if not isinstance(data, Mapping):
         return data
-    free = {name for name, inner in own.items() if name not in needed or may_be_left_out(inner)}
+    held = _with(schema, "properties")
+    own = held.get("properties") or dict.fromkeys(
+        data, _with(schema, "additionalProperties").get("additionalProperties", {})
+    )
     paths = {name: f"{under}{escape(name)}" for name in data}
     found = {name: _as_the_text_has_it(value, own[name], places, paths[name]) for name, value in data.items()}
+    free = free_fields(held)
     if len(free) < 2:
         return found
     order = {name: (1, places.get(paths[name], math.inf)) if name in free else (0, 0) for name in found}
@@ -324,10 +371,22 @@ def _places(evidence: Sequence[Evidence]) -> dict[str, int]:
     return places
 
 
+def _of_items(schema: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
+    """The schema of each of so many items of a list or tuple."""
+    places = next(iter(one for one in (schema, *_branches(schema)) if one.get("prefixItems")), {}).get(
+        "prefixItems", []
+    )
+    rest = _with(schema, "items").get("items", {})
+    return [*places[:count], *[rest] * (count - len(places))]
+
+
 def _with(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The schema or the branch of it that has a mapping under ``key``; an empty one where none has."""
-    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ())]
-    return next((one for one in (schema, *branches) if isinstance(one.get(key), Mapping)), {})
+    return next((one for one in (schema, *_branches(schema)) if isinstance(one.get(key), Mapping)), {})
+
+
+def _branches(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()) if isinstance(branch, Mapping)]
 
 
 def _leaf(data: Any, path: str) -> Any:

@@ -14,13 +14,13 @@ failing paths) -> ground -> look again for what is missing -> route what is doub
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel
 
-from extractors.confidence import TokenScore, confidence_of, token_scores
+from extractors.confidence import TokenScore, confidence_of, inside, token_scores
 from extractors.continuation import Beginning, answered, beginning, continued, extended, unwound
 from extractors.corrections import merge, signature
 from extractors.dropping import dropped, moved, moved_paths
@@ -31,7 +31,7 @@ from extractors.judging import Judge, Verdict
 from extractors.longtext.focus import Shown, focus_of, narrowed
 from extractors.longtext.looking import filled, first_of
 from extractors.longtext.retrieval import Ranker
-from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
+from extractors.parsing import Answer, dumps_exact, joined_keys, loads_exact, read_answer
 from extractors.prompting import correctable
 from extractors.questions import Questions
 from extractors.qwen.requests import AnswerShape, CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
@@ -272,11 +272,16 @@ class Extraction:
                 self._unreadable(request, reply, answer)
             return
         self._trail.note(request, reply, raw=reply.text, error=None)
-        self._scores |= self._token_scores(reply, pointers=True)
-        self._correct(request, loads_exact(answer.json), asked)
+        self._correct(request, loads_exact(answer.json), asked, self._token_scores(reply, pointers=True))
 
-    def _correct(self, request: ChatRequest, values: Any, asked: Sequence[str]) -> None:
+    def _correct(
+        self, request: ChatRequest, values: Any, asked: Sequence[str], scores: Mapping[str, TokenScore] | None = None
+    ) -> None:
+        """The answer with the values that a correction gave; what was thought of those before them is gone with them."""
         self._data, changed = merge(self._data, values, asked)
+        self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)} | dict(
+            scores or {}
+        )
         self._corrected.extend(path for path in changed if path not in self._corrected)
         self._take(request, self._judge.data(self._data))
 
@@ -321,7 +326,8 @@ class Extraction:
         evidence: Sequence[Evidence] = self._judge.ground(value)
         self._corrected.extend(path for path in changed if path not in self._corrected)
         found = self._token_scores(reply, pointers=True)
-        self._scores |= {path: score for path, score in found.items() if path in changed}
+        self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)}
+        self._scores |= {path: score for path, score in found.items() if inside(path, changed)}
         if changed:
             # What was taken is spelt, or dropped, by the rules that hold for a first answer.
             verdict = self._judge.data(self._data)
@@ -435,7 +441,7 @@ class Extraction:
     def _beginning(self, reply: ChatReply, *, truncated: bool) -> Beginning | None:
         """What there is to go on from of an answer that was cut off, or was stopped because a list of it went round."""
         looped = reply.finish_reason == "loop"
-        start = beginning(reply.text) if truncated or looped else None
+        start = beginning(reply.text, joins=self._recipe.shape.text_order) if truncated or looped else None
         if start is None:
             return None
         start = self._unwound(start)
@@ -655,6 +661,9 @@ class Extraction:
         start = reply.text.find("{")
         # In a whole answer that leaves nulls out, a key is a choice.
         keys = self._recipe.shape.omit_nulls and not pointers
+        if self._recipe.shape.text_order and not pointers and joined_keys(reply.text) is not None:
+            # What is joined of several places has none of its own.
+            return {}
         return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers, keys=keys)
 
     def _confidence(self, evidence: Sequence[Evidence], nulled: Sequence[str]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from extractors.confidence import TokenScore, rescored
+from extractors.confidence import TokenScore, inside, rescored
 from extractors.dropping import moved, moved_paths
 from extractors.judging import Judge
 from extractors.parsing import Answer, dumps_exact, loads_exact, read_answer
@@ -115,7 +115,7 @@ class FinalStage:
         if verdict.value is None or verdict.reason is not None:
             # Fine by itself, but not by the rules of evidence.
             return None
-        left = [path for path in draft.nulled if path not in made.changed]
+        left = [path for path in draft.nulled if not inside(path, made.changed)]
         changed = list(made.changed)
         scores = rescored(scores, heard.scores, made.changed, made.agreed)
         for items in verdict.items:

@@ -118,9 +118,15 @@ class Judge:
 
     def reply(self, text: str, finish_reason: str) -> Verdict | Answer:
         """A whole answer as it came; an ``Answer`` without JSON where none could be read."""
-        if self._recipe.shape.text_order and (joined := joined_keys(text)) is not None:
-            # No grammar forbids a key that was written already.
-            return replace(self.data(loads_exact(joined)), repaired=True)
+        once = self._joined(text)
+        found = self._reply(once or text, finish_reason)
+        return replace(found, repaired=True) if once is not None and isinstance(found, Verdict) else found
+
+    def _joined(self, text: str) -> str | None:
+        """The answer without a key that it has twice, which no grammar forbids in the order of the text."""
+        return joined_keys(text) if self._recipe.shape.text_order else None
+
+    def _reply(self, text: str, finish_reason: str) -> Verdict | Answer:
         try:
             value = self._recipe.model.model_validate_json(text)
         except ValidationError as error:
@@ -134,8 +140,9 @@ class Judge:
         answer = read_answer(text, finish_reason=finish_reason)
         if answer.json is None:
             return answer
-        verdict = self.data(loads_exact(answer.json))
-        return replace(verdict, repaired=verdict.repaired or answer.unwrapped)
+        once = self._joined(answer.json)
+        verdict = self.data(loads_exact(once or answer.json))
+        return replace(verdict, repaired=verdict.repaired or answer.unwrapped or once is not None)
 
     def data(self, data: Any) -> Verdict:
         """An answer as Python values."""

@@ -17,7 +17,7 @@ from extractors.examples import Example
 from extractors.extraction import Extraction
 from extractors.grounding import Haystack, ground
 from extractors.longtext.begin import is_in_parts
-from extractors.parsing import EXACT, dumps_exact, loads_exact, read_answer
+from extractors.parsing import EXACT, dumps_exact, joined_keys, loads_exact, read_answer
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Logprobs, Message
 from extractors.recipe import Recipe
 from extractors.second_look import is_choice
@@ -293,7 +293,9 @@ def _mixed_up(recipe: Recipe, records: Sequence[Record], values: Mapping[str, tu
         if number not in values:
             continue
         # Digits as they were written are no leaves that could be looked for.
-        data = json.loads(dumps_exact(loads_exact(values[number][0])))
+        text = values[number][0]
+        once = joined_keys(text) if recipe.shape.text_order else None
+        data = json.loads(dumps_exact(loads_exact(once or text)))
         loose = {
             one.path for one in ground(data, text_of(place)) if one.match in _LOOSE and not _is_choice(recipe, one.path)
         }

@@ -161,33 +161,40 @@ def repeats_a_key(text: str) -> bool:
 
 
 def joined_keys(text: str) -> str | None:
-    """A JSON text in which an object has a key twice, with one for each: of lists the items of all, of other values the
-    first. None where none is there twice, or the text is not JSON."""
-    if _as_many_keys(text):
-        return None
+    """A JSON text in which an object has a key twice, with one for each (``joined``). None where none is there twice, or the
+    text is not JSON."""
     twice = False
 
-    def joined(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def whole(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         nonlocal twice
-        whole: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for key, value in pairs:
-            twice = twice or key in whole
-            held = whole.setdefault(key, value)
-            if held is None:
-                whole[key] = value
-            elif isinstance(held, list) and isinstance(value, list) and held is not value:
-                # Numbers that keep their digits are equal only as text.
-                there = {dumps_exact(one) for one in held}
-                whole[key] = [*held, *(one for one in value if dumps_exact(one) not in there)]
-        return whole
+            twice = twice or key in found
+            found[key] = joined(found[key], value) if key in found else value
+        return found
 
     try:
-        whole = json.JSONDecoder(
-            object_pairs_hook=joined, parse_float=_digits, parse_int=_integer, parse_constant=_no_constant
-        ).decode(text)
+        if _as_many_keys(text):
+            return None
+        reader = json.JSONDecoder(
+            object_pairs_hook=whole, parse_float=_digits, parse_int=_integer, parse_constant=_no_constant
+        )
+        found = reader.decode(text)
+        return dumps_exact(found) if twice else None
     except (ValueError, RecursionError):
         return None
-    return dumps_exact(whole) if twice else None
+
+
+def joined(first: Any, again: Any) -> Any:
+    """What was written under a key, and again: of lists the items of both, of objects the members, else the first that is
+    not null."""
+    if isinstance(first, list) and isinstance(again, list):
+        # Numbers that keep their digits are equal only as text.
+        there = {dumps_exact(one) for one in first}
+        return [*first, *(one for one in again if dumps_exact(one) not in there)]
+    if isinstance(first, dict) and isinstance(again, dict):
+        return first | {key: joined(first[key], value) if key in first else value for key, value in again.items()}
+    return again if first is None else first
 
 
 def _as_many_keys(text: str) -> bool:

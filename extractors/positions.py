@@ -15,8 +15,7 @@ Span = tuple[int, int]
 
 def leaf_spans(text: str, start: int = 0, *, pointers: bool = False) -> dict[str, Span]:
     """Start and end, in code points of ``text``, of every leaf of the object or list that begins at ``start``;
-    strings without their quotes. Of a key that is there twice the first one counts; the leaves of a later one have a ``~``
-    behind it, which no pointer has. Paths are JSON Pointers without the leading slash; with ``pointers`` the
+    strings without their quotes. Paths are JSON Pointers without the leading slash; with ``pointers`` the
     outermost keys are pointers already, as a correction's are. Empty for what is no JSON."""
     found: dict[str, Span] = {}
     try:
@@ -46,15 +45,11 @@ def _value(text: str, at: int, path: str, found: dict[str, Span], *, pointers: b
 
 def _members(text: str, at: int, path: str, found: dict[str, Span], *, pointers: bool) -> int:
     at = _past_space(text, at)
-    steps: set[str] = set()
     while text[at] != "}":
         if text[at] != '"':
             raise ValueError(f"no key at {at}")
         key, at = scanstring(text, at + 1, False)
         step = key if pointers else escape(key)
-        while step in steps:
-            step += "~"
-        steps.add(step)
         at = _past_space(text, at)
         if text[at] != ":":
             raise ValueError(f"no colon at {at}")

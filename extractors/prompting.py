@@ -31,8 +31,9 @@ _MOST_CHARACTERS = 240
 _MOST_LAST = 2_000
 _NULL_RULE = "- What the record does not say is null"
 """How the rule begins whose place another takes when nulls are left out."""
-_LIKE_A_FENCE = re.compile(r"[=\u2550\u2261\ua78a\uff1d\ufe66]\s*[=\u2550\u2261\ua78a\uff1d\ufe66]")
-"""Two signs of equality or what looks like them, next to each other or with spaces between."""
+_EQUALS = "[=\u2550\u2261\u2263\u2a75\u2a76\ua78a\ufe66\uff1d\U0001f7f0]"
+_LIKE_A_FENCE = re.compile(rf"{_EQUALS}\W*{_EQUALS}")
+"""Two signs of equality, or what looks like them, with no letter or digit between."""
 _FIELDS, _SCHEMAS_ORDER = "Fields of the JSON object", ", in this order:"
 """The line above the fields, and what it says where they are written in the schema's order."""
 _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
@@ -154,8 +155,11 @@ class Prompter:
 
     def pack(self, texts: Sequence[str], *, code: str) -> Message:
         """One question about several records, numbered from 1."""
+        # What one of them has like a fence must look like no other's either.
+        coded = any(map(_LIKE_A_FENCE.search, texts))
         fenced = [
-            f"Record {number}:\n{fence(text, code=f'{code}/{number}')}" for number, text in enumerate(texts, start=1)
+            f"Record {number}:\n{fence(text, code=f'{code}/{number}', coded=coded)}"
+            for number, text in enumerate(texts, start=1)
         ]
         tail = self.texts.pack.replace("{{count}}", str(len(texts)))
         tail = tail.replace("{{keys}}", _keys([str(number) for number in range(1, len(texts) + 1)]))
@@ -206,11 +210,11 @@ def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:
     return problems[:_MOST_PROBLEMS]
 
 
-def fence(text: str, *, code: str) -> str:
+def fence(text: str, *, code: str, coded: bool = False) -> str:
     """The record between two lines that it cannot forge. Where it has anything that looks like one of them, they carry a
     code, hashed from ``code``, and hashed again while the text happens to contain it; elsewhere none, which costs tokens
-    and tells the model nothing."""
-    if not _LIKE_A_FENCE.search(text):
+    and tells the model nothing, unless it is to be ``coded``."""
+    if not coded and not _LIKE_A_FENCE.search(text):
         return f"=== RECORD\n{text}\n=== END"
     mark = hashlib.sha256(code.encode()).hexdigest()[:8]
     while mark in text:

@@ -20,7 +20,7 @@ from extractors.images import ImageLimits
 from extractors.made_up import made_up_examples
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import Prompter, describe
-from extractors.qwen.fitting import SEEN_ACCEPTED, with_words
+from extractors.qwen.fitting import SEEN_ACCEPTED, has_an_order, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Message, Mode
 from extractors.repeats import may_repeat
@@ -207,7 +207,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     held = modes == {Mode.GRAMMAR}
     omits = _omits(job, held=held)
-    text_order = _text_order(job, omits=omits, modes=modes)
+    text_order = _text_order(job, omits=omits, modes=modes) and has_an_order(schema)
     examples = _examples(job, model, policy, omit_nulls=omits, text_order=text_order, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)

@@ -36,7 +36,7 @@ class Room:
 
 @lru_cache(maxsize=16)
 def _around(system: str) -> int:
-    return estimate_tokens(system) + estimate_tokens(fence("", code="")) + _TEMPLATE + _LATER
+    return estimate_tokens(system) + estimate_tokens(fence("==", code="")) + _TEMPLATE + _LATER
 
 
 def room_of(recipe: Recipe) -> Room:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, PlainVal
 from pydantic.fields import FieldInfo
 
 from extractors.prompting import describe
-from extractors.qwen.fitting import with_words
+from extractors.qwen.fitting import has_an_order, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import Mode
 from extractors.recipe import ALL, Recipe
@@ -200,7 +200,10 @@ def _narrowed(
     )
     schema = answer_schema(model)
     policy, final = recipe.policy, recipe.policy.final
-    ways = {"omit_nulls": recipe.omits_unshown, "text_order": recipe.omits_unshown and recipe.shape.text_order}
+    omits = recipe.omits_unshown
+    # Items are counted before they are written.
+    ordered = omits and recipe.shape.text_order and COUNT_RULE not in rules and has_an_order(schema)
+    ways = {"omit_nulls": omits, "text_order": ordered}
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, **ways)
     required = tuple(path for path in recipe.require_evidence if path == ALL or path.split("/")[0] in names)

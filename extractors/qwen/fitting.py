@@ -108,6 +108,24 @@ def may_be_left_out(schema: Mapping[str, Any]) -> bool:
     return nullable(schema) or _is_list(schema)
 
 
+def free_fields(schema: Mapping[str, Any]) -> list[str]:
+    """The properties that an object may be without, where what says nothing is left out."""
+    needed = schema.get("required", ())
+    return [
+        name for name, inner in schema.get("properties", {}).items() if name not in needed or may_be_left_out(inner)
+    ]
+
+
+def has_an_order(schema: Any) -> bool:
+    """Whether an object of a schema, at any depth, may be without two or more of its properties: they have an order."""
+    if not isinstance(schema, Mapping):
+        return False
+    inner = [each for key in ("properties", "$defs", "definitions") for each in schema.get(key, {}).values()]
+    inner += [each for key in (*_BRANCHES, "prefixItems") for each in schema.get(key, ())]
+    inner += [schema.get("items"), schema.get("additionalProperties")]
+    return len(free_fields(schema)) > 1 or any(map(has_an_order, inner))
+
+
 def _relaxed(schema: Any) -> Any:
     if not isinstance(schema, Mapping):
         return schema

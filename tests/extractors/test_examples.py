@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel, Field
 
+from extractors import examples
 from extractors.errors import JobError
 from extractors.extraction import Extraction
 from extractors.qwen.requests import ChatReply, ChatRequest, Mode, Purpose
@@ -87,6 +88,22 @@ def test_similar_examples_share_words_and_the_most_similar_stands_next_to_the_re
     assert shown(request) == ["Green lamp with shade, 45 €", "Oak table for six, 300 €"]
     _, [again] = drive(using, "Oak lamp for six", [{"name": "Oak lamp"}])
     assert again.messages == request.messages
+
+
+def test_similar_examples_cover_the_words_of_the_record_together(tmp_path: Path) -> None:
+    """The two most similar ones share the same rare words, and nothing would be shown of the others."""
+    texts = ["Zebrano desk", "Zebrano desk, old", "Zebrano shelf", "Lamp with a marble foot", "Oak stool", "Pine stool"]
+    index = examples._Index(texts)
+    text = "Zebrano desk, lamp"
+    assert index.ranked(text) == [0, 1, 3, 2, 4, 5]
+    assert list(index.covering(text, [0, 1, 3, 2, 4, 5])) == [0, 3, 1, 2, 4, 5]
+    assert list(index.covering("nothing of it", [4, 2, 0])) == [4, 2, 0], "those that add the same stay in their order"
+    rows = [(one, {"name": one}) for one in texts]
+    for number, expected in ((1, [0]), (2, [3, 0]), (3, [3, 1, 0])):
+        using = recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=number)
+        _, [request] = drive(using, text, [{"name": "Zebrano desk"}])
+        assert [texts.index(one) for one in shown(request)] == expected, "the most similar one last"
+    assert using.document["examples"]["similar_choice"] == "covering"
 
 
 @pytest.mark.parametrize("text", ["Blue kettle, 19.90 €", "blue  kettle, 19,90 €", "Blue kettle, 19.90 €!"])

@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 
 from extractors.continuation import beginning
 from extractors.errors import JobError
 from extractors.examples import example_of
 from extractors.extraction import Extraction
+from extractors.longtext.parts import parts_of
 from extractors.parsing import dumps_exact, joined_keys, loads_exact
-from extractors.positions import leaf_spans
 from extractors.qwen.grammar import compact_grammar
+from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import ChatReply, Logprobs, Mode
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.job import ExtractionJob
@@ -212,23 +213,135 @@ def test_what_is_no_json_is_nothing_to_join(text: str) -> None:
     assert joined_keys(text) is None
 
 
-def test_the_leaves_of_a_second_key_do_not_pass_for_those_of_the_first() -> None:
-    text = '{"a":["x"],"b":1,"a":["y","z"],"a":[]}'
-    assert {path: text[slice(*span)] for path, span in leaf_spans(text).items()} == {
-        "a/0": "x", "b": "1", "a~/0": "y", "a~/1": "z",
-    }  # fmt: skip
-
-
-def test_confidence_is_that_of_the_value_that_is_kept(tmp_path: Path) -> None:
+def test_an_answer_that_has_a_key_twice_has_the_confidence_of_its_evidence(tmp_path: Path) -> None:
     answer = '{"number":7,"city":"Oslo","city":"Ski"}'
-    # A token for each character: all are sure but those of the second city.
-    ends = tuple(range(1, len(answer) + 1))
-    logprobs = Logprobs(ends, tuple(-1.0 if end > answer.index("Ski") else 0.0 for end in ends))
+    logprobs = Logprobs(tuple(range(1, len(answer) + 1)), (-0.5,) * len(answer))
     outcome = asked(recipe(examples=golden(tmp_path)), TEXT, answer, logprobs)
-    assert outcome.value.city == "Oslo" and outcome.confidence["city"] == 1.0  # type: ignore[attr-defined]
+    assert outcome.value.city == "Oslo" and outcome.confidence["city"] == 0.9  # type: ignore[attr-defined]
+    once = asked(recipe(examples=golden(tmp_path)), TEXT, '{"number":7,"city":"Oslo"}', logprobs)
+    assert once.confidence["city"] < 0.1
 
 
 def test_a_list_that_was_begun_twice_and_cut_off_keeps_both_beginnings() -> None:
-    start = beginning('{"number":7,"guests":["Ann","Eve"],"city":"Oslo","guests":["Bo","C')
+    cut = '{"number":7,"guests":["Ann","Eve"],"city":"Oslo","city":"Ski","guests":["Bo","Ann","C'
+    start = beginning(cut, joins=True)
     assert start is not None
     assert (start.value["guests"], start.path, start.done) == (["Ann", "Eve", "Bo"], "guests", 3)
+    assert start.value["city"] == "Oslo"
+    last = beginning(cut)
+    assert last is not None and (last.value["guests"], last.value["city"]) == (["Bo", "Ann"], "Ski")
+
+
+@pytest.mark.parametrize(
+    ("cut", "whole"),
+    [
+        ('{"a":{"l":[1,2],"x":1},"a":{"y":2,"l":[2,3,4', {"a": {"l": [1, 2, 3], "x": 1, "y": 2}}),
+        ('{"a":null,"a":[1,2', {"a": [1]}),
+        ('{"a":5,"a":[1,2', None),
+        ('{"a":[1],"a":{"l":[1,2', None),
+        ('{"a":{"l":5},"a":{"l":[1,2', None),
+    ],
+)
+def test_what_was_begun_twice_is_joined_or_nothing_to_go_on_from(cut: str, whole: Any) -> None:
+    start = beginning(cut, joins=True)
+    assert (None if start is None else start.value) == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ('{"a":{"x":1},"a":{"x":2,"y":3}}', '{"a":{"x":1,"y":3}}'),
+        ('{"a":null,"a":{"x":2}}', '{"a":{"x":2}}'),
+        ('{"a":[1.50],"a":[1.50,2]}', '{"a":[1.50,2]}'),
+        ('{"a":"x","a":["y"]}', '{"a":"x"}'),
+        ('[{"a":1,"a":2}]', '[{"a":1}]'),
+    ],
+)
+def test_what_is_there_twice_is_joined(text: str, whole: str) -> None:
+    assert joined_keys(text) == whole
+
+
+class Deep(BaseModel):
+    name: str
+    kind: str | None = None
+    more: JsonValue = None
+    by_name: dict[str, Stop] = {}
+    both: tuple[Stop, Stop] | None = None
+
+
+@pytest.mark.parametrize("deep", [300, 500, 900])
+@pytest.mark.parametrize("repeated", ["", ',"kind":"a","kind":"b"'])
+def test_an_answer_that_nests_too_deeply_breaks_nothing(deep: int, repeated: str) -> None:
+    job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", "omit_nulls": True})
+    policy = ModelPolicy("fake", Mode.GRAMMAR, None, max_input_tokens=4000, max_output_tokens=4000)
+    extraction = Extraction(compile_recipe(job, Deep, policy), Record("r", TEXT, content_fingerprint(TEXT)))
+    text = '{"name":"Oslo"' + repeated + ',"more":' + "[" * deep + "]" * deep + "}"
+    extraction.receive(ChatReply(text, "stop", Usage(1, 10, 10), model="fake"))
+    assert extraction.next_request() is not None or isinstance(extraction.outcome, Extracted)
+
+
+_NUMBERS = st.none() | st.integers(0, 9)
+_STOPS = st.builds(Stop, place=st.sampled_from(["Oslo", "Ski", "Rome"]), hour=_NUMBERS, platform=_NUMBERS)
+_SHAPE = answer_schema(Deep)
+_GRAMMARS = {
+    order: as_regex(
+        compile_shape("deep", _SHAPE, Mode.GRAMMAR, omit_nulls=True, text_order=order).wire["grammar"], depth=1
+    )
+    for order in (True, False)
+}
+
+
+@given(
+    st.builds(
+        Deep,
+        name=st.sampled_from(["Ann", "Bo"]),
+        kind=st.none() | st.just("trip"),
+        more=st.just(None),
+        by_name=st.dictionaries(st.sampled_from(["a", "b"]), _STOPS, max_size=2),
+        both=st.none() | st.tuples(_STOPS, _STOPS),
+    )
+)
+def test_the_grammar_accepts_what_examples_show(value: Deep) -> None:
+    """Maps and tuples included, whatever the order in which the text, or the golden set, has them."""
+    expected = json.loads(value.model_dump_json())
+    backwards = json.loads(json.dumps(expected), object_pairs_hook=lambda pairs: dict(reversed(pairs)))
+    text = f"{TEXT[::-1]} {TEXT}"
+    for order in (True, False):
+        made = example_of(text, backwards, value, _SHAPE, omit_nulls=True, text_order=order)
+        assert _GRAMMARS[order].fullmatch(made.answer), made.answer
+
+
+class Strict(BaseModel):
+    name: str
+    year: int
+    note: str | None = None
+
+
+def test_a_schema_without_an_order_has_the_recipe_that_it_had() -> None:
+    def of(**options: Any) -> Recipe:
+        job = ExtractionJob.model_validate({"source": "x", "schema": "x", "out": "o", "omit_nulls": True, **options})
+        policy = ModelPolicy("fake", Mode.GRAMMAR, None, max_input_tokens=4000, max_output_tokens=4000)
+        return compile_recipe(job, Strict, policy)
+
+    assert of().id == of(field_order="schema").id and "field_order" not in of().document
+    assert "in this order" in of().prompter.system.content
+
+
+def test_items_are_counted_before_they_are_written() -> None:
+    using = recipe(omit_nulls=True)
+    parts = parts_of(using)
+    assert using.shape.text_order and parts is not None
+    for part in (parts.window, parts.whole):
+        assert not part.shape.text_order and "in the order in which" not in part.prompter.system.content
+    assert parts.rest is not None and parts.rest.shape.text_order
+
+
+def test_a_corrected_value_has_nothing_of_what_was_thought_of_the_one_before() -> None:
+    using = recipe(omit_nulls=True, require_evidence=["city"])
+    extraction = Extraction(using, Record("r", TEXT, content_fingerprint(TEXT)))
+    answer = '{"number":7,"city":"Rome"}'
+    doubtful = Logprobs(tuple(range(1, len(answer) + 1)), (-0.5,) * len(answer))
+    extraction.receive(ChatReply(answer, "stop", Usage(1, 10, 10), model="fake", logprobs=doubtful))
+    extraction.receive(ChatReply('{"city":"Oslo"}', "stop", Usage(1, 10, 10), model="fake"))
+    assert isinstance(extraction.outcome, Extracted) and extraction.outcome.corrected == ("city",)
+    assert extraction.outcome.confidence["city"] == 0.9, "its evidence alone is known"
