@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from extractors.corrections import value_at, with_value
@@ -109,10 +108,10 @@ def unwound(start: Beginning, text: str) -> tuple[Beginning, list[str]] | None:
     the paths of the items that are gone; None for any other list.
 
     A circle is a stretch of items that stands four times or more at the list's end, twelve items at least and more than
-    the record has words; a stretch of several items also where nothing is as often in the record. What was written once is kept, each item once; where those are texts and some of them stand in
+    the record has words. What was written once is kept, each item once; where those are texts and some of them stand in
     the record, only these. Of a record without text it is not known how many items it may have."""
     items = value_at(start.value, start.path)
-    written = [dumps_exact(item) for item in items]
+    written = _written(items)
     before = _circle(written, text)
     if before is None:
         return None
@@ -131,27 +130,33 @@ def goes_round(answer: str, text: str) -> bool:
     start = beginning(answer)
     if start is None:
         return False
-    return _circle([dumps_exact(item) for item in value_at(start.value, start.path)], text) is not None
+    return _circle(_written(value_at(start.value, start.path)), text) is not None
+
+
+def joining(answer: str, plain: Beginning, start: Beginning) -> Beginning:
+    """The beginning of an answer that may have a key twice, joined: ``plain`` is the one with the last of each, and
+    ``start`` what ``unwound`` left of it, whose circle joining would have hidden."""
+    both = beginning(answer, joins=True)
+    if both is None or both.path != start.path or not start.closed:
+        return start if both is None else replace(both, closed=start.closed)
+    said, kept = (set(_written(value_at(one.value, one.path))) for one in (plain, start))
+    items = [one for one in value_at(both.value, both.path) if dumps_exact(one) in kept or dumps_exact(one) not in said]
+    return Beginning(with_value(both.value, both.path, items), both.path, len(items), closed=True)
+
+
+def _written(items: Sequence[Any]) -> list[str]:
+    """The items as JSON; none where they nest too deeply to be written."""
+    try:
+        return [dumps_exact(item) for item in items]
+    except RecursionError:
+        return []
 
 
 def _circle(written: Sequence[str], text: str) -> int | None:
     """How many items there are up to the end of a circle's first round; None without one, and where the record may well
     have as many."""
-    found = _first_round(written) if text.strip() else None
-    if found is None:
-        return None
-    before, period = found
-    again = len(written) - before
-    # A stretch that a record says again and again has something that is there as often.
-    honest = again <= _most_items(text) and (period == 1 or again <= period * _most_often(text))
-    return None if honest else before
-
-
-def _most_often(text: str) -> int:
-    """How often the commonest word of a text is there, or the commonest of its digits, signs and characters of scripts
-    without spaces."""
-    signs = (sign for sign in text if not sign.isspace() and sign.upper() == sign.lower())
-    return max(Counter(_WORD.findall(text)).most_common(1) + Counter(signs).most_common(1), key=lambda one: one[1])[1]
+    before = _first_round(written) if text.strip() else None
+    return None if before is None or len(written) - before <= _most_items(text) else before
 
 
 def _most_items(text: str) -> int:
@@ -161,15 +166,14 @@ def _most_items(text: str) -> int:
     return max(len(words), *map(len, words))
 
 
-def _first_round(written: Sequence[str]) -> tuple[int, int] | None:
-    """How many items there are up to the end of the first of a stretch's rounds at the list's end, and how many a round
-    has; None without rounds."""
+def _first_round(written: Sequence[str]) -> int | None:
+    """How many items there are up to the end of the first of a stretch's rounds at the list's end; None without rounds."""
     for period in range(1, len(written) // _ROUNDS + 1):
         same = 0
         while same + period < len(written) and written[-1 - same] == written[-1 - same - period]:
             same += 1
         if same + period >= max(_ROUNDS * period, _LEAST_ITEMS):
-            return len(written) - same, period
+            return len(written) - same
     return None
 
 

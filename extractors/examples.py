@@ -18,7 +18,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -129,7 +129,7 @@ class ExampleBank:
             order: Iterable[int] = able(range(len(self._examples)))
         else:
             nearest = list(islice(able(self._index.ranked(record.text)), _NEAREST))
-            order = self._index.covering(record.text, nearest)
+            order = self._index.covering(record.text, nearest, lambda place: self._examples[place].tokens <= left)
         found: list[int] = []
         for place in order:
             if len(found) == self._shown:
@@ -269,9 +269,9 @@ class _Index:
                 scores[place] += weight
         return sorted(range(self._count), key=lambda place: (-scores[place], place))
 
-    def covering(self, text: str, places: Sequence[int]) -> Iterator[int]:
-        """The same places, each next one adding most to what those before it have of the text's words: to the sum of each
-        word's greatest weight among them. Of those that add the same, the first."""
+    def covering(self, text: str, places: Sequence[int], fits: Callable[[int], bool]) -> Iterator[int]:
+        """Those of the places that still fit, each next one adding most to what those before it have of the text's words: to
+        the sum of each word's greatest weight among them. Of those that add the same, the first."""
         weights: dict[int, dict[str, float]] = {place: {} for place in places}
         for word in sorted(set(_words(text))):
             for place, weight in self._weighed(word):
@@ -279,7 +279,7 @@ class _Index:
                     weights[place][word] = weight
         reached: dict[str, float] = {}
         left = list(places)
-        while left:
+        while left := [place for place in left if fits(place)]:
             # Rounded, so that equals are equal.
             gains = [
                 round(sum(max(0.0, weight - reached.get(word, 0.0)) for word, weight in weights[place].items()), 9)
@@ -318,7 +318,7 @@ def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
     """An answer as the model would write it: the schema's keys in their order; what is missing and may be null as
     null, or with ``omit_nulls`` nothing that is null or an empty list."""
     if isinstance(data, Mapping):
-        own = _with(schema, "properties")
+        own = _of_object(schema, data)
         if not own:
             values = _with(schema, "additionalProperties").get("additionalProperties", {})
             return {name: _ordered(value, values, omit_nulls=omit_nulls) for name, value in data.items()}
@@ -347,7 +347,7 @@ def _as_the_text_has_it(data: Any, schema: Mapping[str, Any], places: Mapping[st
         ]
     if not isinstance(data, Mapping):
         return data
-    held = _with(schema, "properties")
+    held = _of_object(schema, data)
     own = held.get("properties") or dict.fromkeys(
         data, _with(schema, "additionalProperties").get("additionalProperties", {})
     )
@@ -371,11 +371,23 @@ def _places(evidence: Sequence[Evidence]) -> dict[str, int]:
     return places
 
 
+def _of_object(schema: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The schema or the branch of it that an object is an answer of: with its fixed values, without other fields, with all
+    that must be there; the first of those that come nearest. An empty one where none has properties."""
+
+    def fit(one: Mapping[str, Any]) -> tuple[bool, bool, int]:
+        own = one["properties"]
+        fixed = {name: inner.get("enum", [inner["const"]] if "const" in inner else None) for name, inner in own.items()}
+        told = all(data[name] in values for name, values in fixed.items() if values is not None and name in data)
+        return told, data.keys() <= own.keys(), -sum(name not in data for name in one.get("required", ()))
+
+    return max((one for one in (schema, *_branches(schema)) if one.get("properties")), key=fit, default={})
+
+
 def _of_items(schema: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
     """The schema of each of so many items of a list or tuple."""
-    places = next(iter(one for one in (schema, *_branches(schema)) if one.get("prefixItems")), {}).get(
-        "prefixItems", []
-    )
+    tuples = [one["prefixItems"] for one in (schema, *_branches(schema)) if one.get("prefixItems")]
+    places = next((one for one in tuples if len(one) == count), tuples[0] if tuples else [])
     rest = _with(schema, "items").get("items", {})
     return [*places[:count], *[rest] * (count - len(places))]
 

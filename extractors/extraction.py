@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from extractors.confidence import TokenScore, confidence_of, inside, token_scores
-from extractors.continuation import Beginning, answered, beginning, continued, extended, unwound
+from extractors.continuation import Beginning, answered, beginning, continued, extended, joining, unwound
 from extractors.corrections import merge, signature
 from extractors.dropping import dropped, moved, moved_paths
 from extractors.errors import SchemaError
@@ -279,9 +279,8 @@ class Extraction:
     ) -> None:
         """The answer with the values that a correction gave; what was thought of those before them is gone with them."""
         self._data, changed = merge(self._data, values, asked)
-        self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)} | dict(
-            scores or {}
-        )
+        self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)}
+        self._scores |= {path: score for path, score in (scores or {}).items() if inside(path, asked)}
         self._corrected.extend(path for path in changed if path not in self._corrected)
         self._take(request, self._judge.data(self._data))
 
@@ -441,10 +440,12 @@ class Extraction:
     def _beginning(self, reply: ChatReply, *, truncated: bool) -> Beginning | None:
         """What there is to go on from of an answer that was cut off, or was stopped because a list of it went round."""
         looped = reply.finish_reason == "loop"
-        start = beginning(reply.text, joins=self._recipe.shape.text_order) if truncated or looped else None
-        if start is None:
+        plain = beginning(reply.text) if truncated or looped else None
+        if plain is None:
             return None
-        start = self._unwound(start)
+        start = self._unwound(plain)
+        if self._recipe.shape.text_order:
+            start = joining(reply.text, plain, start)
         return start if start.closed or not looped else None
 
     def _unwound(self, start: Beginning) -> Beginning:
@@ -661,9 +662,11 @@ class Extraction:
         start = reply.text.find("{")
         # In a whole answer that leaves nulls out, a key is a choice.
         keys = self._recipe.shape.omit_nulls and not pointers
-        if self._recipe.shape.text_order and not pointers and joined_keys(reply.text) is not None:
-            # What is joined of several places has none of its own.
-            return {}
+        if self._recipe.shape.text_order and not pointers:
+            answer = read_answer(reply.text, finish_reason=reply.finish_reason)
+            if answer.json is not None and joined_keys(answer.json) is not None:
+                # What is joined of several places has none of its own.
+                return {}
         return token_scores(reply.text, reply.logprobs, start=max(start, 0), pointers=pointers, keys=keys)
 
     def _confidence(self, evidence: Sequence[Evidence], nulled: Sequence[str]) -> dict[str, float]:

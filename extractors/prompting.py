@@ -31,9 +31,9 @@ _MOST_CHARACTERS = 240
 _MOST_LAST = 2_000
 _NULL_RULE = "- What the record does not say is null"
 """How the rule begins whose place another takes when nulls are left out."""
-_EQUALS = "[=\u2550\u2261\u2263\u2a75\u2a76\ua78a\ufe66\uff1d\U0001f7f0]"
-_LIKE_A_FENCE = re.compile(rf"{_EQUALS}\W*{_EQUALS}")
-"""Two signs of equality, or what looks like them, with no letter or digit between."""
+_EQUALS = "[=\u207c\u208c\u2550\u2a74\u2e40\u30a0\ua78a\ufe66\uff1d]"
+_LIKE_A_FENCE = re.compile(rf"[\u2261\u2263\u2a75\u2a76\U0001f7f0]|{_EQUALS}[\W_\u115f\u1160\u3164\uffa0]*{_EQUALS}")
+"""Two signs of equality, or what looks like them, with no letter or digit between that can be seen; or one that is two."""
 _FIELDS, _SCHEMAS_ORDER = "Fields of the JSON object", ", in this order:"
 """The line above the fields, and what it says where they are written in the schema's order."""
 _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."

@@ -297,21 +297,6 @@ def test_a_list_that_went_round_until_it_was_cut_off_is_not_gone_on_with(reason:
     assert asked[1].purpose is Purpose.CONTINUE and list(asked[1].shape.schema["properties"]) == ["year"]
 
 
-LONG_GAME = (
-    "Rollcage of 1999 is a racing game with a bird view perspective that is available on PC only. This game is not "
-    "available for Steam, however it runs under Linux and on the Mac, and many who played it then would play it once more."
-)
-
-
-def test_a_circle_of_several_is_left_as_soon_as_nothing_in_the_record_is_as_often() -> None:
-    whole = circling(["PC", *["PlayStation", "Xbox", "Nintendo", "Switch"] * 12])
-    first = next(end for end in range(len(whole)) if goes_round(whole[:end], LONG_GAME))
-    assert beginning(whole[:first]).done == 18, "three words stand there three times"  # type: ignore[union-attr]
-    assert len(LONG_GAME.split()) > 40, "as many items could have been honest by the record's words"
-    outcome, _ = play([(whole, "loop"), ('{"year": 1999}', "stop")], LONG_GAME)
-    assert isinstance(outcome, Extracted) and outcome.value.platforms == ["PC"]
-
-
 def test_of_a_circle_in_which_nothing_stands_in_the_record_each_item_is_kept_once() -> None:
     outcome, _ = play([(circling(["Amiga", *["DOS", "Mac", "DOS", "Wii"] * 9]), "length"), ('{"year": 1999}', "stop")])
     assert isinstance(outcome, Extracted) and outcome.value.platforms == ["Amiga", "DOS", "Mac", "Wii"]

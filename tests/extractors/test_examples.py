@@ -96,8 +96,13 @@ def test_similar_examples_cover_the_words_of_the_record_together(tmp_path: Path)
     index = examples._Index(texts)
     text = "Zebrano desk, lamp"
     assert index.ranked(text) == [0, 1, 3, 2, 4, 5]
-    assert list(index.covering(text, [0, 1, 3, 2, 4, 5])) == [0, 3, 1, 2, 4, 5]
-    assert list(index.covering("nothing of it", [4, 2, 0])) == [4, 2, 0], "those that add the same stay in their order"
+    assert list(index.covering(text, [0, 1, 3, 2, 4, 5], lambda _: True)) == [0, 3, 1, 2, 4, 5]
+    assert list(index.covering(text, [0, 1, 3, 2], lambda place: place != 3)) == [0, 1, 2], (
+        "what does not fit covers nothing"
+    )
+    assert list(index.covering("nothing of it", [4, 2, 0], lambda _: True)) == [4, 2, 0], (
+        "those that add the same stay in their order"
+    )
     rows = [(one, {"name": one}) for one in texts]
     for number, expected in ((1, [0]), (2, [3, 0]), (3, [3, 1, 0])):
         using = recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=number)

@@ -7,14 +7,14 @@ import json
 from collections.abc import Sequence
 from itertools import permutations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, JsonValue
 
-from extractors.continuation import beginning
+from extractors.continuation import beginning, goes_round
 from extractors.errors import JobError
 from extractors.examples import example_of
 from extractors.extraction import Extraction
@@ -22,7 +22,7 @@ from extractors.longtext.parts import parts_of
 from extractors.parsing import dumps_exact, joined_keys, loads_exact
 from extractors.qwen.grammar import compact_grammar
 from extractors.qwen.modes import compile_shape
-from extractors.qwen.requests import ChatReply, Logprobs, Mode
+from extractors.qwen.requests import ChatReply, ChatRequest, Logprobs, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema
@@ -345,3 +345,88 @@ def test_a_corrected_value_has_nothing_of_what_was_thought_of_the_one_before() -
     extraction.receive(ChatReply('{"city":"Oslo"}', "stop", Usage(1, 10, 10), model="fake"))
     assert isinstance(extraction.outcome, Extracted) and extraction.outcome.corrected == ("city",)
     assert extraction.outcome.confidence["city"] == 0.9, "its evidence alone is known"
+
+
+class Card(BaseModel):
+    kind: Literal["card"]
+    brand: str | None = None
+    last4: str | None = None
+
+
+class Transfer(BaseModel):
+    kind: Literal["transfer"]
+    bank: str | None = None
+    iban: str | None = None
+
+
+class Cash(BaseModel):
+    amount: int
+    note: str | None = None
+
+
+class Payment(BaseModel):
+    payer: str
+    how: Card | Transfer | Cash | None = None
+    spans: tuple[int, int] | tuple[Stop, Stop, Stop] | None = None
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"kind": "card", "last4": "1234"},
+        {"kind": "transfer", "iban": "DE12", "bank": "Nordea"},
+        {"amount": 5, "note": "Ski"},
+        {"amount": 5},
+    ],
+)
+@pytest.mark.parametrize(("omit", "order"), [(True, True), (True, False), (False, False)])
+def test_an_example_of_a_union_is_written_as_the_branch_that_it_is(
+    how: dict[str, Any], omit: bool, order: bool
+) -> None:
+    expected = {"payer": "Ann", "how": how, "spans": [{"place": "Ski"}, {"place": "Oslo"}, {"place": "Rome"}]}
+    value, schema = Payment.model_validate(expected), answer_schema(Payment)
+    made = example_of(TEXT, expected, value, schema, omit_nulls=omit, text_order=order)
+    assert Payment.model_validate_json(made.answer) == value
+    grammar = compile_shape("p", schema, Mode.GRAMMAR, omit_nulls=omit, text_order=order).wire["grammar"]
+    assert as_regex(grammar, depth=1).fullmatch(made.answer), made.answer
+
+
+def test_a_circle_is_left_though_what_it_says_stood_there_before(tmp_path: Path) -> None:
+    using = recipe(examples=golden(tmp_path))
+    before, circle = ["Ann", "Bo"], ["Ann", "Rome", "Bo"] * 20
+    said = f'{{"number":7,"guests":{compact(before)},"city":"Oslo","guests":{compact(circle)[:-1]},"Ro'
+    extraction = Extraction(using, Record("r", TEXT, content_fingerprint(TEXT)))
+    extraction.receive(ChatReply(said, "loop", Usage(1, 10, 10), model="fake"))
+    request = extraction.next_request()
+    assert isinstance(request, ChatRequest) and request.purpose is Purpose.CONTINUE
+    assert "guests" not in request.shape.schema["properties"] and "price" in request.shape.schema["properties"]
+    extraction.receive(ChatReply('{"price":12.5,"stops":[]}', "stop", Usage(1, 10, 10), model="fake"))
+    assert isinstance(extraction.outcome, Extracted)
+    assert extraction.outcome.value == Trip(number=7, price=12.5, city="Oslo", guests=["Ann", "Bo"])
+
+
+def test_a_doubled_key_in_a_fenced_answer_has_the_confidence_of_its_evidence_too() -> None:
+    using = recipe(Mode.JSON_OBJECT, field_order="text", omit_nulls=True, made_up_examples="never")
+    answer = '```json\n{"number":7,"city":"Oslo","city":"Ski"}\n```'
+    logprobs = Logprobs(tuple(range(1, len(answer) + 1)), (-0.5,) * len(answer))
+    outcome = asked(using, TEXT, answer, logprobs)
+    assert outcome.value.city == "Oslo" and outcome.confidence["city"] == 0.9  # type: ignore[attr-defined]
+
+
+def test_a_correction_says_nothing_of_values_that_it_was_not_asked_about() -> None:
+    using = recipe(Mode.JSON_OBJECT, require_evidence=["city"])
+    extraction = Extraction(using, Record("r", TEXT, content_fingerprint(TEXT)))
+    first = '{"number":7,"city":"Rome","price":12.5,"guests":["Ann"]}'
+    sure = Logprobs(tuple(range(1, len(first) + 1)), (-0.001,) * len(first))
+    extraction.receive(ChatReply(first, "stop", Usage(1, 10, 10), model="fake", logprobs=sure))
+    second = '{"city":"Oslo","price":99}'
+    unsure = Logprobs(tuple(range(1, len(second) + 1)), (-0.5,) * len(second))
+    extraction.receive(ChatReply(second, "stop", Usage(1, 10, 10), model="fake", logprobs=unsure))
+    assert isinstance(extraction.outcome, Extracted)
+    assert extraction.outcome.value.price == 12.5  # type: ignore[attr-defined]
+    assert extraction.outcome.confidence["price"] > 0.9 > extraction.outcome.confidence["city"]
+
+
+def test_a_cut_off_list_of_items_that_nest_too_deeply_is_no_circle() -> None:
+    deep = "[" * 700 + "]" * 700
+    assert not goes_round('{"l":[' + f"{deep}," * 15, "a few words")
