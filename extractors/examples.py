@@ -79,9 +79,10 @@ class Example:
         """About how many tokens it adds to a request."""
         return estimate_tokens(self.text) + estimate_tokens(self.answer) + _TURNS
 
-    def turns(self) -> tuple[Message, Message]:
-        """The example as a question and its answer."""
-        return Message("user", fence(self.text, code=self.fingerprint)), Message("assistant", self.answer)
+    def turns(self, *, coded: bool = False) -> tuple[Message, Message]:
+        """The example as a question and its answer; ``coded`` as ``fence`` has it."""
+        question = fence(self.text, code=self.fingerprint, coded=coded)
+        return Message("user", question), Message("assistant", self.answer)
 
 
 class ExampleBank:

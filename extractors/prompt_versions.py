@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from extractors.errors import JobError
-from extractors.prompting import PromptTexts, load_texts
+from extractors.prompting import PromptTexts, load_texts, version_of
 
 _FIELDS = {"continue": "rest"}
 """A text's name where it is not the one of its field."""
@@ -33,7 +33,7 @@ def choose_texts(choice: str | None) -> PromptTexts:
         return texts
     known = {one.name for one in fields(PromptTexts)} - {"version"}
     changes: dict[str, str] = {}
-    named: list[str] = []
+    versions: dict[str, str] = {}
     for part in (part.strip() for part in choice.split(",") if part.strip()):
         for name, version, text in _own(part) if part.endswith(".txt") else _shipped(part):
             field = _FIELDS.get(name, name)
@@ -46,8 +46,8 @@ def choose_texts(choice: str | None) -> PromptTexts:
             if missing:
                 raise JobError(f"{part}: the text must have {' and '.join(missing)} where they are to be filled in")
             changes[field] = text
-            named.append(f"{name}.{version}")
-    return replace(texts, version="+".join([texts.version, *named]), **changes)
+            versions[name] = version
+    return replace(texts, version=version_of(versions), **changes)
 
 
 def _own(part: str) -> Iterator[tuple[str, str, str]]:

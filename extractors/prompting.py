@@ -23,9 +23,10 @@ from extractors.tools.words import RULE as LOOK_UPS
 from schemas.outcomes import FieldProblem
 from schemas.verbatim import is_verbatim
 
-VERSION = "v2"
-_NEWEST = {"extract": "v2"}
-"""The texts that have a version later than the first."""
+NEWEST = {"extract": "v2"}
+"""The texts of which there is a later version than the first."""
+_SAYS_CODES = "that carry the same code"
+"""What the first version says of the lines around a record, and a prompt of one's own that was made from it."""
 _MOST_PROBLEMS = 12
 _MOST_CHARACTERS = 240
 _MOST_LAST = 2_000
@@ -56,16 +57,27 @@ class PromptTexts:
     compact: str
     pack: str
 
+    @property
+    def codes(self) -> bool:
+        """Whether the model is told that the lines around every record carry a code."""
+        return _SAYS_CODES in self.extract
+
+
+def version_of(chosen: Mapping[str, str]) -> str:
+    """The version of the texts, such as ``v1+extract.v2``, by the ``chosen`` version of each."""
+    others = (f"{name}.{version}" for name, version in {**NEWEST, **chosen}.items() if version != "v1")
+    return "+".join(["v1", *others])
+
 
 def load_texts() -> PromptTexts:
     """The texts that are used where none is chosen: the newest of each."""
     folder = files("extractors") / "prompts"
     extract, correct, reask, rest, look, image, omit, order, compact, pack = (
-        (folder / f"{name}.{_NEWEST.get(name, 'v1')}.txt").read_text(encoding="utf-8").strip()
+        (folder / f"{name}.{NEWEST.get(name, 'v1')}.txt").read_text(encoding="utf-8").strip()
         for name in ("extract", "correct", "reask", "continue", "look", "image", "omit", "order", "compact", "pack")
     )
     return PromptTexts(
-        VERSION,
+        version_of({}),
         extract=extract,
         correct=correct,
         reask=reask,
@@ -151,12 +163,12 @@ class Prompter:
 
     def extract(self, text: str, *, code: str, images: tuple[Image, ...] = ()) -> tuple[Message, ...]:
         """The first question about a record. ``code`` seeds the fence; see ``fence``."""
-        return (self.system, Message("user", f"{shown(text, code=code, images=images)}{self._tail}", images))
+        return (self.system, Message("user", f"{self._shown(text, code, images)}{self._tail}", images))
 
     def pack(self, texts: Sequence[str], *, code: str) -> Message:
         """One question about several records, numbered from 1."""
         # What one of them has like a fence must look like no other's either.
-        coded = any(map(_LIKE_A_FENCE.search, texts))
+        coded = self.texts.codes or any(map(_LIKE_A_FENCE.search, texts))
         fenced = [
             f"Record {number}:\n{fence(text, code=f'{code}/{number}', coded=coded)}"
             for number, text in enumerate(texts, start=1)
@@ -197,12 +209,13 @@ class Prompter:
         return self._after(text, tail, code=code, images=images)
 
     def _after(self, text: str, tail: str, *, code: str, images: tuple[Image, ...]) -> tuple[Message, ...]:
-        return (self.system, Message("user", f"{shown(text, code=code, images=images)}{self._tail}\n\n{tail}", images))
+        return (self.system, Message("user", f"{self._shown(text, code, images)}{self._tail}\n\n{tail}", images))
 
-
-def shown(text: str, *, code: str, images: Sequence[Image] = ()) -> str:
-    """The record in words: fenced, or one sentence where it is nothing but its picture."""
-    return _ONLY_A_PICTURE if images and not text.strip() else fence(text, code=code)
+    def _shown(self, text: str, code: str, images: Sequence[Image]) -> str:
+        """The record in words: fenced, or one sentence where it is nothing but its picture."""
+        if images and not text.strip():
+            return _ONLY_A_PICTURE
+        return fence(text, code=code, coded=self.texts.codes)
 
 
 def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:

@@ -48,7 +48,7 @@ class Questions:
         """What was looked up, as every question shows it behind the record."""
         self.final = False
         """Whether the final model is asked from now on."""
-        self._turns = tuple(turn for example in examples for turn in example.turns())
+        self._turns = tuple(turn for example in examples for turn in example.turns(coded=recipe.prompter.texts.codes))
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts

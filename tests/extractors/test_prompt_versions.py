@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from extractors.errors import JobError
+from extractors.examples import Example
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import load_texts
 from extractors.qwen.requests import Mode
@@ -35,7 +36,7 @@ def test_a_file_takes_the_place_of_the_text_that_it_is_named_after(tmp_path: Pat
     chosen = choose_texts(own(tmp_path, "Answer with JSON:\n{{fields}}"))
     assert chosen.extract == "Answer with JSON:\n{{fields}}"
     assert chosen.correct == load_texts().correct
-    assert chosen.version == f"{load_texts().version}+extract.short"
+    assert chosen.version == "v1+extract.short" and load_texts().version == "v1+extract.v2"
 
 
 def test_several_are_chosen_with_commas(tmp_path: Path) -> None:
@@ -44,6 +45,25 @@ def test_several_are_chosen_with_commas(tmp_path: Path) -> None:
     assert chosen.extract != load_texts().extract and "that carry the same code" in chosen.extract
     assert chosen.rest == "Go on after {{last}}."
     assert choose_texts("extract.v2").extract == load_texts().extract
+
+
+@pytest.mark.parametrize("choice", ["v1", "extract.v1"])
+def test_the_first_version_asks_as_it_did(choice: str, tmp_path: Path) -> None:
+    """Its words promise a code around every record, and an output that was made with it is gone on with."""
+    old = recipe(choice)
+    assert old.document["prompt"]["version"] == "v1" and old.id != recipe(None).id
+    assert "that carry the same code" in old.prompter.system.content
+    [_, asked] = old.prompter.extract("plain", code="x")
+    first, last = asked.content.split("\n")[0], asked.content.split("\n")[-1]
+    assert first.removeprefix("=== RECORD ") == last.removeprefix("=== END ") and len(last) == len("=== END 12345678")
+    assert old.prompter.pack(["a", "b"], code="x").content.count("=== END ") == 2
+    example = Example("plain", "{}", "0" * 32, frozenset())
+    assert "=== END " in example.turns(coded=old.prompter.texts.codes)[0].content
+    new = recipe(None).prompter
+    assert new.extract("plain", code="x")[1].content == "=== RECORD\nplain\n=== END"
+    assert example.turns(coded=new.texts.codes)[0].content == "=== RECORD\nplain\n=== END"
+    mine = recipe(own(tmp_path, "A line that carry the same code:\n{{fields}}")).prompter
+    assert "=== END " in mine.extract("plain", code="x")[1].content, "as its words have it"
 
 
 def test_another_prompt_is_another_recipe_that_remembers_it(tmp_path: Path) -> None:
