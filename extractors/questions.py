@@ -25,6 +25,7 @@ class Questions:
     __slots__ = (
         "_code",
         "_images",
+        "_of",
         "_recipe",
         "_record",
         "_results",
@@ -43,6 +44,8 @@ class Questions:
         self._record = record.text if record.text and not record.text.isspace() else None
         self._images = images
         self._code = recipe.id + record.fingerprint
+        # With a code around every record the words tell.
+        self._of = "" if recipe.prompter.texts.codes else self._code
         self._spans: dict[str, str] | None = None
         self._results = ""
         """What was looked up, as every question shows it behind the record."""
@@ -69,6 +72,7 @@ class Questions:
             thinking_budget=recipe.policy.thinking_budget,
             logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
             record=self._record,
+            of=self._of,
         )
 
     def knowing(self, found: Sequence[Found]) -> None:
@@ -171,4 +175,5 @@ class Questions:
             thinking_budget=last.thinking_budget if final is None else final.thinking_budget,
             logprobs=last.logprobs if final is None else final.logprobs and self._recipe.confidence == "auto",
             record=self._record,
+            of=self._of,
         )

@@ -133,6 +133,9 @@ class ChatRequest:
     record: str | None = None
     """The record's text, by which a streamed reply's lists are seen to go round in circles (``continuation.goes_round``);
     None: that is not looked for."""
+    of: str = ""
+    """Recipe and record, where the words do not tell: windows of two records may say the same. Part of the digest; not
+    sent."""
 
     def digest(self) -> str:
         """32 hex digits that name this question: equal requests have equal digests in any process.
@@ -161,6 +164,8 @@ class ChatRequest:
                 digest.update(hashlib.sha256(image.data).digest())
             for call in message.tool_calls:
                 digest.update(f"\x00call {call.id}\x00{call.name}\x00{call.arguments}".encode("utf-8", "surrogatepass"))
+        if self.of:
+            digest.update(f"\x00of {self.of}".encode())
         for tool in self.tools:
             digest.update(f"\x00tool {tool.name}\x00{tool.description}\x00".encode("utf-8", "surrogatepass"))
             digest.update(orjson.dumps(tool.parameters, option=orjson.OPT_SORT_KEYS))

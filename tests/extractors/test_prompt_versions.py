@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from extractors.errors import JobError
 from extractors.examples import Example
+from extractors.extraction import Extraction
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import load_texts
-from extractors.qwen.requests import Mode
+from extractors.qwen.requests import ChatRequest, Mode
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.job import ExtractionJob
+from schemas.records import Record
 from tests.end_to_end.things import Thing
 
 
@@ -86,3 +89,17 @@ def test_a_text_without_a_place_for_the_fields_is_refused(tmp_path: Path) -> Non
         choose_texts(own(tmp_path, "Answer with JSON."))
     with pytest.raises(JobError, match="no prompt text 'greet'"):
         choose_texts(own(tmp_path, "Hello", name="greet.v1.txt"))
+
+
+def test_the_same_words_about_two_records_or_of_two_recipes_are_two_questions() -> None:
+    def question(using: Recipe, fingerprint: str) -> ChatRequest:
+        asked = Extraction(using, Record("r", "the same window", fingerprint)).next_request()
+        assert isinstance(asked, ChatRequest)
+        return asked
+
+    one = question(recipe(None), "a" * 32)
+    for other in (question(recipe(None), "b" * 32), question(replace(recipe(None), id="other"), "a" * 32)):
+        assert other.messages == one.messages and other.digest() != one.digest()
+    assert question(recipe(None), "a" * 32).digest() == one.digest()
+    old = question(recipe("v1"), "a" * 32)
+    assert old.of == "" and old.digest() == replace(old, of="").digest(), "the code in its words tells, as it did"

@@ -71,7 +71,7 @@ def test_a_call_is_told_in_the_words_of_the_conventions(collector: FakeCollector
         "gen_ai.request.seed": 7,
         "gen_ai.output.type": "json",
         "gen_ai.response.finish_reasons": ["stop"],
-        "gen_ai.usage.input_tokens": 200,
+        "gen_ai.usage.input_tokens": 201,
         "gen_ai.usage.output_tokens": 10,
         "server.address": "127.0.0.1",
         "server.port": port,
