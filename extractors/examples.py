@@ -30,16 +30,16 @@ from pydantic import BaseModel, ValidationError
 from rapidfuzz import fuzz
 
 from extractors.errors import JobError
+from extractors.example_answers import in_schema_order, in_text_order
 from extractors.grounding import ground
 from extractors.grounding.folding import fold
 from extractors.prompting import fence
-from extractors.qwen.fitting import free_fields, may_be_left_out, nullable
 from extractors.qwen.requests import Message
 from extractors.representatives import features, representatives
 from extractors.tokens import estimate_tokens
-from schemas.evidence import Evidence, Match
+from schemas.evidence import Match
 from schemas.jsonschema import answer_schema
-from schemas.pointers import escape, unescape
+from schemas.pointers import unescape
 from schemas.records import Record, content_fingerprint
 
 Choice = Literal["similar", "fixed"]
@@ -119,6 +119,9 @@ class ExampleBank:
         def its_own(example: Example) -> bool:
             return example.fingerprint == record.fingerprint or _nearly_the_same(example.folded, folded)
 
+        def fits(place: int) -> bool:
+            return self._examples[place].tokens <= left
+
         def able(places: Iterable[int]) -> Iterator[int]:
             for place in places:
                 example = self._examples[place]
@@ -130,12 +133,12 @@ class ExampleBank:
             order: Iterable[int] = able(range(len(self._examples)))
         else:
             nearest = list(islice(able(self._index.ranked(record.text)), _NEAREST))
-            order = self._index.covering(record.text, nearest, lambda place: self._examples[place].tokens <= left)
+            order = self._index.covering(record.text, nearest, fits)
         found: list[int] = []
         for place in order:
             if len(found) == self._shown:
                 break
-            if self._examples[place].tokens <= left:
+            if fits(place):
                 found.append(place)
                 left -= self._examples[place].tokens
         if self._index is not None:
@@ -219,9 +222,9 @@ def example_of(
 ) -> Example:
     """A text and the answer that is ``expected`` of it, which is ``value`` when validated, in the form a model writes."""
     evidence = ground(value, text)
-    ordered = _ordered(expected, schema, omit_nulls=omit_nulls)
+    ordered = in_schema_order(expected, schema, omit_nulls=omit_nulls)
     if text_order:
-        ordered = _as_the_text_has_it(ordered, schema, _places(evidence))
+        ordered = in_text_order(ordered, schema, evidence)
     answer = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), default=str)
     printed = frozenset(
         folded_value(leaf)
@@ -313,93 +316,6 @@ def _nearly_the_same(one: str, other: str) -> bool:
         return True
     short, long = sorted((len(one), len(other)))
     return short >= _NEAR_LENGTH * long and fuzz.ratio(one, other, score_cutoff=_TOO_CLOSE) > 0
-
-
-def _ordered(data: Any, schema: Mapping[str, Any], *, omit_nulls: bool) -> Any:
-    """An answer as the model would write it: the schema's keys in their order; what is missing and may be null as
-    null, or with ``omit_nulls`` nothing that is null or an empty list."""
-    if isinstance(data, Mapping):
-        own = _of_object(schema, data)
-        if not own:
-            values = _with(schema, "additionalProperties").get("additionalProperties", {})
-            return {name: _ordered(value, values, omit_nulls=omit_nulls) for name, value in data.items()}
-        return {
-            name: _ordered(data.get(name), inner, omit_nulls=omit_nulls)
-            for name, inner in own["properties"].items()
-            if (name in data or nullable(inner))
-            and not (omit_nulls and data.get(name) in (None, []) and may_be_left_out(inner))
-        }
-    if isinstance(data, list):
-        return [
-            _ordered(item, inner, omit_nulls=omit_nulls)
-            for item, inner in zip(data, _of_items(schema, len(data)), strict=True)
-        ]
-    return data
-
-
-def _as_the_text_has_it(data: Any, schema: Mapping[str, Any], places: Mapping[str, int], path: str = "") -> Any:
-    """An answer as ``compact_grammar`` has it with ``text_order``: of an object, two or more of whose fields may be left out,
-    first those that may not, and then the others by their places in the text, those that have none last."""
-    under = f"{path}/" if path else ""
-    if isinstance(data, list):
-        return [
-            _as_the_text_has_it(item, inner, places, f"{under}{number}")
-            for number, (item, inner) in enumerate(zip(data, _of_items(schema, len(data)), strict=True))
-        ]
-    if not isinstance(data, Mapping):
-        return data
-    held = _of_object(schema, data)
-    own = held.get("properties") or dict.fromkeys(
-        data, _with(schema, "additionalProperties").get("additionalProperties", {})
-    )
-    paths = {name: f"{under}{escape(name)}" for name in data}
-    found = {name: _as_the_text_has_it(value, own[name], places, paths[name]) for name, value in data.items()}
-    free = free_fields(held)
-    if len(free) < 2:
-        return found
-    order = {name: (1, places.get(paths[name], math.inf)) if name in free else (0, 0) for name in found}
-    return {name: found[name] for name in sorted(found, key=order.__getitem__)}
-
-
-def _places(evidence: Sequence[Evidence]) -> dict[str, int]:
-    """Where the first of each value stands, and of each object and list."""
-    places: dict[str, int] = {}
-    for one in evidence:
-        path = one.path
-        while path and one.start is not None:
-            places[path] = min(places.get(path, one.start), one.start)
-            path = path.rpartition("/")[0]
-    return places
-
-
-def _of_object(schema: Mapping[str, Any], data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The schema or the branch of it that an object is an answer of: with its fixed values, without other fields, with all
-    that must be there; the first of those that come nearest. An empty one where none has properties."""
-
-    def fit(one: Mapping[str, Any]) -> tuple[bool, bool, int]:
-        own = one["properties"]
-        fixed = {name: inner.get("enum", [inner["const"]] if "const" in inner else None) for name, inner in own.items()}
-        told = all(data[name] in values for name, values in fixed.items() if values is not None and name in data)
-        return told, data.keys() <= own.keys(), -sum(name not in data for name in one.get("required", ()))
-
-    return max((one for one in (schema, *_branches(schema)) if one.get("properties")), key=fit, default={})
-
-
-def _of_items(schema: Mapping[str, Any], count: int) -> list[Mapping[str, Any]]:
-    """The schema of each of so many items of a list or tuple."""
-    tuples = [one["prefixItems"] for one in (schema, *_branches(schema)) if one.get("prefixItems")]
-    places = next((one for one in tuples if len(one) == count), tuples[0] if tuples else [])
-    rest = _with(schema, "items").get("items", {})
-    return [*places[:count], *[rest] * (count - len(places))]
-
-
-def _with(schema: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The schema or the branch of it that has a mapping under ``key``; an empty one where none has."""
-    return next((one for one in (schema, *_branches(schema)) if isinstance(one.get(key), Mapping)), {})
-
-
-def _branches(schema: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()) if isinstance(branch, Mapping)]
 
 
 def _leaf(data: Any, path: str) -> Any:

@@ -126,7 +126,7 @@ def pack_request(recipe: Recipe, records: Sequence[Record]) -> ChatRequest:
         thinking=recipe.policy.thinking,
         thinking_budget=recipe.policy.thinking_budget,
         logprobs=recipe.policy.logprobs and recipe.confidence == "auto",
-        of="" if prompter.texts.codes else code,
+        of="" if prompter.codes else code,
     )
 
 

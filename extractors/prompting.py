@@ -57,11 +57,6 @@ class PromptTexts:
     compact: str
     pack: str
 
-    @property
-    def codes(self) -> bool:
-        """Whether the model is told that the lines around every record carry a code."""
-        return _SAYS_CODES in self.extract
-
 
 def version_of(chosen: Mapping[str, str]) -> str:
     """The version of the texts, such as ``v1+extract.v2``, by the ``chosen`` version of each."""
@@ -107,6 +102,8 @@ class Prompter:
         look_ups: bool = False,
     ) -> None:
         self.texts = texts
+        self.codes = _SAYS_CODES in texts.extract
+        """Whether the model is told that the lines around every record carry a code."""
         self._instructions = instructions
         self._ways = (pictures, omit_nulls, text_order, compact, look_ups)
         self._tail = ""
@@ -168,7 +165,7 @@ class Prompter:
     def pack(self, texts: Sequence[str], *, code: str) -> Message:
         """One question about several records, numbered from 1."""
         # What one of them has like a fence must look like no other's either.
-        coded = self.texts.codes or any(map(_LIKE_A_FENCE.search, texts))
+        coded = self.codes or any(map(_LIKE_A_FENCE.search, texts))
         fenced = [
             f"Record {number}:\n{fence(text, code=f'{code}/{number}', coded=coded)}"
             for number, text in enumerate(texts, start=1)
@@ -215,7 +212,7 @@ class Prompter:
         """The record in words: fenced, or one sentence where it is nothing but its picture."""
         if images and not text.strip():
             return _ONLY_A_PICTURE
-        return fence(text, code=code, coded=self.texts.codes)
+        return fence(text, code=code, coded=self.codes)
 
 
 def correctable(problems: Sequence[FieldProblem]) -> Sequence[FieldProblem]:

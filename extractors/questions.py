@@ -45,13 +45,13 @@ class Questions:
         self._images = images
         self._code = recipe.id + record.fingerprint
         # With a code around every record the words tell.
-        self._of = "" if recipe.prompter.texts.codes else self._code
+        self._of = "" if recipe.prompter.codes else self._code
         self._spans: dict[str, str] | None = None
         self._results = ""
         """What was looked up, as every question shows it behind the record."""
         self.final = False
         """Whether the final model is asked from now on."""
-        self._turns = tuple(turn for example in examples for turn in example.turns(coded=recipe.prompter.texts.codes))
+        self._turns = tuple(turn for example in examples for turn in example.turns(coded=recipe.prompter.codes))
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts

@@ -61,10 +61,10 @@ def test_the_first_version_asks_as_it_did(choice: str, tmp_path: Path) -> None:
     assert first.removeprefix("=== RECORD ") == last.removeprefix("=== END ") and len(last) == len("=== END 12345678")
     assert old.prompter.pack(["a", "b"], code="x").content.count("=== END ") == 2
     example = Example("plain", "{}", "0" * 32, frozenset())
-    assert "=== END " in example.turns(coded=old.prompter.texts.codes)[0].content
+    assert "=== END " in example.turns(coded=old.prompter.codes)[0].content
     new = recipe(None).prompter
     assert new.extract("plain", code="x")[1].content == "=== RECORD\nplain\n=== END"
-    assert example.turns(coded=new.texts.codes)[0].content == "=== RECORD\nplain\n=== END"
+    assert example.turns(coded=new.codes)[0].content == "=== RECORD\nplain\n=== END"
     mine = recipe(own(tmp_path, "A line that carry the same code:\n{{fields}}")).prompter
     assert "=== END " in mine.extract("plain", code="x")[1].content, "as its words have it"
 
