@@ -37,6 +37,9 @@ def parser(doc: str | None, *, records: int, out: str) -> argparse.ArgumentParse
     made.add_argument(
         "--common", type=int, help="examples before them that are common to all; the job's own number if not given"
     )
+    made.add_argument(
+        "--labelled", type=int, default=200, help="rows at the end of the set that are known with their labels"
+    )
     made.add_argument("--out", type=Path, default=Path(out))
     return made
 
@@ -44,26 +47,30 @@ def parser(doc: str | None, *, records: int, out: str) -> argparse.ArgumentParse
 def parts(arguments: argparse.Namespace) -> list[Part]:
     """The first records of the set. Says so and gives none where the set is not there."""
     try:
-        found = tasks(arguments.set, limit=arguments.records)
+        found = tasks(arguments.set, limit=arguments.records, labelled=arguments.labelled)
     except FileNotFoundError as error:
         print(f"skipped: {error.filename} is not here; QUARRY_DATA says where the labelled sets are")
         return []
     made = [_part(task, arguments) for task in found if task.rows]
     common = "" if arguments.common is None else f"{arguments.common} common and "
     records = sum(len(one.task.rows) for one in made)
-    print(f"{arguments.set}, {records} records, {common}{arguments.shown} similar examples", flush=True)
+    print(
+        f"{arguments.set}, {records} records, {common}{arguments.shown} similar examples of the last {arguments.labelled}",
+        flush=True,
+    )
     return made
 
 
 def _part(task: Task, arguments: argparse.Namespace) -> Part:
     name = f"{task.set}-{Path(task.spec).stem}-{arguments.records}"
     out: Path = arguments.out
+    known = f"{name}-examples" if arguments.labelled == 200 else f"{name}-examples-{arguments.labelled}"
     options = {
         "schema": verbatim(task, out),
         "id": "id",
         "text": "text",
         "instructions": task.instructions,
-        "examples": str(write_golden(task.golden, out / f"{name}-examples.jsonl")),
+        "examples": str(write_golden(task.golden, out / f"{known}.jsonl")),
         "examples_shown": arguments.shown,
         "examples_common": arguments.common,
         "concurrency": 1,

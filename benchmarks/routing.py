@@ -1,10 +1,13 @@
 """A draft with a final model behind it, against the final model alone: F1, time and CPU time, with the embedded models.
 
-    python -m benchmarks.routing [--set mit_restaurant] [--records 60] [--live] [--out routing-out]
+    python -m benchmarks.routing [--set mit_restaurant] [--records 60] [--tune 2] [--live] [--out routing-out]
 
 The first rows of a set's dev half, asked as ``benchmarks.parts`` has it. Time and CPU time (with the embedded servers') are
 of a whole evaluation, from nothing to the scores; run it on a machine that does nothing else. What was measured is kept in
 ``OUT``, and is not asked again.
+
+With ``--tune EPOCHS`` the draft is first tuned (``quarry tune``) on the rows whose labels are known, the same that the final
+is shown examples of; what that takes is printed, and is no part of the draft's time.
 
 The last table asks nobody: the answers of draft and final, each asked alone, are put together as a routed run does it
 (``extractors.evaluate.replay``), at several thresholds; CPU time is then the draft's for all records and the final's for its
@@ -14,12 +17,14 @@ known from the labels, until F1 is within a point of its own.
 
 from __future__ import annotations
 
+import argparse
 import json
 import logging
 import resource
+import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,12 +56,12 @@ class Measured:
         return [one.cells for found in self.evaluations for one in found.records]
 
 
-def measured(name: str, parts: Sequence[Part], options: Mapping[str, Any], out: Path) -> Measured:
+def measured(name: str, parts: Sequence[Part], options: Callable[[Part], Mapping[str, Any]], out: Path) -> Measured:
     """Evaluate one way of asking and print its line. Its time is kept beside it, since a second run asks nothing."""
     evaluations, times = [], []
     for part in parts:
         began, spent = time.perf_counter(), _cpu()
-        found = evaluate(part.golden, part.job(out / name, **options), rules=part.task.rules, settings=Settings())
+        found = evaluate(part.golden, part.job(out / name, **options(part)), rules=part.task.rules, settings=Settings())
         kept = out / name / part.name / "took.json"
         if found.report is not None and found.report.calls:
             whole = found.report.records == found.report.rows + found.report.failures
@@ -74,6 +79,28 @@ def measured(name: str, parts: Sequence[Part], options: Mapping[str, Any], out: 
     tokens = sum(found.output_tokens for found in evaluations) / len(made.cells)
     print(f"  {name:>8}: F1 {f1(made.cells)}, {clock}, {tokens:4.0f} tokens out", flush=True)
     return made
+
+
+def tuned(part: Part, arguments: argparse.Namespace) -> Path:
+    """The draft's weights tuned on the part's labelled rows, once for each number of epochs; prints what that took."""
+    out: Path = arguments.out
+    to = out / f"{part.name}-{arguments.labelled}-{arguments.tune:g}.gguf"
+    told = to.with_suffix(".json")
+    if not told.is_file():
+        spent = _cpu()
+        options = {"schema": part.options["schema"], "instructions": part.options["instructions"]}
+        command = [str(Path(sys.executable).with_name("quarry")), "tune", str(part.options["examples"]), "--json"]
+        command += [f"--{name}={value}" for name, value in options.items()]
+        command += [f"--model={arguments.draft}", f"--to={to}", f"--epochs={arguments.tune:g}"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+        told.write_text(json.dumps({**json.loads(done.stdout), "cpu": _cpu() - spent}))
+    took = json.loads(told.read_text())
+    print(
+        f"     tuned: {part.name}, {took['learned_from']} records and {took['held_back']} held back, {took['steps']} steps, "
+        f"{took['seconds']:.0f} s, {took['cpu']:.0f} s of CPU; nats a token {took['loss_before']:.3f} -> {took['loss_after']:.3f}",
+        flush=True,
+    )
+    return to
 
 
 def by_labels(both: Sequence[Replay], *, loss: float = 0.01) -> list[Replayed]:
@@ -115,6 +142,7 @@ def main() -> int:
     options = parser(__doc__, records=60, out="routing-out")
     options.add_argument("--live", action="store_true", help="ask the routed pair too, not only put answers together")
     options.add_argument("--draft", default="local-0.5b")
+    options.add_argument("--tune", type=float, help="tune the draft first, so many epochs")
     options.add_argument("--final", default="local-1.5b")
     arguments = options.parse_args()
     logging.disable(logging.ERROR)
@@ -122,10 +150,13 @@ def main() -> int:
     found = parts(arguments)
     if not found:
         return 0
-    draft = measured("draft", found, {"model": arguments.draft}, out)
-    final = measured("final", found, {"model": arguments.final}, out)
+    drafts = {part.name: arguments.draft for part in found}
+    if arguments.tune:
+        drafts = {part.name: str(tuned(part, arguments)) for part in found}
+    draft = measured("draft", found, lambda part: {"model": drafts[part.name]}, out)
+    final = measured("final", found, lambda part: {"model": arguments.final}, out)
     if arguments.live:
-        measured("routed", found, {"model": arguments.draft, "final": arguments.final}, out)
+        measured("routed", found, lambda part: {"model": drafts[part.name], "final": arguments.final}, out)
     print("put together from the answers of draft and final:")
     both = [
         one

@@ -95,7 +95,7 @@ DEFAULT = ("sroie", "mit_restaurant", "snips", "ade_dose", "viggo", "cuad_clause
 
 
 _TAIL = 200
-"""Rows at the end of a file among which examples are looked for."""
+"""Rows at the end of a file among which examples are looked for, unless told otherwise."""
 _SPREAD = 3
 """Fixed examples that are chosen to show many fields; further ones are drawn."""
 
@@ -127,13 +127,14 @@ class Task:
     """Those rows all together, from which examples can be chosen."""
 
 
-def tasks(name: str, *, limit: int | None = None, shots: int = 3) -> list[Task]:
-    """A set's tasks with its first ``limit`` records. Raises ``FileNotFoundError`` where the set is not there."""
+def tasks(name: str, *, limit: int | None = None, shots: int = 3, labelled: int = _TAIL) -> list[Task]:
+    """A set's tasks with its first ``limit`` records, and of its last ``labelled`` rows those that are not among them. Raises
+    ``FileNotFoundError`` where the set is not there."""
     adapter, folder = ADAPTERS[name], DATA / name
     lines = [json.loads(line) for line in (folder / "records.dev.jsonl").read_text("utf-8").rstrip("\n").split("\n")]
     chosen = lines[:limit]
     # The same examples however many records are measured, as long as those are not most of the set.
-    rest = lines[max(len(chosen), len(lines) - _TAIL) :]
+    rest = lines[max(len(chosen), len(lines) - labelled) :]
     by_schema: dict[str, list[dict[str, Any]]] = {}
     for line in chosen:
         by_schema.setdefault(line.get("schema", "schema.json"), []).append(line)

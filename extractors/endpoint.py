@@ -22,7 +22,7 @@ from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
 from extractors.qwen.requests import Mode
 from extractors.qwen.vocabulary import GgufTokens
-from extractors.recipe import ModelPolicy
+from extractors.recipe import ModelPolicy, TunedWays
 from extractors.sources import has_pictures
 from extractors.vectors.models import Helpers, embedding_model, rerank_model
 from schemas.job import ExtractionJob
@@ -303,7 +303,10 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
             images=_image_limits(job, profile, name, settings),
             keywords=profile.schema_keywords,
             logprobs=profile.logprobs,
-            tokenizer=GgufTokens(name),
+            tokenizer=GgufTokens(embedded.weights),
+            tuned=None
+            if embedded.adapter is None
+            else TunedWays(embedded.adapter.system_sha256, embedded.adapter.omit_nulls, embedded.adapter.text_order),
         ),
         concurrency=embedded.slots,
         api_key=SecretStr(""),

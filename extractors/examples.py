@@ -181,10 +181,24 @@ def load_examples(
     room: int | None = None,
     common: int = 0,
 ) -> ExampleBank:
+    """The examples of a golden set, ``read_examples``; ``room`` is how many tokens a record's own examples may have together,
+    and as many those that are ``common`` to all. Raises ``JobError`` as that does, and where none is short enough."""
+    examples = read_examples(path, model, omit_nulls=omit_nulls, text_order=text_order)
+    shortest = min(one.tokens for one in examples)
+    if room is not None and shortest > room:
+        raise JobError(
+            f"the shortest example of {path} has about {shortest:,} tokens, and beside a record there is room for "
+            f"{room:,}, a quarter of what the model reads: give shorter ones, or leave --examples out"
+        )
+    return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common)
+
+
+def read_examples(
+    path: Path, model: type[BaseModel], *, omit_nulls: bool = False, text_order: bool = False
+) -> list[Example]:
     """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out, ``text_order`` has
-    the rest of that in the order in which the text has it; ``room`` is how many
-    tokens a record's own examples may have together, and as many those that are ``common`` to all. Raises ``JobError`` naming
-    the line that is no example of the schema, and where none is short enough."""
+    the rest of that in the order in which the text has it. Raises ``JobError`` naming the line that is no example of the
+    schema, and where there is none."""
     examples = []
     schema = answer_schema(model)
     for number, row in enumerate(_rows(path), start=1):
@@ -208,13 +222,7 @@ def load_examples(
         examples.append(example_of(text, expected, value, schema, omit_nulls=omit_nulls, text_order=text_order))
     if not examples:
         raise JobError(f"{path} holds no examples")
-    shortest = min(one.tokens for one in examples)
-    if room is not None and shortest > room:
-        raise JobError(
-            f"the shortest example of {path} has about {shortest:,} tokens, and beside a record there is room for "
-            f"{room:,}, a quarter of what the model reads: give shorter ones, or leave --examples out"
-        )
-    return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common)
+    return examples
 
 
 def example_of(

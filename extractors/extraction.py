@@ -120,8 +120,8 @@ class Extraction:
         self._last_unreadable = False
         self._images = pictures.images
         shown = recipe.examples.of(record) if recipe.examples is not None else ()
-        self._exemplified = bool(shown)
-        """Whether the model is shown whole answers before it gives its own."""
+        self._exemplified = recipe.exemplified(shown)
+        """Whether the final model knows whole answers before it gives its own."""
         self._ranker = ranker
         asked = record.problem is None and pictures.problem is None
         self._focus = focus_of(recipe, record.text, ranker=ranker) if asked else None

@@ -259,7 +259,7 @@ def _calls(recipe: Recipe, context: Context, to_ask: int, *, seen: float | None,
     first = to_ask - context.only_windows
     each = context.shown_tokens / first if first else 0.0
     prefix: float = estimate_tokens(recipe.prompter.system.content) + estimate_tokens(fence("", code="")) + _OVERHEAD
-    prefix += recipe.examples.tokens if recipe.examples is not None else 0
+    prefix += recipe.examples.tokens if recipe.examples is not None and recipe.policy.tuned is None else 0
     prefix += _PICTURE if recipe.policy.images is not None else 0
     # What was seen is of all calls about a record, and is counted with the first.
     said = to_ask * seen / (first or context.windows or 1) if seen is not None else _output_of(recipe)

@@ -13,7 +13,7 @@ from extractors.examples import Example
 from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
 from extractors.qwen.span_grammar import span_rules
-from extractors.recipe import Recipe
+from extractors.recipe import ModelPolicy, Recipe
 from extractors.tools.words import Found, beside, block
 from schemas.outcomes import FieldProblem
 from schemas.records import Record
@@ -24,6 +24,7 @@ class Questions:
 
     __slots__ = (
         "_code",
+        "_examples",
         "_images",
         "_of",
         "_recipe",
@@ -32,7 +33,6 @@ class Questions:
         "_spans",
         "_spelt",
         "_text",
-        "_turns",
         "final",
     )
 
@@ -51,7 +51,7 @@ class Questions:
         """What was looked up, as every question shows it behind the record."""
         self.final = False
         """Whether the final model is asked from now on."""
-        self._turns = tuple(turn for example in examples for turn in example.turns(coded=recipe.prompter.codes))
+        self._examples = tuple(turn for example in examples for turn in example.turns(coded=recipe.prompter.codes))
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts
@@ -146,7 +146,14 @@ class Questions:
         """The messages with the examples between the instructions and the record, and behind it what was looked up."""
         if self._results:
             messages = beside(messages, self._results)
-        return (messages[0], *self._turns, *messages[1:]) if self._turns else messages
+        turns = () if self._policy.tuned is not None else self._examples
+        return (messages[0], *turns, *messages[1:]) if turns else messages
+
+    @property
+    def _policy(self) -> ModelPolicy:
+        """Of the model that is asked now."""
+        policy = self._recipe.policy
+        return policy.final if self.final and policy.final is not None else policy
 
     def _prompt(self) -> tuple[Message, ...]:
         return self._recipe.prompter.extract(self._text, code=self._code, images=self._images)

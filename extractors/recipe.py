@@ -15,11 +15,12 @@ from pydantic import BaseModel
 from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import JobError, SchemaError
-from extractors.examples import ExampleBank, load_examples
+from extractors.examples import Example, ExampleBank, load_examples
 from extractors.images import ImageLimits
 from extractors.made_up import made_up_examples
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import Prompter, describe
+from extractors.qwen.adapters import instructions_digest
 from extractors.qwen.fitting import SEEN_ACCEPTED, has_an_order, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Message, Mode
@@ -34,6 +35,7 @@ from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
 from schemas.keys import item_schema, key_of
+from schemas.records import Record
 from schemas.verbatim import has_verbatim
 
 ALL = "*"
@@ -47,6 +49,16 @@ _COMMON = 12
 """Common examples of a job that does not say how many (docs/values.md has the measurements)."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class TunedWays:
+    """How a tuned model was asked while it was tuned: behind instructions with this digest (``instructions_digest``; None: it
+    is about to be tuned), with answers that leave nulls out and are in the order of the text, or not."""
+
+    system_sha256: str | None
+    omit_nulls: bool = True
+    text_order: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,8 @@ class ModelPolicy:
     """Counts a text's tokens as the model does; None where that is not known."""
     final: ModelPolicy | None = None
     """A stronger model for what this one is not sure of."""
+    tuned: TunedWays | None = None
+    """How the model was tuned to its schema, where it was: it is shown no examples, which are in its weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +146,15 @@ class Recipe:
     def looks_twice(self, images: Sequence[object]) -> bool:
         """Whether what is missing is asked a second time of a record with these pictures."""
         return self.second_look == "always" or (self.second_look == "auto" and bool(images))
+
+    def shown_first(self, record: Record) -> tuple[Example, ...]:
+        """The examples that a record's first question shows."""
+        return () if self.examples is None or self.policy.tuned is not None else self.examples.of(record)
+
+    def exemplified(self, shown: Sequence[Example]) -> bool:
+        """Whether the model that answers last knows whole answers: from the examples that a record is ``shown``, or because it
+        was tuned to give them."""
+        return bool(shown) or (self.policy.final or self.policy).tuned is not None
 
     def rest_shape(self, base: AnswerShape, start: Beginning) -> AnswerShape:
         """The shape of what is missing of an answer in the shape ``base`` that was cut off. Raises ``KeyError``."""
@@ -206,8 +229,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     held = modes == {Mode.GRAMMAR}
-    omits = _omits(job, held=held)
-    text_order = _text_order(job, omits=omits, modes=modes) and has_an_order(schema)
+    omits = _omits(job, policy, held=held)
+    text_order = _text_order(job, policy, omits=omits, modes=modes) and has_an_order(schema)
     examples = _examples(job, model, policy, omit_nulls=omits, text_order=text_order, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
@@ -223,6 +246,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         compact=job.compact,
         look_ups=tools is not None,
     )
+    _check_tuned(policy, prompter)
     asking = None if tools is None else asking_for(describe(told), job.instructions)
     ways = {"omit_nulls": omits, "text_order": text_order}
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, **ways)
@@ -233,6 +257,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         "thinking": policy.thinking,
         "thinking_budget": policy.thinking_budget,
         "weights_sha256": policy.weights,
+        **({} if policy.tuned is None else {"tuned": True}),
         "temperature": job.temperature,
         "seed": job.seed,
         "max_output_tokens": max_output_tokens,
@@ -294,8 +319,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "below": job.route_below,
             "confidence": job.confidence,
             "prompt": texts.look,
-            # After examples of whole answers the final is asked for one too, where the draft's is short.
-            **({} if examples is None else {"whole_up_to": SHORT_ANSWER}),
+            # A final that knows whole answers is asked for one too, where the draft's is short.
+            **({} if examples is None and final.tuned is None else {"whole_up_to": SHORT_ANSWER}),
             # What is doubtful depends on what is counted.
             **({"scores": "with keys"} if omits else {}),
         }
@@ -355,17 +380,28 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     )
 
 
-def _omits(job: ExtractionJob, *, held: bool) -> bool:
-    """Whether nulls are left out. By itself only where the answers of similar examples leave them out too and a grammar
-    holds the form: without examples, or with the same for every record, models left out values as well."""
+def _tuned(policy: ModelPolicy) -> TunedWays | None:
+    """How the model that answers first was tuned, else the final one."""
+    return policy.tuned or (None if policy.final is None else policy.final.tuned)
+
+
+def _omits(job: ExtractionJob, policy: ModelPolicy, *, held: bool) -> bool:
+    """Whether nulls are left out. By itself as a tuned model has it, else only where the answers of similar examples leave
+    them out too and a grammar holds the form: without examples, or with the same for every record, models left out values as
+    well."""
     if job.omit_nulls is not None:
         return job.omit_nulls
+    if (tuned := _tuned(policy)) is not None:
+        return tuned.omit_nulls
     return job.examples is not None and job.examples_choice == "similar" and held
 
 
-def _text_order(job: ExtractionJob, *, omits: bool, modes: Set[Mode]) -> bool:
+def _text_order(job: ExtractionJob, policy: ModelPolicy, *, omits: bool, modes: Set[Mode]) -> bool:
     """Whether what may be left out is written in the order of the record. Raises ``JobError`` where that is told and cannot
     be."""
+    tuned = _tuned(policy)
+    if job.field_order == "auto" and tuned is not None and not tuned.text_order:
+        return False
     if job.field_order != "text":
         return job.field_order == "auto" and omits and modes == {Mode.GRAMMAR}
     if not omits:
@@ -384,10 +420,12 @@ def _text_order(job: ExtractionJob, *, omits: bool, modes: Set[Mode]) -> bool:
 def _examples(
     job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, omit_nulls: bool, text_order: bool, held: bool
 ) -> ExampleBank | None:
-    """The labelled examples, or without those made-up ones. Made-up ones, and those that are common to all records, earn
-    their tokens where decoding is ``held`` to a grammar; other models were not measured."""
+    """The labelled examples, or without those made-up ones; none for tuned models. Made-up ones, and those that are common to
+    all records, earn their tokens where decoding is ``held`` to a grammar; other models were not measured."""
+    policies = [policy] if policy.final is None else [policy, policy.final]
+    if all(one.tuned is not None for one in policies):
+        return None
     if job.examples is not None:
-        policies = [policy] if policy.final is None else [policy, policy.final]
         reads = min(one.max_input_tokens for one in policies)
         common = job.examples_common
         if common is None:
@@ -406,6 +444,19 @@ def _examples(
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
     )
     return made_up_examples(model, omit_nulls=omit_nulls, text_order=text_order) if wanted else None
+
+
+def _check_tuned(policy: ModelPolicy, prompter: Prompter) -> None:
+    """Raises ``JobError`` for a model that was tuned behind other instructions than the recipe's: it would answer as it was
+    tuned, and badly."""
+    said = instructions_digest(prompter.system.content)
+    for one in (policy, policy.final):
+        if one is not None and one.tuned is not None and one.tuned.system_sha256 not in (None, said):
+            raise JobError(
+                f"{one.name} was tuned for another schema, prompt or other instructions than this job's (SHA-256 "
+                f"{one.tuned.system_sha256[:12] if one.tuned.system_sha256 else ''}, this job's is {said[:12]}): give the same "
+                "ones as to `quarry tune`, or tune it anew"
+            )
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

@@ -83,7 +83,7 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
-    """What the records share. ``exemplified``: the models were shown examples of whole answers."""
+    """What the records share. ``exemplified``: the final knows whole answers, from examples or from tuning."""
 
     model: type[BaseModel]
     schema: Mapping[str, Any]
@@ -112,7 +112,7 @@ def replays(draft: Evaluation, final: Evaluation, model: type[BaseModel]) -> lis
             "the records are pictures without text, whose values no evidence is found for here: compare the two models with "
             "`quarry compare`, and a routed run with either of them"
         )
-    recipe = _Recipe(model, answer_schema(model), compared_fields(model, draft.rules), _shows_examples(draft))
+    recipe = _Recipe(model, answer_schema(model), compared_fields(model, draft.rules), _exemplified(final))
     return [Replay(one, other, _kept(one, model), recipe) for one, other in pairs]
 
 
@@ -124,7 +124,8 @@ def _kept(one: Scored, model: type[BaseModel]) -> Draft | None:
     return Draft(given.value, value, ground(value, one.text), (), given.nulled)
 
 
-def _shows_examples(evaluation: Evaluation) -> bool:
-    """Whether the evaluated recipe shows the model examples, labelled or made up."""
+def _exemplified(evaluation: Evaluation) -> bool:
+    """Whether the evaluated model knows whole answers, from examples, labelled or made up, or because it was tuned."""
     folder = layout.recipe_folder(Path(evaluation.out), name=evaluation.name, recipe_id=evaluation.recipe)
-    return "examples" in orjson.loads((folder / "recipe.json").read_bytes())
+    document = orjson.loads((folder / "recipe.json").read_bytes())
+    return "examples" in document or "tuned" in document["model"]

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from extractors.errors import ModelMissing
+from extractors.qwen.adapters import adapter_at
 from extractors.qwen.local_server import DEFAULT_CONTEXT, DEFAULT_SLOTS, LocalServer, Tuning
 from extractors.qwen.weights import KNOWN, Watch, ensure, find, hub_file, models_folder, sha256_of
 
@@ -22,10 +24,10 @@ def is_embedded(name: str) -> bool:
 class EmbeddedModel:
     """Weights that are served by this machine for as long as they are needed.
 
-    ``name`` is a known name, ``hf:OWNER/REPO:FILE`` or a path. ``slots`` requests are worked on at a time; None is
+    ``name`` is a known name, ``hf:OWNER/REPO:FILE`` or a path, of weights or of a tuned model. ``slots`` requests are worked on at a time; None is
     what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer. ``probabilities`` of tokens are
     wanted by default; without, what is copied from a record is written faster.
-    Raises ``ModelMissing`` for a name that cannot mean a model.
+    Raises ``ModelMissing`` for a name that cannot mean a model, and for an adapter of unknown making.
     """
 
     def __init__(
@@ -34,6 +36,10 @@ class EmbeddedModel:
         if name not in KNOWN and hub_file(name) is None:
             find(name)
         self.name = name
+        self.adapter = adapter_at(name)
+        """What was tuned, where the name is a tuned model's."""
+        self.weights = name if self.adapter is None else self.adapter.base
+        """The name of the weights themselves."""
         self.slots = slots or DEFAULT_SLOTS
         self.context = context
         self.probabilities = probabilities
@@ -51,6 +57,8 @@ class EmbeddedModel:
     @cached_property
     def sha256(self) -> str:
         """What the weights are. For an ``hf:`` name that is not on this machine yet, they are fetched first."""
+        if self.adapter is not None:
+            return self.adapter.sha256
         known = KNOWN.get(self.name)
         return known.sha256 if known is not None else sha256_of(ensure(self.name))
 
@@ -58,11 +66,22 @@ class EmbeddedModel:
     def serve(self, *, progress: Watch | None = None) -> Iterator[str]:
         """The base URL, ending in ``/v1``, of a server that runs until the block ends.
 
-        Fetches the weights if they are not here. Raises ``ModelMissing`` and ``ServerUnreachable``."""
-        path = ensure(self.name, progress=progress)
+        Fetches the weights if they are not here. Raises ``ModelMissing``, also where a tuned model's weights are others than
+        it was tuned from, and ``ServerUnreachable``."""
+        path = ensure(self.weights, progress=progress)
+        if self.adapter is not None and (found := sha256_of(path)) != self.adapter.base_sha256:
+            raise ModelMissing(
+                f"{self.name} was tuned from {self.weights} with SHA-256 {self.adapter.base_sha256}, but {path} has {found}: "
+                "tune it anew, or put the weights back"
+            )
         tuning = Tuning(speculate=not self.probabilities)
         with LocalServer(
-            path, slots=self.slots, context_per_slot=self.context, alias=self.name, tuning=tuning
+            path,
+            slots=self.slots,
+            context_per_slot=self.context,
+            alias=self.name,
+            tuning=tuning,
+            adapter=None if self.adapter is None else self.adapter.path,
         ) as server:
             yield server.base_url
 

@@ -87,6 +87,10 @@ def _start(settings: dict[str, Any]) -> Any:
     params = llama.CommonParams()
     params.model.path = settings["model"]
     params.model_alias = {settings["alias"]}
+    if settings["adapter"] is not None:
+        lora = llama.CommonAdapterLoraInfo()
+        lora.path, lora.scale = settings["adapter"], 1.0
+        params.lora_adapters = [lora]
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_parallel = settings["slots"]

@@ -60,8 +60,8 @@ class LocalServer:
     """One embedded model behind an OpenAI-compatible address.
 
     ``slots`` requests are worked on at a time, each with ``context_per_slot`` tokens for prompt and answer;
-    further requests wait in the server. ``alias`` is the model name that replies carry. Not reentrant, but may be
-    started again after it was stopped.
+    further requests wait in the server. ``alias`` is the model name that replies carry; ``adapter`` a LoRA adapter's file. Not
+    reentrant, but may be started again after it was stopped.
     """
 
     def __init__(
@@ -73,10 +73,12 @@ class LocalServer:
         alias: str | None = None,
         tuning: Tuning | None = None,
         log_path: Path | None = None,
+        adapter: Path | None = None,
     ) -> None:
         if slots < 1 or context_per_slot < 256:
             raise ValueError(f"a server needs at least 1 slot of 256 tokens, not {slots} of {context_per_slot}")
         self.model_path = Path(model_path)
+        self.adapter = adapter
         self.model = alias or self.model_path.stem
         self.slots = slots
         self.context_per_slot = context_per_slot
@@ -183,6 +185,7 @@ class LocalServer:
         return {
             "parent": os.getpid(),
             "model": str(self.model_path),
+            "adapter": None if self.adapter is None else str(self.adapter),
             "alias": self.model,
             "slots": self.slots,
             "context_per_slot": self.context_per_slot,

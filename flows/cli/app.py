@@ -25,6 +25,7 @@ from flows.cli.golden import golden
 from flows.cli.models import models
 from flows.cli.options import job_from, job_options, settings_for
 from flows.cli.route import route_command
+from flows.cli.tune import tune_command
 from schemas.job import ExtractionJob
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ app.add_typer(golden, name="golden")
 app.command("eval")(eval_command)
 app.command("compare")(compare_command)
 app.command("route")(route_command)
+app.command("tune")(tune_command)
 
 logger = logging.getLogger(__name__)
 
