@@ -81,10 +81,16 @@ def measured(name: str, parts: Sequence[Part], options: Callable[[Part], Mapping
     return made
 
 
+def _label(arguments: argparse.Namespace) -> str:
+    """What names the draft in files."""
+    tuned = "" if arguments.tune is None else f"-tuned-{arguments.tune:g}"
+    return f"{Path(arguments.draft).stem}-{arguments.labelled}{tuned}"
+
+
 def tuned(part: Part, arguments: argparse.Namespace) -> Path:
     """The draft's weights tuned on the part's labelled rows, once for each number of epochs; prints what that took."""
     out: Path = arguments.out
-    to = out / f"{part.name}-{arguments.labelled}-{arguments.tune:g}.gguf"
+    to = out / f"{part.name}-{_label(arguments)}.gguf"
     told = to.with_suffix(".json")
     if not told.is_file():
         spent = _cpu()
@@ -153,10 +159,13 @@ def main() -> int:
     drafts = {part.name: arguments.draft for part in found}
     if arguments.tune:
         drafts = {part.name: str(tuned(part, arguments)) for part in found}
-    draft = measured("draft", found, lambda part: {"model": drafts[part.name]}, out)
-    final = measured("final", found, lambda part: {"model": arguments.final}, out)
+    # What is kept is of these models and this many labels.
+    named, beside = _label(arguments), f"{arguments.final}-{arguments.labelled}"
+    draft = measured("draft", found, lambda part: {"model": drafts[part.name]}, out / named)
+    final = measured("final", found, lambda part: {"model": arguments.final}, out / beside)
     if arguments.live:
-        measured("routed", found, lambda part: {"model": drafts[part.name], "final": arguments.final}, out)
+        pair = {"final": arguments.final}
+        measured("routed", found, lambda part: {"model": drafts[part.name], **pair}, out / f"{named}-{beside}")
     print("put together from the answers of draft and final:")
     both = [
         one

@@ -22,8 +22,9 @@ from extractors.qwen.prices import Pricing, pricing_for
 from extractors.qwen.profiles import Profile, load_profiles
 from extractors.qwen.requests import Mode
 from extractors.qwen.vocabulary import GgufTokens
-from extractors.recipe import ModelPolicy, TunedWays
+from extractors.recipe import ModelPolicy
 from extractors.sources import has_pictures
+from extractors.tuned import TunedWays
 from extractors.vectors.models import Helpers, embedding_model, rerank_model
 from schemas.job import ExtractionJob
 
@@ -287,12 +288,13 @@ def _embedded(job: ExtractionJob, name: str, settings: Settings) -> Endpoint:
         )
     embedded = EmbeddedModel(name, slots=job.concurrency, probabilities=job.confidence == "auto")
     # Any weights that Quarry serves itself are embedded, whatever row their file's name finds.
-    profile = load_profiles(settings.profiles).find(name, base_url=None).model_copy(update={"embedded": True})
+    found = load_profiles(settings.profiles).find(embedded.weights, base_url=None)
+    profile = found.model_copy(update={"embedded": True})
     mode = Mode(job.mode) if job.mode != "auto" else Mode.GRAMMAR
     return Endpoint(
         model=name,
         profile=profile,
-        pricing=pricing_for(profile, name, base_url=None),
+        pricing=pricing_for(profile, embedded.weights, base_url=None),
         policy=ModelPolicy(
             name=name,
             mode=mode,

@@ -102,6 +102,7 @@ class Extraction:
         "_request",
         "_routed",
         "_scores",
+        "_shown_last",
         "_trail",
         "outcome",
     )
@@ -119,9 +120,9 @@ class Extraction:
         self._last_problems: frozenset[tuple[str, str, str]] | None = None
         self._last_unreadable = False
         self._images = pictures.images
-        shown = recipe.examples.of(record) if recipe.examples is not None else ()
-        self._exemplified = recipe.exemplified(shown)
-        """Whether the final model knows whole answers before it gives its own."""
+        shown, self._shown_last = recipe.shown(record)
+        self._exemplified = bool(self._shown_last) or (recipe.policy.final or recipe.policy).tuned is not None
+        """Whether the final model knows whole answers before it gives its own: examples, or what it was tuned on."""
         self._ranker = ranker
         asked = record.problem is None and pictures.problem is None
         self._focus = focus_of(recipe, record.text, ranker=ranker) if asked else None
@@ -129,7 +130,7 @@ class Extraction:
         self._nulled: tuple[str, ...] = ()
         """Paths that were made null before further chunks were looked at."""
         self._judge = Judge(recipe, record, pictured=bool(pictures.images), examples=shown, focus=self._focus)
-        self._questions = Questions(recipe, record, pictures.images, examples=shown)
+        self._questions = Questions(recipe, record, pictures.images, first=shown, last=self._shown_last)
         self._final = FinalStage(recipe, self._judge)
         self._cut: _Cut | None = None
         """The answer whose rest is being asked for."""
@@ -385,6 +386,7 @@ class Extraction:
             return
         self._draft, shape = asked
         self._routed = paths = self._draft.paths
+        self._judge.show(self._shown_last)
         if self._focus is not None:
             self._show(
                 self._focus.about(paths, [one.start for one in evidence if one.start is not None and one.path in paths])
@@ -400,6 +402,7 @@ class Extraction:
         self._last_problems, self._last_unreadable = None, False
         handed = self._final.handed(problems if self._data is not None else ())
         self._routed = handed.paths
+        self._judge.show(self._shown_last)
         if handed.problems:
             self._request = self._questions.handed_over(last, handed.problems, handed.shape)
         else:

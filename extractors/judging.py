@@ -103,7 +103,8 @@ class Judge:
         self._recipe = recipe
         self._record = record
         self._pictured = pictured
-        self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
+        self._in_examples = _NONE
+        self.show(examples)
         self._haystack: Haystack | None = None
         self._long = None if focus is None else LongGrounding(record.text, focus)
         self._pages = pages_of(record.text)
@@ -111,6 +112,10 @@ class Judge:
         """What was looked up for the record, where something was."""
         self.written_out: set[str] = set()
         """Paths whose strings were written without the grammar's limit."""
+
+    def show(self, examples: Sequence[Example]) -> None:
+        """From here on the model that is asked is shown these."""
+        self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
 
     def focus(self, focus: Focus) -> None:
         """From here on parts of the record are shown, and evidence is first searched in them."""

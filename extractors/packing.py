@@ -68,7 +68,7 @@ def packs(records: Sequence[Record], recipe: Recipe) -> list[tuple[int, ...]]:
         if tokens > min(SHORT, room) or is_in_parts(recipe, record.text):
             continue
         # A record is never shown an example that is nearly itself: it goes with those that are shown the same ones.
-        shown = recipe.shown_first(record)
+        shown, _ = recipe.shown(record)
         waiting, taken = open_ones.get(shown, ([], 0))
         if waiting and taken + tokens > room:
             found.append(tuple(waiting))
@@ -105,7 +105,7 @@ def pack_request(recipe: Recipe, records: Sequence[Record]) -> ChatRequest:
     """One question about all of ``records``: the recipe's instructions, its examples as a pack of their own, the
     records."""
     prompter = recipe.prompter
-    shown = recipe.shown_first(records[0])
+    shown, _ = recipe.shown(records[0])
     turns: tuple[Message, ...] = ()
     if shown:
         answers = ",".join(f'"{number}":{example.answer}' for number, example in enumerate(shown, start=1))

@@ -13,19 +13,21 @@ from extractors.examples import Example
 from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
 from extractors.qwen.span_grammar import span_rules
-from extractors.recipe import ModelPolicy, Recipe
+from extractors.recipe import Recipe
 from extractors.tools.words import Found, beside, block
 from schemas.outcomes import FieldProblem
 from schemas.records import Record
 
 
 class Questions:
-    """Makes the requests about one record. ``last`` is the request whose answer a question follows from."""
+    """Makes the requests about one record: ``first`` are the examples that the first model is shown, ``last`` those of the
+    final one. In its methods ``last`` is the request whose answer a question follows from."""
 
     __slots__ = (
         "_code",
-        "_examples",
+        "_first",
         "_images",
+        "_last",
         "_of",
         "_recipe",
         "_record",
@@ -37,7 +39,13 @@ class Questions:
     )
 
     def __init__(
-        self, recipe: Recipe, record: Record, images: tuple[Image, ...], *, examples: Sequence[Example] = ()
+        self,
+        recipe: Recipe,
+        record: Record,
+        images: tuple[Image, ...],
+        *,
+        first: Sequence[Example] = (),
+        last: Sequence[Example] = (),
     ) -> None:
         self._recipe = recipe
         self._text = self._spelt = record.text
@@ -51,7 +59,10 @@ class Questions:
         """What was looked up, as every question shows it behind the record."""
         self.final = False
         """Whether the final model is asked from now on."""
-        self._examples = tuple(turn for example in examples for turn in example.turns(coded=recipe.prompter.codes))
+        coded = recipe.prompter.codes
+        self._first, self._last = (
+            tuple(turn for example in shown for turn in example.turns(coded=coded)) for shown in (first, last)
+        )
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts
@@ -146,14 +157,8 @@ class Questions:
         """The messages with the examples between the instructions and the record, and behind it what was looked up."""
         if self._results:
             messages = beside(messages, self._results)
-        turns = () if self._policy.tuned is not None else self._examples
+        turns = self._last if self.final else self._first
         return (messages[0], *turns, *messages[1:]) if turns else messages
-
-    @property
-    def _policy(self) -> ModelPolicy:
-        """Of the model that is asked now."""
-        policy = self._recipe.policy
-        return policy.final if self.final and policy.final is not None else policy
 
     def _prompt(self) -> tuple[Message, ...]:
         return self._recipe.prompter.extract(self._text, code=self._code, images=self._images)

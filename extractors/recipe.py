@@ -20,7 +20,6 @@ from extractors.images import ImageLimits
 from extractors.made_up import made_up_examples
 from extractors.prompt_versions import choose_texts
 from extractors.prompting import Prompter, describe
-from extractors.qwen.adapters import instructions_digest
 from extractors.qwen.fitting import SEEN_ACCEPTED, has_an_order, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Message, Mode
@@ -31,6 +30,7 @@ from extractors.tools.loading import load_tools
 from extractors.tools.toolbox import Toolbox
 from extractors.tools.words import NOW
 from extractors.tools.words import asking as asking_for
+from extractors.tuned import TunedWays, check_tuned
 from schemas.arrow import RowCodec, SchemaMappingError
 from schemas.job import ExtractionJob
 from schemas.jsonschema import answer_schema, subschema
@@ -49,16 +49,6 @@ _COMMON = 12
 """Common examples of a job that does not say how many (docs/values.md has the measurements)."""
 FORMAT = 1
 """Raise when the code changes what a row of an unchanged recipe would mean."""
-
-
-@dataclass(frozen=True, slots=True)
-class TunedWays:
-    """How a tuned model was asked while it was tuned: behind instructions with this digest (``instructions_digest``; None: it
-    is about to be tuned), with answers that leave nulls out and are in the order of the text, or not."""
-
-    system_sha256: str | None
-    omit_nulls: bool = True
-    text_order: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +137,14 @@ class Recipe:
         """Whether what is missing is asked a second time of a record with these pictures."""
         return self.second_look == "always" or (self.second_look == "auto" and bool(images))
 
-    def shown_first(self, record: Record) -> tuple[Example, ...]:
-        """The examples that a record's first question shows."""
-        return () if self.examples is None or self.policy.tuned is not None else self.examples.of(record)
-
-    def exemplified(self, shown: Sequence[Example]) -> bool:
-        """Whether the model that answers last knows whole answers: from the examples that a record is ``shown``, or because it
-        was tuned to give them."""
-        return bool(shown) or (self.policy.final or self.policy).tuned is not None
+    def shown(self, record: Record) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+        """The examples that a record is shown with in the questions of the model that answers first, and in those of the one
+        that answers last."""
+        found = () if self.examples is None else self.examples.of(record)
+        first, last = (
+            () if one.tuned is not None else found for one in (self.policy, self.policy.final or self.policy)
+        )
+        return first, last
 
     def rest_shape(self, base: AnswerShape, start: Beginning) -> AnswerShape:
         """The shape of what is missing of an answer in the shape ``base`` that was cut off. Raises ``KeyError``."""
@@ -234,8 +224,10 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     examples = _examples(job, model, policy, omit_nulls=omits, text_order=text_order, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
     texts = choose_texts(job.prompt)
-    # The embedded grammar holds constraints by itself; the other modes must be told of them.
-    told = schema if held else with_words(schema)
+    policies = [policy] if final is None else [policy, final]
+    # The embedded grammar holds constraints by itself; the other modes must be told of them, and a tuned model is told the
+    # same whatever stands beside it.
+    told = schema if held and _tuned(policy) is None else with_words(schema)
     prompter = Prompter(
         texts,
         told,
@@ -246,7 +238,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         compact=job.compact,
         look_ups=tools is not None,
     )
-    _check_tuned(policy, prompter)
+    check_tuned(job, {one.name: one.tuned for one in policies if one.tuned is not None}, prompter.system.content)
     asking = None if tools is None else asking_for(describe(told), job.instructions)
     ways = {"omit_nulls": omits, "text_order": text_order}
     shape = compile_shape(model.__name__, schema, policy.mode, keywords=policy.keywords, **ways)
@@ -307,7 +299,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         document["repeated_items"] = "drop"
     if omits:
         # The words are in the prompt; what is missing of an answer means what its null would.
-        document["omit_nulls"] = True if job.omit_nulls else "after examples"
+        document["omit_nulls"] = True if job.omit_nulls else "as tuned" if _tuned(policy) else "after examples"
     if text_order:
         document["field_order"] = "text"
     if examples is not None:
@@ -359,7 +351,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         context_tokens=job.context_tokens,
         lists=ListWays(job.count_lists, job.max_windows, job.failed_windows),
         instructions=job.instructions,
-        omits_unshown=bool(job.omit_nulls),
+        omits_unshown=bool(job.omit_nulls) or (omits and policy.tuned is not None),
         drops_repeats=drops_repeats,
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
@@ -399,9 +391,14 @@ def _omits(job: ExtractionJob, policy: ModelPolicy, *, held: bool) -> bool:
 def _text_order(job: ExtractionJob, policy: ModelPolicy, *, omits: bool, modes: Set[Mode]) -> bool:
     """Whether what may be left out is written in the order of the record. Raises ``JobError`` where that is told and cannot
     be."""
-    tuned = _tuned(policy)
-    if job.field_order == "auto" and tuned is not None and not tuned.text_order:
-        return False
+    strict = modes & {Mode.JSON_SCHEMA, Mode.TOOLS}
+    if job.field_order == "auto" and (tuned := _tuned(policy)) is not None:
+        if omits and tuned.text_order and strict:
+            raise JobError(
+                f"a tuned model beside {policy.name} or behind it writes fields in the order of the record, and the mode "
+                f"{min(strict).value} holds an answer to the schema's order: tune it with --field-order schema"
+            )
+        return omits and tuned.text_order
     if job.field_order != "text":
         return job.field_order == "auto" and omits and modes == {Mode.GRAMMAR}
     if not omits:
@@ -409,7 +406,7 @@ def _text_order(job: ExtractionJob, policy: ModelPolicy, *, omits: bool, modes: 
             "field_order is text, but every field is to be written: say omit_nulls too, so that an answer begins with what "
             "the record says first"
         )
-    if strict := modes & {Mode.JSON_SCHEMA, Mode.TOOLS}:
+    if strict:
         raise JobError(
             f"field_order is text, but the mode {min(strict).value} holds an answer to the schema's order: leave field_order "
             "out, or ask in the mode grammar, json_object or prompted"
@@ -444,19 +441,6 @@ def _examples(
         job.made_up_examples == "auto" and policy.mode is Mode.GRAMMAR and policy.images is None
     )
     return made_up_examples(model, omit_nulls=omit_nulls, text_order=text_order) if wanted else None
-
-
-def _check_tuned(policy: ModelPolicy, prompter: Prompter) -> None:
-    """Raises ``JobError`` for a model that was tuned behind other instructions than the recipe's: it would answer as it was
-    tuned, and badly."""
-    said = instructions_digest(prompter.system.content)
-    for one in (policy, policy.final):
-        if one is not None and one.tuned is not None and one.tuned.system_sha256 not in (None, said):
-            raise JobError(
-                f"{one.name} was tuned for another schema, prompt or other instructions than this job's (SHA-256 "
-                f"{one.tuned.system_sha256[:12] if one.tuned.system_sha256 else ''}, this job's is {said[:12]}): give the same "
-                "ones as to `quarry tune`, or tune it anew"
-            )
 
 
 def _check_keys(schema: Mapping[str, Any]) -> None:

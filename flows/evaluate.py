@@ -73,6 +73,8 @@ def evaluate_golden(
         for name, least in (fail_under or {}).items()
         if (value := found.figure(name)) is None or value < least
     ]
+    if fail_under and found.caution is not None:
+        short.append(found.caution)
     if short or (fail_under and found.unasked):
         return Failed(message="; ".join([*short, message]), data=figures(found))
     return Completed(message=message, data=figures(found))
@@ -93,6 +95,7 @@ def scores_markdown(found: Evaluation, folder: Path) -> str:
         f"- {len(found.records):,} labelled records, {len(found.unasked):,} not asked; in parentheses 95 % intervals",
         f"- whole records right {found.whole}; valid {found.valid}; values without evidence {found.ungrounded}",
         f"- model `{found.model}`, recipe `{found.recipe}`, page `{folder / 'index.html'}`",
+        *([] if found.caution is None else [f"- **{found.caution}**"]),
     ]
     return "\n".join(lines)
 

@@ -26,12 +26,14 @@ from extractors.evaluate.scoring import Cell, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
 from extractors.limits import Permit
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
+from extractors.qwen.adapters import adapter_at
 from extractors.recipe import compile_recipe, schema_name
 from extractors.report import RunReport
 from extractors.store import layout
 from extractors.store.catalog import outputs
 from extractors.store.files import check_writable, is_remote
 from schemas.job import ExtractionJob
+from schemas.records import content_fingerprint
 
 FOLDER = "evaluations"
 """In the output folder: where the evaluations lie."""
@@ -78,7 +80,19 @@ class Evaluation:
     whole: Interval
     valid: Interval
     ungrounded: Interval
+    learned: int = 0
+    """Scored records that a tuned model which answered was tuned on."""
     report: RunReport | None = None
+
+    @property
+    def caution(self) -> str | None:
+        """What to say where the scores are not of records that nobody had shown the model."""
+        if not self.learned:
+            return None
+        return (
+            f"{self.learned:,} of {len(self.records):,} labelled records are among those that {self.model} was tuned on: the "
+            "scores say nothing about records that it has not seen; evaluate it on others"
+        )
 
     @property
     def macro_f1(self) -> float | None:
@@ -293,6 +307,7 @@ def score_output(
         scored.append(Scored(label, text, given, score_record(root, label, given.value)))
     if not scored:
         raise _nothing_scored(f"no labelled record of {golden} has an outcome of {answering} in {out}", recipe, report)
+    learned = _learned(out, name=name, recipe=recipe)
     fields = [one.path for one in root.fields()]
     counts = counted([one.cells for one in scored], fields)
     micro, by_field = scores(counts)
@@ -313,8 +328,17 @@ def score_output(
         whole=share([one.whole for one in scored]),
         valid=share([one.given.value is not None for one in scored]),
         ungrounded=ratio(grounded[:, 0], grounded[:, 1]),
+        learned=sum(content_fingerprint(one.text) in learned for one in scored),
         report=report,
     )
+
+
+def _learned(out: Path, *, name: str, recipe: str) -> frozenset[str]:
+    """The fingerprints of the texts that a recipe's tuned models were tuned on, as far as their files are where they were."""
+    document = orjson.loads((layout.recipe_folder(out, name=name, recipe_id=recipe) / "recipe.json").read_bytes())
+    names = [document["model"]["name"], document.get("routing", {}).get("final", "")]
+    adapters = [adapter_at(one) for one in names]
+    return frozenset[str]().union(*(one.learned for one in adapters if one is not None))
 
 
 def _nothing_scored(what: str, recipe: str, report: RunReport | None) -> QuarryError:

@@ -191,6 +191,8 @@ def _asked(evaluation: Evaluation) -> str:
         told += (
             f" <b>{len(evaluation.unasked):,} were not asked and are not scored</b> ({escaped(some)} …): run it again."
         )
+    if evaluation.caution is not None:
+        told += f" <b>{escaped(evaluation.caution)}.</b>"
     return told
 
 

@@ -112,7 +112,7 @@ def replays(draft: Evaluation, final: Evaluation, model: type[BaseModel]) -> lis
             "the records are pictures without text, whose values no evidence is found for here: compare the two models with "
             "`quarry compare`, and a routed run with either of them"
         )
-    recipe = _Recipe(model, answer_schema(model), compared_fields(model, draft.rules), _exemplified(final))
+    recipe = _Recipe(model, answer_schema(model), compared_fields(model, draft.rules), _exemplified(draft, final))
     return [Replay(one, other, _kept(one, model), recipe) for one, other in pairs]
 
 
@@ -124,8 +124,16 @@ def _kept(one: Scored, model: type[BaseModel]) -> Draft | None:
     return Draft(given.value, value, ground(value, one.text), (), given.nulled)
 
 
-def _exemplified(evaluation: Evaluation) -> bool:
-    """Whether the evaluated model knows whole answers, from examples, labelled or made up, or because it was tuned."""
+def _exemplified(draft: Evaluation, final: Evaluation) -> bool:
+    """Whether the final behind the draft knows whole answers: from the examples of the recipe that they share, which are the
+    draft's where that is shown any, or because it was tuned."""
+    first, last = (_document(one) for one in (draft, final))
+    if "tuned" in last["model"] or "examples" in first:
+        return True
+    return "tuned" in first["model"] and "examples" in last
+
+
+def _document(evaluation: Evaluation) -> Mapping[str, Any]:
     folder = layout.recipe_folder(Path(evaluation.out), name=evaluation.name, recipe_id=evaluation.recipe)
-    document = orjson.loads((folder / "recipe.json").read_bytes())
-    return "examples" in document or "tuned" in document["model"]
+    found: Mapping[str, Any] = orjson.loads((folder / "recipe.json").read_bytes())
+    return found

@@ -24,8 +24,8 @@ def is_embedded(name: str) -> bool:
 class EmbeddedModel:
     """Weights that are served by this machine for as long as they are needed.
 
-    ``name`` is a known name, ``hf:OWNER/REPO:FILE`` or a path, of weights or of a tuned model. ``slots`` requests are worked on at a time; None is
-    what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer. ``probabilities`` of tokens are
+    ``name`` is a known name, ``hf:OWNER/REPO:FILE`` or a path, of weights or of a tuned model. ``slots`` requests are worked on
+    at a time; None is what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer. ``probabilities`` of tokens are
     wanted by default; without, what is copied from a record is written faster.
     Raises ``ModelMissing`` for a name that cannot mean a model, and for an adapter of unknown making.
     """
@@ -38,7 +38,7 @@ class EmbeddedModel:
         self.name = name
         self.adapter = adapter_at(name)
         """What was tuned, where the name is a tuned model's."""
-        self.weights = name if self.adapter is None else self.adapter.base
+        self.weights = name if self.adapter is None else self.adapter.weights
         """The name of the weights themselves."""
         self.slots = slots or DEFAULT_SLOTS
         self.context = context
@@ -69,11 +69,10 @@ class EmbeddedModel:
         Fetches the weights if they are not here. Raises ``ModelMissing``, also where a tuned model's weights are others than
         it was tuned from, and ``ServerUnreachable``."""
         path = ensure(self.weights, progress=progress)
-        if self.adapter is not None and (found := sha256_of(path)) != self.adapter.base_sha256:
-            raise ModelMissing(
-                f"{self.name} was tuned from {self.weights} with SHA-256 {self.adapter.base_sha256}, but {path} has {found}: "
-                "tune it anew, or put the weights back"
-            )
+        if self.adapter is not None:
+            self.adapter.check(path)
+            if self.adapter.sha256 != self.sha256:
+                raise ModelMissing(f"{self.name} was written anew since this run began: run the same command again")
         tuning = Tuning(speculate=not self.probabilities)
         with LocalServer(
             path,
@@ -96,6 +95,15 @@ class ModelState:
     sha256: str
     source: str
     licence: str
+
+
+def _source(path: Path) -> str:
+    """Where a file that is no known model's comes from."""
+    try:
+        adapter = adapter_at(str(path))
+    except ModelMissing:
+        return "an adapter of another tool, of no use here"
+    return "your own" if adapter is None else f"your own, tuned from {adapter.base}"
 
 
 def model_states() -> list[ModelState]:
@@ -122,7 +130,7 @@ def model_states() -> list[ModelState]:
                 path=path,
                 bytes=path.stat().st_size,
                 sha256=sha256_of(path),
-                source="your own",
+                source=_source(path),
                 licence="unknown",
             )
         )

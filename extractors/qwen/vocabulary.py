@@ -69,8 +69,9 @@ def _tokenizer(path: Path) -> Tokenizer | None:
     return made
 
 
-def read_head(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
-    """The values of ``keys`` in a GGUF file's head, as far as they are strings, numbers or lists of strings.
+def read_head(path: Path, keys: tuple[str, ...], *, before: str | None = None) -> dict[str, Any]:
+    """The values of ``keys`` in a GGUF file's head, as far as they are strings, numbers or lists of strings; of those before
+    the first key that begins with ``before``, if that is given.
 
     Raises ``ValueError`` for a file that is no GGUF file of version 2 or 3, ``OSError`` for one that cannot be read."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -79,17 +80,25 @@ def read_head(path: Path, keys: tuple[str, ...]) -> dict[str, Any]:
         version, _, pairs = struct.unpack_from("<IQQ", data, 4)
         if version not in (2, 3):
             raise ValueError(f"{path} is GGUF version {version}; 2 and 3 are read")
-        reader = _Reader(data, 24)
-        found: dict[str, Any] = {}
-        for _ in range(pairs):
-            key = reader.string()
-            kind = reader.number("I")
-            value = reader.value(kind, wanted=key in keys)
-            if key in keys:
-                found[key] = value
-                if len(found) == len(keys):
-                    break
-        return found
+        try:
+            return _read(_Reader(data, 24), pairs, keys, before)
+        except (struct.error, KeyError, IndexError) as error:
+            raise ValueError(f"{path} ends in the middle of its head, or has values of an unknown kind") from error
+
+
+def _read(reader: _Reader, pairs: int, keys: tuple[str, ...], before: str | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for _ in range(pairs):
+        key = reader.string()
+        if before is not None and key.startswith(before):
+            break
+        kind = reader.number("I")
+        value = reader.value(kind, wanted=key in keys)
+        if key in keys:
+            found[key] = value
+            if len(found) == len(keys):
+                break
+    return found
 
 
 class _Reader:

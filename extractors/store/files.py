@@ -80,6 +80,11 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def sync(descriptor: int) -> None:
+    """Make what was written to a file durable."""
+    os.fsync(descriptor)
+
+
 def remove(path: Path) -> None:
     """Delete a file that may not be there."""
     path.unlink(missing_ok=True)

@@ -15,7 +15,9 @@ from extractors.store import files, layout
 class Lock:
     """``flock`` on ``OUT/.lock``. The kernel releases it when the process ends, however it ends."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, *, option: str = "--out") -> None:
+        """``option`` is that by which another place is given."""
+        self._option = option
         self._path = out / layout.LOCK
         self._file: int | None = None
 
@@ -32,12 +34,12 @@ class Lock:
             os.close(file)
             raise OutputBusy(
                 f"{self._path.parent} is in use by another run ({holder or 'holder unknown'}); wait for it, stop it, "
-                "or give another --out"
+                f"or give another {self._option}"
             ) from None
         except OSError as error:
             os.close(file)
             raise OutputError(
-                f"{self._path} cannot be locked ({error.strerror or error}): the file system of --out must know flock"
+                f"{self._path} cannot be locked ({error.strerror or error}): the file system of {self._option} must know flock"
             ) from error
         text = f"pid {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC\n"
         try:

@@ -13,14 +13,19 @@ from typing import Any
 
 import httpx
 
-from extractors.errors import JobError
+from extractors.errors import JobError, ServerUnreachable
 from extractors.examples import Example
+from extractors.questions import Questions
 from extractors.qwen.local_server import LocalServer
 from extractors.qwen.vocabulary import read_head
 from extractors.recipe import Recipe
+from schemas.records import Record
 
+FEWEST = 16
+"""Labelled records that are needed at least: some to learn from, some to be held back."""
 MOST_TOKENS = 2048
-"""Tokens of a question with its answer, the common beginning apart: the memory of a step grows with their square."""
+"""Tokens of a question with its answer, the common beginning apart, and of that: the memory of a step grows with the square
+of both together."""
 _END = "tokenizer.ggml.eos_token_id"
 
 
@@ -51,24 +56,38 @@ def lessons_of(
 ) -> Lessons:
     """The examples as lessons for the weights. ``watch`` is told (done, of) now and then.
 
-    Raises ``JobError`` where they are all too long, ``ServerUnreachable`` where the weights cannot be served."""
+    Raises ``JobError`` where too few of them are short enough, and for instructions that are too long; ``ServerUnreachable``
+    where the weights cannot be served."""
     end = read_head(weights, (_END,)).get(_END)
     if end is None:
         raise JobError(f"{weights} does not say which token ends an answer: it cannot be tuned")
     asked: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
     with LocalServer(weights, slots=1, context_per_slot=512) as server, _Tokens(server) as tokens:
         for number, example in enumerate(examples, start=1):
-            messages = recipe.prompter.extract(example.text, code=recipe.id + example.fingerprint)
-            question = tokens.of(tokens.rendered([{"role": one.role, "content": one.content} for one in messages]))
-            asked.append((question, (*tokens.of(example.answer), int(end))))
+            messages = Questions(recipe, Record(str(number), example.text, example.fingerprint), ()).first().messages
+            rendered = tokens.rendered([{"role": one.role, "content": one.content} for one in messages])
+            asked.append((tokens.of(rendered, whole=True), (*tokens.of(example.answer), int(end))))
             if watch is not None:
                 watch(number, len(examples))
     common = _common([question for question, _ in asked])
     lessons = [Lesson(question[common:], answer) for question, answer in asked]
     kept = tuple(one for one in lessons if one.tokens <= MOST_TOKENS)
-    if not kept:
-        raise JobError(f"none of {len(lessons):,} labelled records has {MOST_TOKENS:,} tokens or fewer with its answer")
+    check_count(len(kept), f"{len(lessons) - len(kept):,} have more than {MOST_TOKENS:,} tokens with their answers")
+    if common > MOST_TOKENS:
+        raise JobError(
+            f"the instructions with the schema's fields have {common:,} tokens, and tuning has room for {MOST_TOKENS:,}: fewer "
+            "fields, or shorter descriptions"
+        )
     return Lessons(asked[0][0][:common], kept, len(lessons) - len(kept))
+
+
+def check_count(count: int, left_out: str) -> None:
+    """Raises ``JobError`` for fewer records than can be learned from; ``left_out`` says why there are not more."""
+    if count < FEWEST:
+        others = f" ({left_out})" if left_out else ""
+        raise JobError(
+            f"tuning needs {FEWEST} labelled records or more, and there are {count} that can be used{others}"
+        )
 
 
 def _common(questions: Sequence[Sequence[int]]) -> int:
@@ -97,14 +116,19 @@ class _Tokens:
         """The messages as the model reads them, up to where its answer begins."""
         return str(self._post("/apply-template", {"messages": list(messages)})["prompt"])
 
-    def of(self, text: str) -> tuple[int, ...]:
-        """The text's tokens, control tokens among them."""
-        body = {"content": text, "add_special": False, "parse_special": True}
+    def of(self, text: str, *, whole: bool = False) -> tuple[int, ...]:
+        """The text's tokens, control tokens among them; of a ``whole`` prompt with what the weights want before it."""
+        body = {"content": text, "add_special": whole, "parse_special": True}
         return tuple(self._post("/tokenize", body)["tokens"])
 
     def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        reply = self._http.post(path, json=body)
-        reply.raise_for_status()
+        try:
+            reply = self._http.post(path, json=body)
+            reply.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ServerUnreachable(
+                f"the embedded server did not answer {path} ({error}): its weights may lack a chat template, or the machine memory"
+            ) from error
         return dict(reply.json())
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +24,12 @@ import numpy as np
 import optax
 
 from extractors.errors import JobError
+from extractors.store import files
 from extractors.tuning.lessons import Lesson, Lessons, steps_of
 from extractors.tuning.qwen2 import COMMON, NOTHING, Batch, Lora, Network
 from extractors.tuning.settings import Settings, Step
 
 _LOG = logging.getLogger(__name__)
-FEWEST = 16
-"""Lessons that are needed at least: some to learn from, some to be held back."""
 _HELD, _FEWEST_HELD, _MOST_HELD = 0.1, 4, 64
 _ROOM = 640
 """Tokens of a step's lessons together, the common beginning apart."""
@@ -38,6 +38,7 @@ _WARM = 0.06
 _LOOKS = 3
 """Times in an epoch that the lessons which are held back are looked at."""
 _SAVE_SECONDS = 60.0
+"""Seconds of work that are lost at most where a run is killed, and a step."""
 _ROUND = 64
 
 
@@ -54,8 +55,17 @@ class Trained:
     best_step: int
     resumed_at: int
 
+    def matrices(self) -> dict[str, np.ndarray[Any, Any]]:
+        """The adapter's matrices by the names that llama.cpp knows them by."""
+        return {
+            f"blk.{layer}.{name}.weight.lora_{kind}": np.ascontiguousarray(matrix)
+            for name, pair in self.lora.items()
+            for kind, values in pair.items()
+            for layer, matrix in enumerate(np.asarray(values, np.float32))
+        }
 
-@dataclass
+
+@dataclass(frozen=True, slots=True)
 class _State:
     """What a run that was killed goes on from."""
 
@@ -80,16 +90,13 @@ def train(
     """Train an adapter for the network. ``part`` is a file that a run which was killed goes on from, where it has the same
     ``identity``; whoever calls removes it once the adapter is safe.
 
-    Raises ``JobError`` for fewer than ``FEWEST`` lessons."""
-    if len(lessons.lessons) < FEWEST:
-        raise JobError(f"tuning needs {FEWEST} labelled records or more, and there are {len(lessons.lessons)}")
+    Raises ``JobError`` where the loss is no number any more, ``OutputError`` where ``part`` cannot be written."""
     learned, held = _divided(lessons.lessons, settings.seed)
     plan = _Plan.of(lessons.prefix, learned, held)
     steps = plan.schedule(learned, settings)
     scale = settings.alpha / settings.rank
-    rate = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, max(1, round(_WARM * len(steps))), len(steps) + 1, 0.1 * settings.learning_rate
-    )
+    peak, warm = settings.learning_rate, max(1, round(_WARM * len(steps)))
+    rate = optax.warmup_cosine_decay_schedule(peak / (warm + 1), peak, warm, len(steps) + 1, 0.1 * peak)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate))
     loss = partial(network.loss, scale=scale)
 
@@ -108,24 +115,35 @@ def train(
 
     fresh = network.adapter(settings.rank, seed=settings.seed)
     state = _State(0, fresh, optimiser.init(fresh), fresh, float("inf"), 0, 0.0)
-    resumed = _resumed(part, identity, state)
-    if not resumed:
-        state.before = state.best_loss = of_held(fresh)
+    if (left := _resumed(part, identity, state)) is not None:
+        state = left
+    else:
+        before = of_held(fresh)
+        state = replace(state, before=before, best_loss=before)
+    resumed, saved = state.step, time.monotonic()
     every = max(1, round(len(steps) / max(1.0, settings.epochs * _LOOKS)))
-    saved = time.monotonic()
-    for number in range(state.step + 1, len(steps) + 1):
-        state.lora, state.optimiser, value = stepped(
-            network.weights, state.lora, state.optimiser, plan.batch(steps[number - 1])
-        )
-        state.step = number
-        seen = of_held(state.lora) if number % every == 0 or number == len(steps) else None
-        if seen is not None and seen < state.best_loss:
-            state.best, state.best_loss, state.best_step = state.lora, seen, number
-        if watch is not None:
-            watch(Step(number, len(steps), float(value), seen, state.best_loss))
-        if time.monotonic() - saved >= _SAVE_SECONDS or number == len(steps):
-            _save(part, identity, state)
-            saved = time.monotonic()
+    try:
+        for number in range(resumed + 1, len(steps) + 1):
+            lora, moments, value = stepped(network.weights, state.lora, state.optimiser, plan.batch(steps[number - 1]))
+            seen = of_held(lora) if number % every == 0 or number == len(steps) else None
+            if not np.isfinite(float(value)) or (seen is not None and not np.isfinite(seen)):
+                raise JobError(
+                    f"the loss at step {number} of {len(steps)} is no number any more: the learning rate {peak:g} is too high "
+                    "for these records, give a lower --learning-rate"
+                )
+            made = replace(state, step=number, lora=lora, optimiser=moments)
+            if seen is not None and seen < state.best_loss:
+                made = replace(made, best=lora, best_loss=seen, best_step=number)
+            # In one go, so that an interruption finds the one state or the other.
+            state = made
+            if watch is not None:
+                watch(Step(number, len(steps), float(value), seen, state.best_loss))
+            if time.monotonic() - saved >= _SAVE_SECONDS or number == len(steps):
+                _save(part, identity, state)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        _save(part, identity, state)
+        raise
     return Trained(
         lora=state.best,
         learned_from=len(learned),
@@ -217,27 +235,24 @@ def _save(part: Path, identity: str, state: _State) -> None:
         "before": state.before,
     }
     leaves = jax.tree.leaves((state.lora, state.optimiser, state.best))
-    fresh = part.with_name(f"{part.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        np.savez(file, *[np.asarray(one) for one in leaves], told=np.array(json.dumps(told)))
-    fresh.replace(part)
+    written = BytesIO()
+    np.savez(written, *[np.asarray(one) for one in leaves], told=np.array(json.dumps(told)))
+    files.write_whole(part, written.getvalue())
 
 
-def _resumed(part: Path, identity: str, state: _State) -> int:
-    """Take up what an earlier run left; the step that it had come to, 0 where there is nothing of the same ``identity``."""
+def _resumed(part: Path, identity: str, like: _State) -> _State | None:
+    """What an earlier run left, in the form of ``like``; None where there is nothing of the same ``identity``."""
     try:
         with np.load(part, allow_pickle=False) as kept:
             told: Mapping[str, Any] = json.loads(str(kept["told"]))
             if told["identity"] != identity:
-                return 0
-            fresh, shape = jax.tree.flatten((state.lora, state.optimiser, state.best))
+                return None
+            fresh, shape = jax.tree.flatten((like.lora, like.optimiser, like.best))
             leaves = [jnp.asarray(kept[f"arr_{number}"]) for number in range(len(fresh))]
     except FileNotFoundError:
-        return 0
-    except (OSError, ValueError, KeyError) as error:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         _LOG.warning("%s cannot be gone on from (%s): the training starts anew", part, error)
-        return 0
-    state.lora, state.optimiser, state.best = jax.tree.unflatten(shape, leaves)
-    state.step, state.best_loss, state.best_step = told["step"], told["best_loss"], told["best_step"]
-    state.before = told["before"]
-    return state.step
+        return None
+    lora, moments, best = jax.tree.unflatten(shape, leaves)
+    return _State(told["step"], lora, moments, best, told["best_loss"], told["best_step"], told["before"])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,26 +13,27 @@ import orjson
 
 from extractors.endpoint import DRAFT_MODEL, resolve_endpoint, settings_of
 from extractors.errors import JobError
-from extractors.examples import Example, read_examples
 from extractors.pipeline import model_of
 from extractors.qwen.adapters import (
-    ADAPTER,
-    ALPHA,
     BASE,
     BASE_SHA256,
-    KIND,
-    LORA,
+    IDENTITY,
+    LEARNED,
     OMIT_NULLS,
     SYSTEM_SHA256,
     TEXT_ORDER,
-    TYPE,
-    instructions_digest,
+    adapter_at,
+    write_adapter,
 )
 from extractors.qwen.local import is_embedded
-from extractors.qwen.weights import ensure, locked, sha256_of
-from extractors.recipe import Recipe, TunedWays, compile_recipe
-from extractors.store.files import check_writable
-from extractors.tuning.lessons import Lessons, lessons_of
+from extractors.qwen.weights import ensure, sha256_of
+from extractors.recipe import Recipe, compile_recipe
+from extractors.sources import has_pictures
+from extractors.store import files
+from extractors.store.lock import Lock
+from extractors.tuned import TunedWays, instructions_digest
+from extractors.tuning.labelled import Taught, taught
+from extractors.tuning.lessons import Lessons, check_count, lessons_of
 from extractors.tuning.settings import Settings, Watcher
 from schemas.job import ExtractionJob
 
@@ -42,16 +41,20 @@ if TYPE_CHECKING:
     from extractors.endpoint import Settings as Environment
     from extractors.tuning.training import Trained
 
+FORMAT = 1
+"""Raise when the code changes what comes of the same training: an interrupted one is then begun anew."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What came of it. Losses are in nats a token, on the records that were held back."""
+    """What came of it. ``partly_labelled`` and ``too_long`` records were left out. Losses are in nats a token, on the records
+    that were held back."""
 
     path: str
     base: str
-    records: int
     learned_from: int
     held_back: int
+    partly_labelled: int
     too_long: int
     loss_before: float
     loss_after: float
@@ -76,51 +79,56 @@ def tune(
 ) -> Tuned:
     """Train an adapter on the labelled records of ``golden`` for the job's schema, prompt and instructions, on the weights
     of its embedded model (by default the smallest), and write it to ``to``. A run that was killed is gone on from: what it
-    needs for that lies beside ``to``, as ``to`` with ``.part``, until the adapter is written.
+    needs for that lies in the folder ``to`` with ``.part``, until the adapter is written.
 
     Raises ``JobError`` for a job that cannot be tuned to (a hosted model, pictures, look-ups), for fewer labelled records
-    than can be learned from, and without the extra ``quarry[tune]``; ``ModelMissing``; ``OutputError``."""
-    watch = watch or Watcher()
+    than can be learned from, for a training that comes to nothing, where ``to`` is something else already, and without the
+    extra ``quarry[tune]``; ``ModelMissing``, ``ServerUnreachable``, ``OutputError``, ``OutputBusy``."""
+    watch, settings = watch or Watcher(), settings or Settings()
     began = time.monotonic()
     training, network = _libraries()
-    made = settings or Settings()
     if to.suffix != ".gguf":
         raise JobError(f"{to}: a tuned model is a file that ends in .gguf")
-    check_writable(to)
+    files.check_writable(to)
     recipe, base = _recipe(job, environment)
+    records = taught(golden, job, recipe)
+    check_count(len(records.examples), records.left_out)
     weights = ensure(base, progress=watch.fetching)
-    examples = read_examples(
-        golden, recipe.model, omit_nulls=recipe.shape.omit_nulls, text_order=recipe.shape.text_order
-    )
-    lessons = lessons_of(recipe, examples, weights, watch=watch.reading)
-    about = _about(recipe, base, weights, examples, made)
+    about = _about(recipe, base, weights, records, settings)
+    _check_free(to, str(about[IDENTITY]))
+    lessons = lessons_of(recipe, records.examples, weights, watch=watch.reading)
     part = to.with_name(f"{to.name}.part")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    watch.compiling()
-    with locked(to.with_name(f".{to.name}.lock")):
+    files.make_folder(part)
+    lock = Lock(part, option="--to")
+    lock.take()
+    try:
+        _check_free(to, str(about[IDENTITY]))
+        watch.compiling()
         trained: Trained = training.train(
             network.Network(weights),
             lessons,
-            made,
+            settings,
             identity=_identity(about, lessons),
-            part=part,
+            part=part / "state.npz",
             watch=watch.stepped,
         )
-        if trained.best_step == 0:
-            raise JobError(
-                f"no step made the answers to the {trained.held_back} records held back likelier than the untuned {base} has "
-                "them: try more labelled records, or a lower --learning-rate"
-            )
-        _write(to, trained, made, {**about, "quarry.loss_before": trained.before, "quarry.loss_after": trained.after})
-        with suppress(FileNotFoundError):
-            part.unlink()
+        if trained.best_step:
+            _write(to, trained, settings, about)
+        files.remove_folder(part)
+    finally:
+        lock.release()
+    if not trained.best_step:
+        raise JobError(
+            f"no step made the right answers to the {trained.held_back} records held back likelier than {base} has them "
+            "untuned: try more labelled records, more --epochs, or another --learning-rate"
+        )
     return Tuned(
         path=str(to),
         base=base,
-        records=len(examples),
         learned_from=trained.learned_from,
         held_back=trained.held_back,
-        too_long=lessons.too_long,
+        partly_labelled=records.partly,
+        too_long=records.in_parts + lessons.too_long,
         loss_before=trained.before,
         loss_after=trained.after,
         steps=trained.steps,
@@ -152,69 +160,68 @@ def _recipe(job: ExtractionJob, environment: Environment | None) -> tuple[Recipe
     name = job.draft or job.model or DRAFT_MODEL
     if not is_embedded(name) or job.base_url is not None:
         raise JobError(f"{name} is not on this machine: only embedded models can be tuned, such as {DRAFT_MODEL}")
+    if has_pictures(job):
+        raise JobError("a model is tuned on records of text: leave out --image, and pages as pictures")
     if job.tools:
-        raise JobError("a model that looks things up cannot be tuned: leave --tools out")
+        raise JobError("a model that looks things up cannot be tuned: leave --tool out")
     endpoint = resolve_endpoint(alone, settings_of(job, environment), model=name)
-    if endpoint.policy.images is not None:
-        raise JobError("records with pictures cannot be learned from: leave --image out")
     if endpoint.policy.tuned is not None:
         raise JobError(f"{name} is tuned already: tune the weights that it was made from")
     policy = replace(endpoint.policy, tuned=TunedWays(None))
     return compile_recipe(alone, model_of(job), policy), name
 
 
-def _about(
-    recipe: Recipe, base: str, weights: Path, examples: Sequence[Example], settings: Settings
-) -> dict[str, str | float | bool]:
+def _about(recipe: Recipe, base: str, weights: Path, records: Taught, settings: Settings) -> dict[str, Any]:
     """What the file says of itself: enough to use it and to make it again."""
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(orjson.dumps([example.fingerprint, example.answer]))
-    return {
+    shown = [[example.fingerprint, example.answer] for example in records.examples]
+    about = {
+        "quarry.format": FORMAT,
         BASE: base,
         BASE_SHA256: sha256_of(weights),
         SYSTEM_SHA256: instructions_digest(recipe.prompter.system.content),
         OMIT_NULLS: recipe.shape.omit_nulls,
         TEXT_ORDER: recipe.shape.text_order,
+        LEARNED: sorted({example.fingerprint for example in records.examples}),
         "quarry.schema": recipe.name,
-        "quarry.records": float(len(examples)),
-        "quarry.records_sha256": digest.hexdigest(),
-        **{f"quarry.{name}": float(value) for name, value in asdict(settings).items()},
+        "quarry.records": len(shown),
+        "quarry.records_sha256": _digest(shown),
+        **{f"quarry.{name}": value for name, value in asdict(settings).items()},
     }
+    return {**about, IDENTITY: _digest(about)}
 
 
 def _identity(about: Mapping[str, Any], lessons: Lessons) -> str:
-    """What is trained, so that a run goes on with nothing else."""
-    told = [dict(about), lessons.prefix, [(one.question, one.answer) for one in lessons.lessons]]
+    """What is trained, down to its tokens, so that a run goes on with nothing else."""
+    return _digest([about[IDENTITY], lessons.prefix, [(one.question, one.answer) for one in lessons.lessons]])
+
+
+def _digest(told: Any) -> str:
     return hashlib.sha256(orjson.dumps(told, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _write(to: Path, trained: Trained, settings: Settings, about: Mapping[str, str | float | bool]) -> None:
-    """The adapter as llama.cpp reads it (the layout of its ``convert_lora_to_gguf.py``), whole or not at all."""
-    import numpy as np
-    from gguf import GGUFWriter
+def _check_free(to: Path, identity: str) -> None:
+    """Raises ``JobError`` where there is a file that writing would replace: recipes may need it."""
+    if not to.exists():
+        return
+    there = adapter_at(str(to))
+    if there is not None and there.identity == identity:
+        raise JobError(f"{to} is there already, of just this training: use it, or take it away to train anew")
+    raise JobError(
+        f"{to} is there already, and is something else: give another name with --to, or take it away. Rows that a tuned model "
+        "made can be made again only with its file"
+    )
 
-    fresh = to.with_name(f".{to.name}.{os.getpid()}")
-    writer = GGUFWriter(fresh, "qwen2")
-    writer.add_string(TYPE, ADAPTER)
-    writer.add_string(KIND, LORA)
-    writer.add_float32(ALPHA, settings.alpha)
-    writer.add_name(to.stem)
-    for key, value in about.items():
-        if isinstance(value, bool):
-            writer.add_bool(key, value)
-        elif isinstance(value, str):
-            writer.add_string(key, value)
-        else:
-            writer.add_float32(key, value)
-    for name, pair in trained.lora.items():
-        for kind, values in pair.items():
-            for layer, matrix in enumerate(np.asarray(values, np.float32)):
-                writer.add_tensor(f"blk.{layer}.{name}.weight.lora_{kind}", np.ascontiguousarray(matrix))
+
+def _write(to: Path, trained: Trained, settings: Settings, about: Mapping[str, Any]) -> None:
+    """The adapter's file, whole or not at all."""
+    made = {**about, "quarry.loss_before": trained.before, "quarry.loss_after": trained.after}
+    temp = files.temporary(to)
+    files.remove_stale(to.parent, f"{to.name}.*")
     try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-    finally:
-        writer.close()
-    fresh.replace(to)
+        write_adapter(temp, trained.matrices(), alpha=settings.alpha, about=made)
+        with temp.open("rb") as file:
+            files.sync(file.fileno())
+        files.rename(temp, to)
+    except OSError as error:
+        files.remove(temp)
+        raise files.explained(error, to) from error

@@ -9,7 +9,7 @@ import typer
 
 from extractors.errors import Interrupted, JobError
 from flows.cli import terminal
-from flows.cli.evaluate import JOB, RECORDS, golden_job, golden_options, stopped_early, watching
+from flows.cli.evaluate import JOB, RECORDS, golden_job, golden_options, say_caution, stopped_early, watching
 
 _SAVE = typer.Option(help="The calibration's file, for `--calibration`.")
 _KIND = typer.Option(help="isotonic, platt, or auto: the better of both by folds.")
@@ -51,6 +51,7 @@ def calibrate(
         terminal.talk().print(
             f"[red]{len(evaluation.unasked):,} labelled records were not asked: the calibration is of the others[/red]"
         )
+    say_caution(evaluation)
     found = reliability_of(evaluation, kind=cast(Any, kind), max_error=max_error)
     found.calibration.save(Path(save))
     if json:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from extractors.errors import Interrupted, JobError
 from flows.cli import terminal
@@ -91,7 +92,9 @@ def eval_command(
         terminal.talk().print(
             f"[red]{len(found.unasked):,} labelled records were not asked: nothing can be held to a bar[/red]"
         )
-    if short or (bars and found.unasked):
+    if bars and found.caution is not None:
+        terminal.talk().print("[red]nothing can be held to a bar on records that the model was tuned on[/red]")
+    if short or (bars and (found.unasked or found.caution is not None)):
         raise typer.Exit(1)
 
 
@@ -272,6 +275,12 @@ def stopped_early(found: Evaluation) -> str | None:
     )
 
 
+def say_caution(found: Evaluation) -> None:
+    """Say where scores are not of unseen records."""
+    if found.caution is not None:
+        terminal.talk().print(f"[red]{escape(found.caution)}[/red]")
+
+
 def _print_scores(found: Evaluation) -> None:
     console = terminal.talk()
     p50, p95 = found.seconds
@@ -280,6 +289,7 @@ def _print_scores(found: Evaluation) -> None:
     console.print(
         f"{found.name}, recipe {found.recipe}, {found.model}: {records:,} labelled records{unasked}", markup=False
     )
+    say_caution(found)
     terminal.table(
         console,
         [
@@ -304,6 +314,7 @@ def _print_comparison(found: Comparison) -> None:
     console = terminal.talk()
     terminal.table(console, [_line("all", found.f1), *(_line(field, one) for field, one in found.by_field.items())])
     for name, side in zip(found.names, (found.a, found.b), strict=True):
+        say_caution(side)
         records, p50 = len(side.records), side.seconds[0]
         cost = "cost unknown" if side.cost is None else f"{side.cost / records * 1000:.4f} for 1,000 records"
         console.print(

@@ -8,7 +8,18 @@ import typer
 
 from extractors.errors import Interrupted, JobError
 from flows.cli import terminal
-from flows.cli.evaluate import JOB, JSON, RECORDS, RULES, golden_job, golden_options, rules_of, stopped_early, watching
+from flows.cli.evaluate import (
+    JOB,
+    JSON,
+    RECORDS,
+    RULES,
+    golden_job,
+    golden_options,
+    rules_of,
+    say_caution,
+    stopped_early,
+    watching,
+)
 
 if TYPE_CHECKING:
     from extractors.evaluate.routes import Route, Routes
@@ -62,6 +73,7 @@ def route_command(
             terminal.talk().print(
                 f"[red]{len(one.unasked):,} labelled records were not asked of {name}: what follows is of the others[/red]"
             )
+        say_caution(one)
         write_results(one, evaluation_page(one))
         found.append(one)
     draft, final = found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,6 +26,7 @@ from flows.cli.evaluate import JOB, JSON, golden_job, golden_options
 if TYPE_CHECKING:
     from extractors.tuning.settings import Watcher
     from extractors.tuning.tune import Tuned
+    from schemas.job import ExtractionJob
 
 _TO = typer.Option(help="The tuned model's file, to be named with --model or --draft; it ends in .gguf.")
 _EPOCHS = typer.Option(help="Times that every labelled record is seen.", min=0.1, max=100)
@@ -45,7 +47,7 @@ def tune_command(
     """Tune an embedded model to a schema: train an adapter on labelled records, on this machine's processor.
 
     It takes minutes for hundreds of short records; stopped or killed, the same command goes on. A tuned model is shown no
-    examples and answers what it was tuned to: the same schema, prompt and instructions.
+    examples and answers what it was tuned to: the same schema, prompt and instructions. Without --model it is local-0.5b.
 
     Example: `quarry tune golden.jsonl --schema schemas.product:Product --model local-0.5b --to product.gguf`
     """
@@ -58,11 +60,11 @@ def tune_command(
         with _watching(quiet=json) as watch:
             found = tune(path, made, Path(to), settings=settings, watch=watch)
     except KeyboardInterrupt:
-        raise Interrupted("stopped: the same command goes on from where it was, a minute ago at most") from None
+        raise Interrupted(f"stopped: the same command goes on; what it needs for that is in {to}.part") from None
     if json:
         terminal.say_json(found.as_dict())
         return
-    _print(found)
+    _print(found, made)
 
 
 @contextmanager
@@ -103,12 +105,13 @@ def _watching(*, quiet: bool) -> Iterator[Watcher]:
             bar.stop()
 
 
-def _print(found: Tuned) -> None:
+def _print(found: Tuned, job: ExtractionJob) -> None:
     console = terminal.talk()
     console.print(
         f"{found.base} learned from {found.learned_from:,} labelled records in {found.steps:,} steps, {found.seconds:,.0f} s"
         + (f", of which {found.resumed_at:,} were there already" if found.resumed_at else "")
-        + (f"; {found.too_long:,} were too long and left out" if found.too_long else ""),
+        + (f"; {found.too_long:,} were too long and left out" if found.too_long else "")
+        + (f"; {found.partly_labelled:,} are labelled in part and were left out" if found.partly_labelled else ""),
         markup=False,
     )
     console.print(
@@ -118,7 +121,15 @@ def _print(found: Tuned) -> None:
     )
     terminal.say(found.path)
     console.print(
-        f"next, on labelled records that it has not seen: quarry eval OTHERS --model {found.path}, or as a draft: "
-        f"quarry route OTHERS --model {found.path} --final local-1.5b",
+        "next, on labelled records that it has not seen: how right it is, and whether a final model behind it pays:",
+        markup=False,
+    )
+    same = f"--schema {quote(job.schema_spec)}" + (
+        f" --instructions {quote(job.instructions)}" if job.instructions else ""
+    )
+    console.print(f"  quarry eval OTHERS.jsonl {same} --model {quote(found.path)}", markup=False)
+    console.print(
+        f"  quarry route OTHERS.jsonl {same} --examples {quote(str(job.source))} --model {quote(found.path)} "
+        "--final local-1.5b",
         markup=False,
     )

@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 
 from extractors.errors import JobError
+from extractors.qwen.adapters import write_adapter
 from extractors.qwen.local_server import LocalServer
 from extractors.tuning.lessons import Lesson
 from extractors.tuning.qwen2 import Lora, Network
 from extractors.tuning.settings import Settings
 from extractors.tuning.training import Trained, _Plan
-from extractors.tuning.tune import _write
 from tests.fakes.tiny_qwen2 import write_tiny_qwen2
 
 PREFIX = tuple(b"You are shown a word. ")
-LESSONS = [Lesson(tuple(b"word: hazel"), tuple(b"tree")), Lesson(tuple(b"the word is: rook"), tuple(b"a bird"))]
+LESSONS = [
+    Lesson(tuple(b"word: hazel"), tuple(b"tree")),
+    Lesson(tuple(b"the word is: rook"), tuple(b"a bird")),
+]
 SETTINGS = Settings(rank=4)
 SCALE = SETTINGS.alpha / SETTINGS.rank
 
@@ -73,7 +76,7 @@ def test_an_adapter_does_the_same_in_llama(weights: Path, tmp_path: Path) -> Non
     network, to = Network(weights), tmp_path / "adapter.gguf"
     lora = drawn(network)
     trained = Trained(lora, 12, 4, before=1.0, after=0.5, steps=3, best_step=3, resumed_at=0)
-    _write(to, trained, SETTINGS, {"quarry.base": "tiny"})
+    write_adapter(to, trained.matrices(), alpha=SETTINGS.alpha, about={})
     for lesson in LESSONS:
         with_it = loss(network, lora, [lesson])
         assert with_it == pytest.approx(llama_loss(weights, lesson, to), abs=0.02)

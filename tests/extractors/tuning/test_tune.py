@@ -9,20 +9,35 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from gguf import GGUFReader
 
 from extractors.endpoint import Settings as Environment
-from extractors.errors import JobError, ModelMissing
-from extractors.qwen.adapters import adapter_at, instructions_digest
+from extractors.endpoint import resolve_endpoint
+from extractors.errors import JobError, ModelMissing, OutputBusy
+from extractors.evaluate.evaluation import evaluate
+from extractors.evaluate.page import evaluation_page
+from extractors.evaluate.results import figures
+from extractors.extraction import Extraction
+from extractors.qwen.adapters import adapter_at
 from extractors.qwen.local import EmbeddedModel
+from extractors.qwen.local_server import LocalServer
+from extractors.qwen.requests import ChatRequest
 from extractors.qwen.vocabulary import read_head
 from extractors.qwen.weights import sha256_of
+from extractors.recipe import compile_recipe
+from extractors.tuning.labelled import taught
+from extractors.tuning.lessons import lessons_of
 from extractors.tuning.settings import Settings, Step, Watcher
-from extractors.tuning.tune import tune
+from extractors.tuning.tune import _recipe, tune
 from schemas.job import ExtractionJob
+from schemas.loading import load_schema
+from schemas.records import Record, content_fingerprint
 from tests.fakes.tiny_qwen2 import write_tiny_qwen2
 
 SCHEMA = "colour: str | None, size: int | None"
@@ -41,7 +56,7 @@ def golden(tmp_path: Path) -> Path:
     path = tmp_path / "golden.jsonl"
     rows = [
         {
-            "text": f"item {number}, {COLOURS[number % 6]}, size {number}",
+            "text": f"a {COLOURS[number % 6]} one, size {number}",
             "expected": {"colour": COLOURS[number % 6], "size": number},
         }
         for number in range(30)
@@ -73,37 +88,115 @@ def test_it_learns_and_says_what_it_is(golden: Path, weights: Path, tmp_path: Pa
     to, told = tmp_path / "tuned.gguf", Told()
     found = tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK, watch=told)
     assert found.loss_after < 0.5 * found.loss_before
-    assert (found.learned_from + found.held_back, found.records, found.too_long) == (30, 30, 0)
+    assert (found.learned_from + found.held_back, found.partly_labelled, found.too_long) == (30, 0, 0)
     assert [step.number for step in told.steps] == list(range(1, found.steps + 1))
     assert told.steps[-1].best == pytest.approx(found.loss_after)
     adapter = adapter_at(str(to))
     assert adapter is not None
     assert (adapter.base, adapter.base_sha256) == (str(weights), sha256_of(weights))
     assert adapter.omit_nulls and adapter.text_order
-    head = read_head(to, ("quarry.epochs", "quarry.loss_after", "quarry.records", "adapter.lora.alpha"))
+    assert adapter.learned == {content_fingerprint(json.loads(line)["text"]) for line in golden.read_text().split("\n")}
+    head = read_head(to, ("quarry.epochs", "quarry.seed", "quarry.loss_after", "quarry.records", "adapter.lora.alpha"))
     assert head["quarry.epochs"] == 4 and head["quarry.records"] == 30 and head["adapter.lora.alpha"] == 8
-    assert head["quarry.loss_after"] == pytest.approx(found.loss_after)
-    left = [path.name for path in tmp_path.iterdir() if "tuned" in path.name and path != to]
-    assert left == [".tuned.gguf.lock"]
+    assert head["quarry.seed"] == 0 and head["quarry.loss_after"] == found.loss_after
+    assert [path.name for path in tmp_path.iterdir() if "tuned" in path.name] == [to.name]
 
 
-def test_what_is_tuned_is_served_under_its_own_name(golden: Path, weights: Path, tmp_path: Path) -> None:
+def test_what_is_there_is_not_replaced(golden: Path, weights: Path, tmp_path: Path) -> None:
+    to, made = tmp_path / "tuned.gguf", job(golden, weights)
+    tune(golden, made, to, settings=SHORT, environment=NO_NETWORK)
+    before = to.read_bytes()
+    with pytest.raises(JobError, match="is there already, of just this training"):
+        tune(golden, made, to, settings=SHORT, environment=NO_NETWORK)
+    with pytest.raises(JobError, match="is there already, and is something else"):
+        tune(golden, made, to, settings=Settings(rank=8), environment=NO_NETWORK)
+    with pytest.raises(JobError, match="is there already, and is something else"):
+        tune(golden, made, weights, settings=SHORT, environment=NO_NETWORK)
+    assert to.read_bytes() == before
+
+
+def test_it_is_served_with_the_adapter_and_under_its_own_name(golden: Path, weights: Path, tmp_path: Path) -> None:
     to = tmp_path / "tuned.gguf"
     tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
     model = EmbeddedModel(str(to), slots=1)
     assert (model.name, model.weights) == (str(to), str(weights))
     assert model.sha256 not in (sha256_of(to), sha256_of(weights))
-    with model.serve() as address:
-        assert address.endswith("/v1")
+    assert first_byte(model) != pytest.approx(first_byte(EmbeddedModel(str(weights), slots=1)), abs=0.05)
+    moved = tmp_path / "elsewhere" / "tuned.gguf"
+    moved.parent.mkdir()
+    to.rename(moved)
+    weights.rename(moved.parent / weights.name)
+    assert EmbeddedModel(str(moved)).weights == str(moved.parent / weights.name)
+    with pytest.raises(ModelMissing, match=r"was tuned from .*tiny\.gguf .* which is not here"):
+        (moved.parent / weights.name).rename(tmp_path / "gone.gguf")
+        EmbeddedModel(str(moved))
+
+
+def test_other_weights_and_a_file_that_changed_are_refused(golden: Path, weights: Path, tmp_path: Path) -> None:
+    to = tmp_path / "tuned.gguf"
+    tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
+    model = EmbeddedModel(str(to))
+    assert model.sha256
+    to.write_bytes(to.read_bytes() + b"more")
+    with pytest.raises(ModelMissing, match="was written anew since this run began"), model.serve():
+        pass
     write_tiny_qwen2(weights, seed=7)
     with pytest.raises(ModelMissing, match=r"was tuned from .* with SHA-256"), EmbeddedModel(str(to)).serve():
         pass
 
 
+def test_it_is_asked_in_a_job_as_it_was_tuned(golden: Path, weights: Path, tmp_path: Path) -> None:
+    to = tmp_path / "tuned.gguf"
+    tune(golden, job(golden, weights, instructions="sizes are whole"), to, settings=SHORT, environment=NO_NETWORK)
+    made = job(golden, to, instructions="sizes are whole", final=str(weights), examples=str(golden))
+    endpoint = resolve_endpoint(made, NO_NETWORK)
+    recipe = compile_recipe(made, load_schema(SCHEMA), endpoint.policy)
+    assert recipe.policy.tuned is not None and recipe.shape.text_order
+    with pytest.raises(JobError, match="was tuned for other instructions"):
+        compile_recipe(job(golden, to), load_schema(SCHEMA), resolve_endpoint(job(golden, to), NO_NETWORK).policy)
+
+
+def test_the_lessons_are_the_questions_of_a_run(golden: Path, weights: Path, tmp_path: Path) -> None:
+    """The tokens of a lesson are those that the server reads when the run asks about the record."""
+    to, made = tmp_path / "tuned.gguf", job(golden, weights)
+    recipe, _ = _recipe(made, NO_NETWORK)
+    records = taught(golden, made, recipe)
+    lessons = lessons_of(recipe, records.examples, weights)
+    assert not to.exists() and len(lessons.lessons) == 30 and len(lessons.prefix) > 100
+    asked = Extraction(recipe, record_of(records.examples[0].text)).next_request()
+    assert isinstance(asked, ChatRequest)
+    body = {"messages": [{"role": one.role, "content": one.content} for one in asked.messages], "max_tokens": 1}
+    with LocalServer(weights, slots=1) as server:
+        reply = httpx.post(f"{server.base_url}/chat/completions", json=body, timeout=60, trust_env=False).json()
+    first = lessons.lessons[0]
+    assert reply["usage"]["prompt_tokens"] == len(lessons.prefix) + len(first.question)
+    text = bytes(token for token in (*lessons.prefix, *first.question) if token < 256).decode()
+    assert records.examples[0].text in text and text.endswith("assistant\n")
+    assert bytes(first.answer[:-1]).decode() == '{"colour":"red","size":0}'
+    assert first.answer[-1] == 258, "the end of the turn"
+
+
+def test_labels_that_do_not_say_all_are_left_out(golden: Path, weights: Path) -> None:
+    rows = [
+        {"text": "red, 7", "expected": {"colour": "red", "size": 7}},
+        {"text": "blue", "expected": {"colour": "blue"}},
+        {"text": "nothing", "expected": {"colour": "", "size": None}},
+        {"text": "x" * 60_000, "expected": {"colour": None, "size": None}},
+    ]
+    golden.write_text("\n".join(map(json.dumps, rows)))
+    made = job(golden, weights)
+    recipe, _ = _recipe(made, NO_NETWORK)
+    found = taught(golden, made, recipe)
+    assert [one.answer for one in found.examples] == ['{"colour":"red","size":7}', "{}"]
+    assert (found.partly, found.in_parts) == (1, 1)
+    with pytest.raises(JobError, match=r"there are 2 that can be used .1 are labelled in part .*; 1 are so long"):
+        tune(golden, made, golden.with_name("tuned.gguf"), environment=NO_NETWORK)
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(golden: Path, weights: Path, tmp_path: Path) -> None:
     """The child is killed after its first steps; what it does not ask again shows in where the next one begins."""
     whole, to = tmp_path / "whole.gguf", tmp_path / "killed.gguf"
-    settings = Settings(epochs=60, rank=4, learning_rate=1e-3)
+    settings = Settings(epochs=12, rank=4, learning_rate=1e-3)
     tune(golden, job(golden, weights), whole, settings=settings, environment=NO_NETWORK)
     code = "\n".join(
         (
@@ -115,8 +208,8 @@ def test_a_killed_run_goes_on_and_ends_the_same(golden: Path, weights: Path, tmp
         )
     )
     command = [sys.executable, "-c", code, "tune", str(golden), "--schema", SCHEMA, "--model", str(weights)]
-    command += ["--to", str(to), "--epochs", "60", "--rank", "4", "--learning-rate", "1e-3", "--json"]
-    part = to.with_name(f"{to.name}.part")
+    command += ["--to", str(to), "--epochs", "12", "--rank", "4", "--learning-rate", "1e-3", "--json"]
+    part = to.with_name(f"{to.name}.part") / "state.npz"
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     ends = time.monotonic() + 120
     while not part.exists():
@@ -130,23 +223,64 @@ def test_a_killed_run_goes_on_and_ends_the_same(golden: Path, weights: Path, tmp
     assert 0 < found["resumed_at"] < found["steps"]
     keys = ("quarry.loss_before", "quarry.loss_after", "quarry.system_sha256")
     assert read_head(to, keys) == read_head(whole, keys)
-    assert to.read_bytes()[4096:] == whole.read_bytes()[4096:]
-    assert not part.exists()
+    assert tensors(to) == tensors(whole)
+    assert not part.parent.exists()
 
 
-def test_another_training_does_not_go_on_from_what_is_left(golden: Path, weights: Path, tmp_path: Path) -> None:
+def test_another_training_does_not_go_on_from_what_is_left(
+    golden: Path, weights: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    to, part = tmp_path / "tuned.gguf", tmp_path / "tuned.gguf.part" / "state.npz"
+    made = job(golden, weights)
+
+    class Stops(Watcher):
+        def stepped(self, step: Step) -> None:
+            if step.number == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tune(golden, made, to, settings=SHORT, environment=NO_NETWORK, watch=Stops())
+    assert part.exists() and not to.exists()
+    other = tune(golden, made, to, settings=replace(SHORT, learning_rate=2e-2), environment=NO_NETWORK)
+    assert other.resumed_at == 0
+    to.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        tune(golden, made, to, settings=SHORT, environment=NO_NETWORK, watch=Stops())
+    assert tune(golden, made, to, settings=SHORT, environment=NO_NETWORK).resumed_at == 2
+    to.unlink()
+    part.parent.mkdir()
+    part.write_bytes(b"PK not what was left")
+    assert tune(golden, made, to, settings=SHORT, environment=NO_NETWORK).resumed_at == 0
+    assert "cannot be gone on from" in caplog.text
+
+
+def test_two_at_once_are_one_too_many(golden: Path, weights: Path, tmp_path: Path) -> None:
     to = tmp_path / "tuned.gguf"
-    part = to.with_name(f"{to.name}.part")
-    part.write_bytes(b"not what was left")
-    assert tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK).resumed_at == 0
+
+    class Second(Watcher):
+        def compiling(self) -> None:
+            with pytest.raises(OutputBusy, match=r"is in use by another run .* or give another --to"):
+                tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
+
+    tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK, watch=Second())
+    assert to.exists()
+
+
+def test_a_training_that_runs_away_says_so(golden: Path, weights: Path, tmp_path: Path) -> None:
+    to = tmp_path / "tuned.gguf"
+    with pytest.raises(JobError, match=r"no number any more: the learning rate 1e[+]30 is too high"):
+        tune(golden, job(golden, weights), to, settings=replace(SHORT, learning_rate=1e30), environment=NO_NETWORK)
+    with pytest.raises(JobError, match="no step made the right answers to the 4 records held back likelier"):
+        tune(golden, job(golden, weights), to, settings=replace(SHORT, learning_rate=1e-30), environment=NO_NETWORK)
+    assert not to.exists()
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ({"model": "qwen-plus", "region": "intl"}, "only embedded models can be tuned"),
-        ({"image": "photo"}, "cannot see"),
-        ({"instructions": "x", "tools": ("math:sqrt",)}, "leave --tools out"),
+        ({"image": "photo"}, "leave out --image"),
+        ({"instructions": "x", "tools": ("math:sqrt",)}, "leave --tool out"),
     ],
 )
 def test_what_cannot_be_tuned_is_said_first(
@@ -158,7 +292,7 @@ def test_what_cannot_be_tuned_is_said_first(
 
 def test_too_few_records_are_refused(golden: Path, weights: Path, tmp_path: Path) -> None:
     golden.write_text("\n".join(golden.read_text().split("\n")[:12]))
-    with pytest.raises(JobError, match="needs 16 labelled records or more, and there are 12"):
+    with pytest.raises(JobError, match="needs 16 labelled records or more, and there are 12 that can be used"):
         tune(golden, job(golden, weights), tmp_path / "tuned.gguf", environment=NO_NETWORK)
     with pytest.raises(JobError, match=r"ends in \.gguf"):
         tune(golden, job(golden, weights), tmp_path / "tuned.bin", environment=NO_NETWORK)
@@ -169,4 +303,52 @@ def test_a_tuned_model_is_not_tuned_again(golden: Path, weights: Path, tmp_path:
     tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
     with pytest.raises(JobError, match="is tuned already"):
         tune(golden, job(golden, to), tmp_path / "again.gguf", environment=NO_NETWORK)
-    assert len(instructions_digest("x")) == 64
+
+
+def test_scores_on_what_it_was_tuned_on_say_so(golden: Path, weights: Path, tmp_path: Path) -> None:
+    """The tuned model answers by the real server; half of the records that are evaluated were learned from."""
+    to = tmp_path / "tuned.gguf"
+    tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
+    lines = golden.read_text().split("\n")[:3]
+    others = [json.dumps({"text": f"a new one, {colour}", "expected": {"colour": colour}}) for colour in COLOURS[:3]]
+    asked = tmp_path / "asked.jsonl"
+    for rows, learned in (([*lines, *others], 3), (others, 0)):
+        asked.write_text("\n".join(rows))
+        made = job(asked, to, out=str(tmp_path / f"out-{learned}"), max_output_tokens=32, max_attempts=1)
+        found = evaluate(asked, made, settings=NO_NETWORK)
+        assert len(found.records) == len(rows) and found.learned == learned
+        assert figures(found)["learned"] == learned
+        said = "3 of 6 labelled records are among those that"
+        assert (found.caution or "").startswith(said) == bool(learned)
+        assert (said in evaluation_page(found)) == bool(learned)
+    bar = ["eval", str(asked), "--schema", SCHEMA, "--model", str(to), "--out", str(tmp_path / "out-0")]
+    bar += ["--max-output-tokens", "32", "--max-attempts", "1", "--fail-under", "f1=0"]
+    assert quarry(*bar).returncode == 0
+    asked.write_text("\n".join([*lines, *others]))
+    refused = quarry(*bar)
+    assert refused.returncode == 1 and "nothing can be held to a bar on records" in refused.stderr
+    assert said in " ".join(refused.stderr.split())
+
+
+def first_byte(model: EmbeddedModel) -> list[float]:
+    """The log-probabilities of the first bytes of an answer, those that can be printed, in the bytes' order."""
+    with model.serve() as address:
+        body = {"prompt": [1, 2, 3], "n_predict": 1, "n_probs": 259, "grammar": 'root ::= "e"', "temperature": 0}
+        at = address.removesuffix("/v1")
+        (told,) = httpx.post(f"{at}/completion", json=body, timeout=60, trust_env=False).json()[
+            "completion_probabilities"
+        ]
+    return [one["logprob"] for one in sorted(told["top_logprobs"], key=lambda one: one["id"])][:128]
+
+
+def record_of(text: str) -> Record:
+    return Record("r", text, content_fingerprint(text))
+
+
+def tensors(path: Path) -> dict[str, bytes]:
+    return {one.name: one.data.tobytes() for one in GGUFReader(path).tensors}
+
+
+def quarry(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
