@@ -23,6 +23,8 @@ from flows.cli.evaluate import (
 
 if TYPE_CHECKING:
     from extractors.evaluate.routes import Route, Routes
+    from extractors.recipe import ModelPolicy
+    from schemas.job import ExtractionJob
 
 _LOSS = typer.Option(help="How much lower than the final model's F1 that of a routed run may be.", min=0.0, max=1.0)
 
@@ -58,15 +60,16 @@ def route_command(
         raise JobError("name the model that is asked behind the draft: --final MODEL, or --high-accuracy")
     alone = made.model_copy(update={"draft": None, "final": None, "high_accuracy": False})
     rules = rules_of(compare)
-    names = (pair.model, pair.final.model)
-    first, second = (foreseen(path, alone.model_copy(update={"model": name}), rules=rules).recipe for name in names)
+    updates = [{"model": pair.model}, {"model": pair.final.model, **_ways_of_pair(made, pair.policy)}]
+    first, second = (foreseen(path, alone.model_copy(update=update), rules=rules).recipe for update in updates)
     if first == second:
         raise JobError(f"the draft and the final are both {pair.model}: give two models, --model and --final")
     found: list[Evaluation] = []
-    for name in names:
+    for update in updates:
+        name = update["model"]
         left = after(alone, [one.report for one in found if one.report is not None])
         with watching(quiet=json) as (watch, control):
-            one = evaluate(path, left.model_copy(update={"model": name}), rules=rules, watch=watch, control=control)
+            one = evaluate(path, left.model_copy(update=update), rules=rules, watch=watch, control=control)
         if (stopped := stopped_early(one)) is not None:
             raise Interrupted(stopped)
         if one.unasked:
@@ -84,6 +87,17 @@ def route_command(
         return
     _print(told)
     terminal.talk().print(f"the page: {page}", markup=False)
+
+
+def _ways_of_pair(job: ExtractionJob, policy: ModelPolicy) -> dict[str, Any]:
+    """How the final model is asked behind a tuned draft, where it would be asked in another way alone: without examples."""
+    from extractors.pipeline import model_of
+    from extractors.recipe import compile_recipe
+
+    if policy.tuned is None or job.examples is not None:
+        return {}
+    shape = compile_recipe(job, model_of(job), policy).shape
+    return {"omit_nulls": shape.omit_nulls, "field_order": "text" if shape.text_order else "schema"}
 
 
 def _print(told: Routes) -> None:

@@ -21,7 +21,7 @@ from rich.progress import (
 
 from extractors.errors import Interrupted
 from flows.cli import terminal
-from flows.cli.evaluate import JOB, JSON, golden_job, golden_options
+from flows.cli.evaluate import JOB, JSON, RECORDS, golden_job, golden_options
 
 if TYPE_CHECKING:
     from extractors.tuning.settings import Watcher
@@ -38,6 +38,7 @@ _RATE = typer.Option(help="Learning rate of Adam, which falls to a tenth on a co
 def tune_command(
     given: dict[str, Any],
     job: Annotated[str | None, JOB] = None,
+    records: Annotated[str | None, RECORDS] = None,
     to: Annotated[str, _TO] = "tuned.gguf",
     epochs: Annotated[float, _EPOCHS] = 3.0,
     rank: Annotated[int, _RANK] = 16,
@@ -54,7 +55,7 @@ def tune_command(
     from extractors.tuning.settings import Settings
     from extractors.tuning.tune import tune
 
-    path, made = golden_job(given, job, None)
+    path, made = golden_job(given, job, records)
     settings = Settings(epochs=epochs, rank=rank, learning_rate=learning_rate, seed=made.seed or 0)
     try:
         with _watching(quiet=json) as watch:
@@ -64,7 +65,7 @@ def tune_command(
     if json:
         terminal.say_json(found.as_dict())
         return
-    _print(found, made)
+    _print(found, made, str(path))
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def _watching(*, quiet: bool) -> Iterator[Watcher]:
             bar.stop()
 
 
-def _print(found: Tuned, job: ExtractionJob) -> None:
+def _print(found: Tuned, job: ExtractionJob, golden: str) -> None:
     console = terminal.talk()
     console.print(
         f"{found.base} learned from {found.learned_from:,} labelled records in {found.steps:,} steps, {found.seconds:,.0f} s"
@@ -129,7 +130,6 @@ def _print(found: Tuned, job: ExtractionJob) -> None:
     )
     console.print(f"  quarry eval OTHERS.jsonl {same} --model {quote(found.path)}", markup=False)
     console.print(
-        f"  quarry route OTHERS.jsonl {same} --examples {quote(str(job.source))} --model {quote(found.path)} "
-        "--final local-1.5b",
+        f"  quarry route OTHERS.jsonl {same} --examples {quote(golden)} --model {quote(found.path)} --final local-1.5b",
         markup=False,
     )

@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -14,9 +15,11 @@ from typer.testing import CliRunner
 
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation
+from extractors.evaluate.replay import _exemplified
 from extractors.evaluate.routes import Route, Routes, routes
 from extractors.evaluate.routes_page import routes_page
 from extractors.evaluate.statistics import Interval
+from extractors.store import layout
 from flows.cli.app import app
 from tests.end_to_end.things import Thing
 from tests.extractors.evaluate.test_evaluation import SCHEMA, evaluated, faulty, label, write_golden
@@ -240,3 +243,27 @@ def test_the_command_measures_both_and_says_what_to_do(tmp_path: Path) -> None:
     assert f"against {FINAL} alone" in found.output
     assert '"best":{"route_below":' in again.output.replace(" ", "")
     assert single.exit_code != 0 and "--final" in str(single.exception or single.output)
+
+
+@pytest.mark.parametrize(
+    ("draft", "final", "expected"),
+    [
+        ({"examples": {}}, {"examples": {}}, True),
+        ({"examples": {"made_up": True}}, {}, True),
+        ({}, {"examples": {"made_up": True}}, False),
+        ({"model": {"tuned": True}}, {"examples": {}}, True),
+        ({"model": {"tuned": True}}, {}, False),
+        ({}, {"model": {"tuned": True}}, True),
+    ],
+)
+def test_the_final_knows_whole_answers_as_the_pair_has_it(
+    tmp_path: Path, draft: dict[str, Any], final: dict[str, Any], expected: bool
+) -> None:
+    """A pair's examples are those that its draft would have, and a tuned draft leaves them to the final."""
+    evaluations = []
+    for name, document in (("draft", draft), ("final", final)):
+        folder = layout.recipe_folder(tmp_path, name=name, recipe_id="0" * 64)
+        folder.mkdir(parents=True)
+        (folder / "recipe.json").write_text(json.dumps({"model": {}, **document}))
+        evaluations.append(SimpleNamespace(out=str(tmp_path), name=name, recipe="0" * 64))
+    assert _exemplified(*evaluations) is expected  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from extractors.recipe import compile_recipe
 from extractors.tuning.labelled import taught
 from extractors.tuning.lessons import lessons_of
 from extractors.tuning.settings import Settings, Step, Watcher
-from extractors.tuning.tune import _recipe, tune
+from extractors.tuning.tune import Tuned, _recipe, tune
 from schemas.job import ExtractionJob
 from schemas.loading import load_schema
 from schemas.records import Record, content_fingerprint
@@ -53,7 +53,10 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def golden(tmp_path: Path) -> Path:
-    path = tmp_path / "golden.jsonl"
+    return write_golden(tmp_path / "golden.jsonl")
+
+
+def write_golden(path: Path) -> Path:
     rows = [
         {
             "text": f"a {COLOURS[number % 6]} one, size {number}",
@@ -76,6 +79,26 @@ def job(golden: Path, weights: Path, **more: Any) -> ExtractionJob:
     return ExtractionJob.model_validate(options)
 
 
+@dataclass(frozen=True)
+class Made:
+    """A tuned model that tests share, as none of them changes it."""
+
+    golden: Path
+    weights: Path
+    to: Path
+    found: Tuned
+    steps: list[Step]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("made")
+    golden, weights = write_golden(folder / "golden.jsonl"), write_tiny_qwen2(folder / "tiny.gguf")
+    to, told = folder / "tuned.gguf", Told()
+    found = tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK, watch=told)
+    return Made(golden, weights, to, found, told.steps)
+
+
 class Told(Watcher):
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -84,35 +107,35 @@ class Told(Watcher):
         self.steps.append(step)
 
 
-def test_it_learns_and_says_what_it_is(golden: Path, weights: Path, tmp_path: Path) -> None:
-    to, told = tmp_path / "tuned.gguf", Told()
-    found = tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK, watch=told)
+def test_it_learns_and_says_what_it_is(made: Made) -> None:
+    found = made.found
     assert found.loss_after < 0.5 * found.loss_before
     assert (found.learned_from + found.held_back, found.partly_labelled, found.too_long) == (30, 0, 0)
-    assert [step.number for step in told.steps] == list(range(1, found.steps + 1))
-    assert told.steps[-1].best == pytest.approx(found.loss_after)
-    adapter = adapter_at(str(to))
+    assert [step.number for step in made.steps] == list(range(1, found.steps + 1))
+    assert made.steps[-1].best == pytest.approx(found.loss_after)
+    adapter = adapter_at(str(made.to))
     assert adapter is not None
-    assert (adapter.base, adapter.base_sha256) == (str(weights), sha256_of(weights))
+    assert (adapter.base, adapter.base_sha256) == (str(made.weights), sha256_of(made.weights))
     assert adapter.omit_nulls and adapter.text_order
-    assert adapter.learned == {content_fingerprint(json.loads(line)["text"]) for line in golden.read_text().split("\n")}
-    head = read_head(to, ("quarry.epochs", "quarry.seed", "quarry.loss_after", "quarry.records", "adapter.lora.alpha"))
-    assert head["quarry.epochs"] == 4 and head["quarry.records"] == 30 and head["adapter.lora.alpha"] == 8
+    texts = [json.loads(line)["text"] for line in made.golden.read_text().split("\n")]
+    assert adapter.learned == set(map(content_fingerprint, texts))
+    keys = ("quarry.epochs", "quarry.seed", "quarry.loss_after", "quarry.records", "adapter.lora.alpha")
+    head = read_head(made.to, keys)
+    assert head["quarry.epochs"] == SHORT.epochs and head["quarry.records"] == 30 and head["adapter.lora.alpha"] == 8
     assert head["quarry.seed"] == 0 and head["quarry.loss_after"] == found.loss_after
-    assert [path.name for path in tmp_path.iterdir() if "tuned" in path.name] == [to.name]
+    assert [path.name for path in made.to.parent.iterdir() if "tuned" in path.name] == [made.to.name]
 
 
-def test_what_is_there_is_not_replaced(golden: Path, weights: Path, tmp_path: Path) -> None:
-    to, made = tmp_path / "tuned.gguf", job(golden, weights)
-    tune(golden, made, to, settings=SHORT, environment=NO_NETWORK)
-    before = to.read_bytes()
-    with pytest.raises(JobError, match="is there already, of just this training"):
-        tune(golden, made, to, settings=SHORT, environment=NO_NETWORK)
-    with pytest.raises(JobError, match="is there already, and is something else"):
-        tune(golden, made, to, settings=Settings(rank=8), environment=NO_NETWORK)
-    with pytest.raises(JobError, match="is there already, and is something else"):
-        tune(golden, made, weights, settings=SHORT, environment=NO_NETWORK)
-    assert to.read_bytes() == before
+def test_what_is_there_is_not_replaced(made: Made) -> None:
+    before = made.to.read_bytes()
+    for to, settings, said in (
+        (made.to, SHORT, "is there already, of just this training"),
+        (made.to, replace(SHORT, rank=8), "is there already, and is something else"),
+        (made.weights, SHORT, "is there already, and is something else"),
+    ):
+        with pytest.raises(JobError, match=said):
+            tune(made.golden, job(made.golden, made.weights), to, settings=settings, environment=NO_NETWORK)
+    assert made.to.read_bytes() == before
 
 
 def test_it_is_served_with_the_adapter_and_under_its_own_name(golden: Path, weights: Path, tmp_path: Path) -> None:
@@ -121,7 +144,8 @@ def test_it_is_served_with_the_adapter_and_under_its_own_name(golden: Path, weig
     model = EmbeddedModel(str(to), slots=1)
     assert (model.name, model.weights) == (str(to), str(weights))
     assert model.sha256 not in (sha256_of(to), sha256_of(weights))
-    assert first_byte(model) != pytest.approx(first_byte(EmbeddedModel(str(weights), slots=1)), abs=0.05)
+    untuned = EmbeddedModel(str(weights), slots=1)
+    assert first_byte(model) != pytest.approx(first_byte(untuned), abs=0.05)
     moved = tmp_path / "elsewhere" / "tuned.gguf"
     moved.parent.mkdir()
     to.rename(moved)
@@ -196,7 +220,7 @@ def test_labels_that_do_not_say_all_are_left_out(golden: Path, weights: Path) ->
 def test_a_killed_run_goes_on_and_ends_the_same(golden: Path, weights: Path, tmp_path: Path) -> None:
     """The child is killed after its first steps; what it does not ask again shows in where the next one begins."""
     whole, to = tmp_path / "whole.gguf", tmp_path / "killed.gguf"
-    settings = Settings(epochs=12, rank=4, learning_rate=1e-3)
+    settings = Settings(epochs=6, rank=4, learning_rate=1e-3)
     tune(golden, job(golden, weights), whole, settings=settings, environment=NO_NETWORK)
     code = "\n".join(
         (
@@ -208,7 +232,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(golden: Path, weights: Path, tmp
         )
     )
     command = [sys.executable, "-c", code, "tune", str(golden), "--schema", SCHEMA, "--model", str(weights)]
-    command += ["--to", str(to), "--epochs", "12", "--rank", "4", "--learning-rate", "1e-3", "--json"]
+    command += ["--to", str(to), "--epochs", "6", "--rank", "4", "--learning-rate", "1e-3", "--json"]
     part = to.with_name(f"{to.name}.part") / "state.npz"
     killed = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     ends = time.monotonic() + 120
@@ -238,19 +262,16 @@ def test_another_training_does_not_go_on_from_what_is_left(
             if step.number == 2:
                 raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        tune(golden, made, to, settings=SHORT, environment=NO_NETWORK, watch=Stops())
-    assert part.exists() and not to.exists()
-    other = tune(golden, made, to, settings=replace(SHORT, learning_rate=2e-2), environment=NO_NETWORK)
-    assert other.resumed_at == 0
-    to.unlink()
-    with pytest.raises(KeyboardInterrupt):
-        tune(golden, made, to, settings=SHORT, environment=NO_NETWORK, watch=Stops())
-    assert tune(golden, made, to, settings=SHORT, environment=NO_NETWORK).resumed_at == 2
-    to.unlink()
+    brief = replace(SHORT, epochs=2)
+    for settings, resumed_at in ((replace(brief, learning_rate=2e-2), 0), (brief, 2)):
+        with pytest.raises(KeyboardInterrupt):
+            tune(golden, made, to, settings=brief, environment=NO_NETWORK, watch=Stops())
+        assert part.exists() and not to.exists()
+        assert tune(golden, made, to, settings=settings, environment=NO_NETWORK).resumed_at == resumed_at
+        to.unlink()
     part.parent.mkdir()
     part.write_bytes(b"PK not what was left")
-    assert tune(golden, made, to, settings=SHORT, environment=NO_NETWORK).resumed_at == 0
+    assert tune(golden, made, to, settings=brief, environment=NO_NETWORK).resumed_at == 0
     assert "cannot be gone on from" in caplog.text
 
 
@@ -298,24 +319,21 @@ def test_too_few_records_are_refused(golden: Path, weights: Path, tmp_path: Path
         tune(golden, job(golden, weights), tmp_path / "tuned.bin", environment=NO_NETWORK)
 
 
-def test_a_tuned_model_is_not_tuned_again(golden: Path, weights: Path, tmp_path: Path) -> None:
-    to = tmp_path / "tuned.gguf"
-    tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
+def test_a_tuned_model_is_not_tuned_again(made: Made, tmp_path: Path) -> None:
     with pytest.raises(JobError, match="is tuned already"):
-        tune(golden, job(golden, to), tmp_path / "again.gguf", environment=NO_NETWORK)
+        tune(made.golden, job(made.golden, made.to), tmp_path / "again.gguf", environment=NO_NETWORK)
 
 
-def test_scores_on_what_it_was_tuned_on_say_so(golden: Path, weights: Path, tmp_path: Path) -> None:
+def test_scores_on_what_it_was_tuned_on_say_so(made: Made, tmp_path: Path) -> None:
     """The tuned model answers by the real server; half of the records that are evaluated were learned from."""
-    to = tmp_path / "tuned.gguf"
-    tune(golden, job(golden, weights), to, settings=SHORT, environment=NO_NETWORK)
-    lines = golden.read_text().split("\n")[:3]
+    to = made.to
+    lines = made.golden.read_text().split("\n")[:3]
     others = [json.dumps({"text": f"a new one, {colour}", "expected": {"colour": colour}}) for colour in COLOURS[:3]]
     asked = tmp_path / "asked.jsonl"
     for rows, learned in (([*lines, *others], 3), (others, 0)):
         asked.write_text("\n".join(rows))
-        made = job(asked, to, out=str(tmp_path / f"out-{learned}"), max_output_tokens=32, max_attempts=1)
-        found = evaluate(asked, made, settings=NO_NETWORK)
+        asking = job(asked, to, out=str(tmp_path / f"out-{learned}"), max_output_tokens=32, max_attempts=1)
+        found = evaluate(asked, asking, settings=NO_NETWORK)
         assert len(found.records) == len(rows) and found.learned == learned
         assert figures(found)["learned"] == learned
         said = "3 of 6 labelled records are among those that"
@@ -328,6 +346,24 @@ def test_scores_on_what_it_was_tuned_on_say_so(golden: Path, weights: Path, tmp_
     refused = quarry(*bar)
     assert refused.returncode == 1 and "nothing can be held to a bar on records" in refused.stderr
     assert said in " ".join(refused.stderr.split())
+
+
+def test_a_final_behind_it_is_evaluated_as_it_is_asked_there(made: Made, tmp_path: Path) -> None:
+    """Without examples it would write nulls alone, and leaves them out behind a tuned draft."""
+    others, final, out = tmp_path / "others.jsonl", write_tiny_qwen2(tmp_path / "final.gguf", seed=3), tmp_path / "out"
+    rows = [{"text": f"a new one, {colour}", "expected": {"colour": colour, "size": None}} for colour in COLOURS[:3]]
+    others.write_text("\n".join(map(json.dumps, rows)))
+    asked = ["route", str(others), "--schema", SCHEMA, "--model", str(made.to), "--final", str(final), "--json"]
+    done = quarry(*asked, "--out", str(out), "--max-output-tokens", "32", "--max-attempts", "1")
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(path.read_text()) for path in out.rglob("recipe.json")]
+    by_model = {one["model"]["name"]: one for one in told}
+    assert by_model.keys() == {str(made.to), str(final)}
+    assert [(one["omit_nulls"], one["field_order"]) for one in by_model.values()] in (
+        [("as tuned", "text"), (True, "text")],
+        [(True, "text"), ("as tuned", "text")],
+    )
+    assert "examples" in by_model[str(final)] and "examples" not in by_model[str(made.to)]
 
 
 def first_byte(model: EmbeddedModel) -> list[float]:
