@@ -1,6 +1,6 @@
 """A draft with a final model behind it, against the final model alone: F1, time and CPU time, with the embedded models.
 
-    python -m benchmarks.routing [--set mit_restaurant] [--records 60] [--tune 2] [--live] [--out routing-out]
+    python -m benchmarks.routing [--set mit_restaurant] [--records 60] [--tune 3] [--live 0.4] [--out routing-out]
 
 The first rows of a set's dev half, asked as ``benchmarks.parts`` has it. Time and CPU time (with the embedded servers') are
 of a whole evaluation, from nothing to the scores; run it on a machine that does nothing else. What was measured is kept in
@@ -129,6 +129,14 @@ def _f1(counted: Any) -> float:
     return float(2 * right / max(1, 2 * right + wrong + missed))
 
 
+def _told(routed: Measured, final: Measured, below: float) -> str:
+    """What the runs of the pair themselves say of it; an evaluation that found all of its answers there says nothing."""
+    reports = [one.report.routing for one in routed.evaluations if one.report is not None and one.report.routing]
+    asked = sum(one["routed_records"] for one in reports)
+    share = "" if not routed.cpu or not final.cpu else f", {routed.cpu / final.cpu:.0%} of the final's CPU time"
+    return f"            asked live below {below:g}: {asked} records routed{share}"
+
+
 def _line(name: str, replayed: Sequence[Replayed], draft: Measured, final: Measured) -> str:
     routed = sum(one.asked for one in replayed) / len(replayed)
     cost = "" if not draft.cpu or not final.cpu else f", {draft.cpu / final.cpu + routed:4.0%} of the final's CPU time"
@@ -146,7 +154,7 @@ def _cpu() -> float:
 def main() -> int:
     """Measure what is missing and print the tables."""
     options = parser(__doc__, records=60, out="routing-out")
-    options.add_argument("--live", action="store_true", help="ask the routed pair too, not only put answers together")
+    options.add_argument("--live", type=float, help="ask the routed pair too, with this --route-below")
     options.add_argument("--draft", default="local-0.5b")
     options.add_argument("--tune", type=float, help="tune the draft first, so many epochs")
     options.add_argument("--final", default="local-1.5b")
@@ -163,9 +171,11 @@ def main() -> int:
     named, beside = _label(arguments), f"{arguments.final}-{arguments.labelled}"
     draft = measured("draft", found, lambda part: {"model": drafts[part.name]}, out / named)
     final = measured("final", found, lambda part: {"model": arguments.final}, out / beside)
-    if arguments.live:
-        pair = {"final": arguments.final}
-        measured("routed", found, lambda part: {"model": drafts[part.name], **pair}, out / f"{named}-{beside}")
+    if arguments.live is not None:
+        pair = {"final": arguments.final, "route_below": arguments.live}
+        place = out / f"{named}-{beside}-{arguments.live:g}"
+        routed = measured("routed", found, lambda part: {"model": drafts[part.name], **pair}, place)
+        print(_told(routed, final, arguments.live), flush=True)
     print("put together from the answers of draft and final:")
     both = [
         one
