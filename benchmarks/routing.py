@@ -67,6 +67,8 @@ def measured(name: str, parts: Sequence[Part], options: Callable[[Part], Mapping
             whole = found.report.records == found.report.rows + found.report.failures
             took = {"seconds": time.perf_counter() - began, "cpu": _cpu() - spent, "whole": whole}
             kept.write_text(json.dumps(took))
+        if found.caution is not None:
+            print(f"  {name:>8}: {found.caution}")
         evaluations.append(found)
         times.append(json.loads(kept.read_text()))
     whole = all(one["whole"] for one in times)
@@ -84,7 +86,7 @@ def measured(name: str, parts: Sequence[Part], options: Callable[[Part], Mapping
 def _label(arguments: argparse.Namespace) -> str:
     """What names the draft in files."""
     tuned = "" if arguments.tune is None else f"-tuned-{arguments.tune:g}"
-    return f"{Path(arguments.draft).stem}-{arguments.labelled}{tuned}"
+    return f"{Path(arguments.draft).name.removesuffix('.gguf')}-{arguments.labelled}{tuned}"
 
 
 def tuned(part: Part, arguments: argparse.Namespace) -> Path:
