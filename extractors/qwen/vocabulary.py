@@ -77,13 +77,13 @@ def read_head(path: Path, keys: tuple[str, ...], *, before: str | None = None) -
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:4] != b"GGUF":
             raise ValueError(f"{path} is no GGUF file")
-        version, _, pairs = struct.unpack_from("<IQQ", data, 4)
-        if version not in (2, 3):
-            raise ValueError(f"{path} is GGUF version {version}; 2 and 3 are read")
         try:
-            return _read(_Reader(data, 24), pairs, keys, before)
+            version, _, pairs = struct.unpack_from("<IQQ", data, 4)
+            if version in (2, 3):
+                return _read(_Reader(data, 24), pairs, keys, before)
         except (struct.error, KeyError, IndexError) as error:
             raise ValueError(f"{path} ends in the middle of its head, or has values of an unknown kind") from error
+        raise ValueError(f"{path} is GGUF version {version}; 2 and 3 are read")
 
 
 def _read(reader: _Reader, pairs: int, keys: tuple[str, ...], before: str | None) -> dict[str, Any]:

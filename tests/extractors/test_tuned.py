@@ -179,5 +179,7 @@ def test_an_adapter_of_unknown_making_is_no_model(tmp_path: Path) -> None:
     assert adapter_at("hf:a/b:c.gguf") is None
     (tmp_path / "half.gguf").write_bytes(path.read_bytes()[:70])
     assert adapter_at(str(tmp_path / "half.gguf")) is None
+    (tmp_path / "start.gguf").write_bytes(b"GGUF")
+    assert adapter_at(str(tmp_path / "start.gguf")) is None
     (tmp_path / "text.gguf").write_text("not one")
     assert adapter_at(str(tmp_path / "text.gguf")) is None
