@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sets import Task, tasks, verbatim, write_golden
+from benchmarks.sets import LABELLED, Task, tasks, verbatim, write_golden
 from schemas.job import ExtractionJob
 
 
@@ -38,7 +38,7 @@ def parser(doc: str | None, *, records: int, out: str) -> argparse.ArgumentParse
         "--common", type=int, help="examples before them that are common to all; the job's own number if not given"
     )
     made.add_argument(
-        "--labelled", type=int, default=200, help="rows at the end of the set that are known with their labels"
+        "--labelled", type=int, default=LABELLED, help="rows at the end of the set that are known with their labels"
     )
     made.add_argument("--out", type=Path, default=Path(out))
     return made
@@ -64,13 +64,12 @@ def parts(arguments: argparse.Namespace) -> list[Part]:
 def _part(task: Task, arguments: argparse.Namespace) -> Part:
     name = f"{task.set}-{Path(task.spec).stem}-{arguments.records}"
     out: Path = arguments.out
-    known = f"{name}-examples" if arguments.labelled == 200 else f"{name}-examples-{arguments.labelled}"
     options = {
         "schema": verbatim(task, out),
         "id": "id",
         "text": "text",
         "instructions": task.instructions,
-        "examples": str(write_golden(task.golden, out / f"{known}.jsonl")),
+        "examples": str(write_golden(task.golden, out / f"{name}-examples-{arguments.labelled}.jsonl")),
         "examples_shown": arguments.shown,
         "examples_common": arguments.common,
         "concurrency": 1,

@@ -132,11 +132,13 @@ def _f1(counted: Any) -> float:
 
 
 def _told(routed: Measured, final: Measured, below: float) -> str:
-    """What the runs of the pair themselves say of it; an evaluation that found all of its answers there says nothing."""
-    reports = [one.report.routing for one in routed.evaluations if one.report is not None and one.report.routing]
-    asked = sum(one["routed_records"] for one in reports)
+    """What the pair's own run took beside the final alone, and the records that it routed, which only a run that asked says."""
+    reports = [one.report for one in routed.evaluations if one.report is not None and one.report.calls]
+    asked = (
+        f", {sum(one.routing['routed_records'] for one in reports if one.routing)} records routed" if reports else ""
+    )
     share = "" if not routed.cpu or not final.cpu else f", {routed.cpu / final.cpu:.0%} of the final's CPU time"
-    return f"            asked live below {below:g}: {asked} records routed{share}"
+    return f"            asked live below {below:g}{asked}{share}"
 
 
 def _line(name: str, replayed: Sequence[Replayed], draft: Measured, final: Measured) -> str:

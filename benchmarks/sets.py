@@ -94,7 +94,7 @@ DEFAULT = ("sroie", "mit_restaurant", "snips", "ade_dose", "viggo", "cuad_clause
 """Sets of short records on which small models extract something; the others are there to be named."""
 
 
-_TAIL = 200
+LABELLED = 200
 """Rows at the end of a file among which examples are looked for, unless told otherwise."""
 _SPREAD = 3
 """Fixed examples that are chosen to show many fields; further ones are drawn."""
@@ -127,7 +127,7 @@ class Task:
     """Those rows all together, from which examples can be chosen."""
 
 
-def tasks(name: str, *, limit: int | None = None, shots: int = 3, labelled: int = _TAIL) -> list[Task]:
+def tasks(name: str, *, limit: int | None = None, shots: int = 3, labelled: int = LABELLED) -> list[Task]:
     """A set's tasks with its first ``limit`` records, and of its last ``labelled`` rows those that are not among them. Raises
     ``FileNotFoundError`` where the set is not there."""
     adapter, folder = ADAPTERS[name], DATA / name

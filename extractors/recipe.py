@@ -395,7 +395,7 @@ def _text_order(job: ExtractionJob, policy: ModelPolicy, *, omits: bool, modes: 
     if job.field_order == "auto" and (tuned := _tuned(policy)) is not None:
         if omits and tuned.text_order and strict:
             raise JobError(
-                f"a tuned model beside {policy.name} or behind it writes fields in the order of the record, and the mode "
+                "a model that was tuned so writes fields in the order of the record, and the mode "
                 f"{min(strict).value} holds an answer to the schema's order: tune it with --field-order schema"
             )
         return omits and tuned.text_order

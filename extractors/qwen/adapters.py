@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from extractors.errors import ModelMissing
 from extractors.qwen.vocabulary import read_head
-from extractors.qwen.weights import find, sha256_of
+from extractors.qwen.weights import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,13 +101,6 @@ def adapter_at(name: str) -> Adapter | None:
         learned=frozenset(head[LEARNED]),
         identity=str(head[IDENTITY]),
     )
-
-
-def weights_of(name: str) -> Path | None:
-    """The file of an embedded model's weights, those of a tuned model's base; None where it is not on this machine. Raises
-    ``ModelMissing`` for a name that cannot mean a model."""
-    adapter = adapter_at(name)
-    return find(name if adapter is None else adapter.weights)
 
 
 def write_adapter(

@@ -25,8 +25,8 @@ class EmbeddedModel:
     """Weights that are served by this machine for as long as they are needed.
 
     ``name`` is a known name, ``hf:OWNER/REPO:FILE`` or a path, of weights or of a tuned model. ``slots`` requests are worked on
-    at a time; None is what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer. ``probabilities`` of tokens are
-    wanted by default; without, what is copied from a record is written faster.
+    at a time; None is what was measured to be best. A slot's ``context`` tokens are shared by prompt and answer.
+    ``probabilities`` of tokens are wanted by default; without, what is copied from a record is written faster.
     Raises ``ModelMissing`` for a name that cannot mean a model, and for an adapter of unknown making.
     """
 
