@@ -242,6 +242,14 @@ def example_of(
     return Example(text, answer, content_fingerprint(text), printed)
 
 
+def fewer(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Half of them: of those that a record is shown the first, which stand best for all answers, and the last, which are most
+    like it."""
+    kept = len(examples) // 2
+    first = kept // 2
+    return (*examples[:first], *examples[len(examples) - (kept - first) :])
+
+
 def folded_value(value: Any) -> str:
     """A leaf's text as it is compared with other examples' leaves."""
     return fold(value) if isinstance(value, str) else json.dumps(value)

@@ -538,12 +538,22 @@ class Extraction:
         return True
 
     def _show_less(self, request: ChatRequest) -> bool:
-        """Ask the first question again with less of the text: the model takes less than is known of it."""
-        if request.purpose is not Purpose.EXTRACT or request.attempt >= self._trail.limit:
+        """Ask again with fewer examples, or at first with less of the text, whichever is longer: the model takes less than
+        is known of it."""
+        if request.attempt >= self._trail.limit:
             return False
-        focus = narrowed(self._recipe, self._record.text, self._focus, ranker=self._ranker)
+        focus = None
+        examples = sum(example.tokens for example in self._questions.examples)
+        if request.purpose is Purpose.EXTRACT:
+            shown = estimate_tokens(self._record.text) if self._focus is None else self._focus.budget
+            if shown >= examples:
+                focus = narrowed(self._recipe, self._record.text, self._focus, ranker=self._ranker)
         if focus is None:
-            return False
+            if not examples:
+                return False
+            self._request = self._questions.with_fewer(request)
+            self._judge.show(self._questions.examples)
+            return True
         self._focus = focus
         self._judge.focus(focus)
         self._show(focus.first())

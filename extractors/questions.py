@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from extractors.continuation import Beginning, last_items
-from extractors.examples import Example
+from extractors.examples import Example, fewer
 from extractors.qwen.modes import within
 from extractors.qwen.requests import AnswerShape, ChatRequest, Image, Message, Mode, Purpose
 from extractors.qwen.span_grammar import span_rules
@@ -59,15 +59,28 @@ class Questions:
         """What was looked up, as every question shows it behind the record."""
         self.final = False
         """Whether the final model is asked from now on."""
-        coded = recipe.prompter.codes
-        self._first, self._last = (
-            tuple(turn for example in shown for turn in example.turns(coded=coded)) for shown in (first, last)
-        )
+        self._first, self._last = tuple(first), tuple(last)
 
     def show(self, text: str, spelt: str) -> None:
         """From here on the record is shown as ``text``, parts of it; spans are copied from ``spelt``, the same parts
         without what was added to them."""
         self._text, self._spelt, self._spans = text, spelt, None
+
+    @property
+    def examples(self) -> tuple[Example, ...]:
+        """What the model that is asked now is shown."""
+        return self._last if self.final else self._first
+
+    def with_fewer(self, refused: ChatRequest) -> ChatRequest:
+        """A question that was too long with half of its examples, ``fewer``, as all questions to that model have from here
+        on."""
+        own = refused.messages[1 + 2 * len(self.examples) :]
+        if self.final:
+            self._last = fewer(self._last)
+        else:
+            self._first = fewer(self._first)
+        messages = (refused.messages[0], *self._turns(), *own)
+        return replace(refused, messages=messages, attempt=refused.attempt + 1)
 
     def first(self) -> ChatRequest:
         """For the whole answer."""
@@ -157,8 +170,11 @@ class Questions:
         """The messages with the examples between the instructions and the record, and behind it what was looked up."""
         if self._results:
             messages = beside(messages, self._results)
-        turns = self._last if self.final else self._first
-        return (messages[0], *turns, *messages[1:]) if turns else messages
+        return (messages[0], *self._turns(), *messages[1:]) if self.examples else messages
+
+    def _turns(self) -> tuple[Message, ...]:
+        coded = self._recipe.prompter.codes
+        return tuple(turn for example in self.examples for turn in example.turns(coded=coded))
 
     def _prompt(self) -> tuple[Message, ...]:
         return self._recipe.prompter.extract(self._text, code=self._code, images=self._images)
