@@ -19,26 +19,25 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 from typing import Any, Literal
 
 import orjson
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from rapidfuzz import fuzz
 
-from extractors.errors import JobError
 from extractors.example_answers import in_schema_order, in_text_order
 from extractors.grounding import ground
-from extractors.grounding.folding import fold
+from extractors.grounding.folding import fold, squeeze
+from extractors.parsing import dumps_exact, loads_exact
 from extractors.prompting import fence
 from extractors.qwen.requests import Message
 from extractors.representatives import features, representatives
 from extractors.tokens import estimate_tokens
 from schemas.evidence import Match
-from schemas.jsonschema import answer_schema
 from schemas.pointers import unescape
 from schemas.records import Record, content_fingerprint
 
@@ -55,24 +54,45 @@ _TURNS = 30
 """Tokens around an example's text and answer, about: the fence and the chat template."""
 _NEAR_LENGTH = 0.9
 """Texts whose lengths differ by more than this ratio are not nearly the same."""
+_INSIDE = 0.85
+"""Of two texts one of which holds the other, they are nearly the same if so much of it is the other."""
+_LEAST_LENGTH = 0.7
+_USUAL = 0.1
+"""A value that at least two labels have, and this share of those that have the field, is a usual one of the field."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d{1,3})?")
 _WORD = re.compile(r"[^\W\d_]+|\d+")
 _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff]")
 
 
 @dataclass(frozen=True)
 class Example:
-    """A labelled record. ``answer`` is its JSON, compact; ``printed`` are the answer's values that stand in its own
-    text, folded: what stands in an example and not in a record was copied from the example."""
+    """A labelled record. ``answer`` is its JSON, compact. ``printed`` are the answer's values that stand in its own text, each
+    with its field and as ``copied_form`` has it: what stands in an example and not in a record was copied from the example.
+    ``unprinted`` are those that do not; ``quotes`` is what the text says in the place of the former, its letters and
+    digits."""
 
     text: str
     answer: str
     fingerprint: str
-    printed: frozenset[str]
+    printed: frozenset[tuple[str, str]]
+    unprinted: frozenset[tuple[str, str]] = frozenset()
+    quotes: frozenset[str] = frozenset()
+    record_id: str | None = None
+
+    @cached_property
+    def copies(self) -> frozenset[str]:
+        """The forms of the values that it prints."""
+        return frozenset(form for _, form in self.printed)
 
     @cached_property
     def folded(self) -> str:
         """The text as it is compared with a record's."""
         return fold(self.text)
+
+    @cached_property
+    def squeezed(self) -> str:
+        """The letters and digits of that."""
+        return squeeze(self.folded)
 
     @cached_property
     def tokens(self) -> int:
@@ -102,7 +122,8 @@ class ExampleBank:
     ) -> None:
         self.made_up = made_up
         self._room = math.inf if room is None else room
-        self._examples = tuple(examples)
+        self._examples = tuple(examples) if made_up else _without_usual(examples)
+        examples = self._examples
         self._shown = shown
         self._choice = choice
         self._common_wanted = common
@@ -114,10 +135,7 @@ class ExampleBank:
         """What a record is shown, in order. The same for the same record."""
         if self.made_up:
             return self._examples
-        folded, left = fold(record.text), self._room
-
-        def its_own(example: Example) -> bool:
-            return example.fingerprint == record.fingerprint or _nearly_the_same(example.folded, folded)
+        own, left = _Own(record), self._room
 
         def fits(place: int) -> bool:
             return self._examples[place].tokens <= left
@@ -125,10 +143,14 @@ class ExampleBank:
         def able(places: Iterable[int]) -> Iterator[int]:
             for place in places:
                 example = self._examples[place]
-                if example.tokens <= self._room and example.fingerprint not in self._in_common and not its_own(example):
+                if (
+                    example.tokens <= self._room
+                    and example.fingerprint not in self._in_common
+                    and not own.is_in(example)
+                ):
                     yield place
 
-        common = tuple(example for example in self._common if not its_own(example))
+        common = tuple(example for example in self._common if not own.is_in(example))
         if self._index is None:
             order: Iterable[int] = able(range(len(self._examples)))
         else:
@@ -157,7 +179,8 @@ class ExampleBank:
         """What the recipe says of them."""
         digest = hashlib.sha256()
         for example in self._examples:
-            digest.update(orjson.dumps([example.fingerprint, example.answer]))
+            named = [] if example.record_id is None else [example.record_id]
+            digest.update(orjson.dumps([example.fingerprint, example.answer, *named]))
         if self.made_up:
             return {"made_up": True, "sha256": digest.hexdigest()}
         return {
@@ -170,76 +193,37 @@ class ExampleBank:
         }
 
 
-def load_examples(
-    path: Path,
-    model: type[BaseModel],
-    *,
-    shown: int,
-    choice: Choice,
-    omit_nulls: bool = False,
-    text_order: bool = False,
-    room: int | None = None,
-    common: int = 0,
-) -> ExampleBank:
-    """The examples of a golden set, ``read_examples``; ``room`` is how many tokens a record's own examples may have together,
-    and as many those that are ``common`` to all. Raises ``JobError`` as that does, and where none is short enough."""
-    examples = read_examples(path, model, omit_nulls=omit_nulls, text_order=text_order)
-    shortest = min(one.tokens for one in examples)
-    if room is not None and shortest > room:
-        raise JobError(
-            f"the shortest example of {path} has about {shortest:,} tokens, and beside a record there is room for "
-            f"{room:,}, a quarter of what the model reads: give shorter ones, or leave --examples out"
-        )
-    return ExampleBank(examples, shown=shown, choice=choice, room=room, common=common)
-
-
-def read_examples(
-    path: Path, model: type[BaseModel], *, omit_nulls: bool = False, text_order: bool = False
-) -> list[Example]:
-    """Read a golden set. ``omit_nulls`` leaves out of the answers what the model is told to leave out, ``text_order`` has
-    the rest of that in the order in which the text has it. Raises ``JobError`` naming the line that is no example of the
-    schema, and where there is none."""
-    examples = []
-    schema = answer_schema(model)
-    for number, row in enumerate(_rows(path), start=1):
-        where = f"{path}, row {number}"
-        text, expected = row.get("text"), row.get("expected")
-        if row.get("draft"):
-            raise JobError(f"{where}: this is a draft, whose values nobody has put right: do so, and take `draft` out")
-        if not isinstance(text, str) or expected is None:
-            raise JobError(
-                f"{where}: an example has a text and an expected answer; this has {', '.join(row) or 'none'}"
-            )
-        try:
-            expected = json.loads(expected) if isinstance(expected, str) else expected
-            value = model.model_validate_json(json.dumps(expected, default=str))
-        except json.JSONDecodeError as error:
-            raise JobError(f"{where}: expected is not JSON ({error.msg})") from error
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            field = "/".join(map(str, first["loc"])) or "the whole"
-            raise JobError(f"{where}: expected is not an answer of the schema: {field}: {first['msg']}") from error
-        examples.append(example_of(text, expected, value, schema, omit_nulls=omit_nulls, text_order=text_order))
-    if not examples:
-        raise JobError(f"{path} holds no examples")
-    return examples
-
-
 def example_of(
-    text: str, expected: Any, value: BaseModel, schema: Mapping[str, Any], *, omit_nulls: bool, text_order: bool = False
+    text: str,
+    expected: Any,
+    value: BaseModel,
+    schema: Mapping[str, Any],
+    *,
+    omit_nulls: bool,
+    text_order: bool = False,
+    record_id: str | None = None,
 ) -> Example:
     """A text and the answer that is ``expected`` of it, which is ``value`` when validated, in the form a model writes."""
     evidence = ground(value, text)
     ordered = in_schema_order(expected, schema, omit_nulls=omit_nulls)
     if text_order:
         ordered = in_text_order(ordered, schema, evidence)
-    answer = json.dumps(ordered, ensure_ascii=False, separators=(",", ":"), default=str)
-    printed = frozenset(
-        folded_value(leaf)
-        for one in evidence
-        if one.match is not Match.UNGROUNDED and (leaf := _leaf(json.loads(answer), one.path)) is not None
+    answer = dumps_exact(ordered)
+    told = loads_exact(answer)
+    leaves = [(one, leaf) for one in evidence if (leaf := _leaf(told, one.path)) is not None]
+    return Example(
+        text,
+        answer,
+        content_fingerprint(text),
+        printed=frozenset(
+            (_pattern(one.path), copied_form(leaf)) for one, leaf in leaves if one.match is not Match.UNGROUNDED
+        ),
+        unprinted=frozenset(
+            (_pattern(one.path), copied_form(leaf)) for one, leaf in leaves if one.match is Match.UNGROUNDED
+        ),
+        quotes=frozenset(squeeze(fold(one.quote)) for one, _ in leaves if one.quote),
+        record_id=record_id,
     )
-    return Example(text, answer, content_fingerprint(text), printed)
 
 
 def fewer(examples: Sequence[Example]) -> tuple[Example, ...]:
@@ -250,9 +234,41 @@ def fewer(examples: Sequence[Example]) -> tuple[Example, ...]:
     return (*examples[:first], *examples[len(examples) - (kept - first) :])
 
 
-def folded_value(value: Any) -> str:
-    """A leaf's text as it is compared with other examples' leaves."""
-    return fold(value) if isinstance(value, str) else json.dumps(value)
+def copied_form(value: Any) -> str:
+    """A leaf as it is compared with other examples' leaves, however it is spelt: a number by its value, a text by its letters
+    and digits."""
+    if isinstance(value, str):
+        number = _NUMBER.fullmatch(value.strip())
+        if number is None:
+            folded = fold(value)
+            return squeeze(folded) or folded
+        value = orjson.Fragment(number[0])
+    text = dumps_exact(value)
+    try:
+        return f"{Decimal(text).normalize():f}"
+    except ArithmeticError:
+        return text
+
+
+def _without_usual(examples: Sequence[Example]) -> tuple[Example, ...]:
+    """The examples without what is no copy though another record does not print it: a field's usual values, such as a
+    currency's code where the record has its sign, and what an example has itself that its text does not print."""
+    having: Counter[str] = Counter()
+    held: Counter[tuple[str, str]] = Counter()
+    unprinted: set[str] = set()
+    for one in {each.fingerprint: each for each in examples}.values():
+        held.update(one.printed | one.unprinted)
+        having.update({field for field, _ in one.printed | one.unprinted})
+        unprinted |= {form for _, form in one.unprinted}
+    usual = {form for (field, form), count in held.items() if count > 1 and count >= _USUAL * having[field]}
+    kept = usual | unprinted
+    return tuple(
+        replace(one, printed=frozenset(each for each in one.printed if each[1] not in kept)) for one in examples
+    )
+
+
+def _pattern(path: str) -> str:
+    return "/".join("*" if step.isdigit() else step for step in path.split("/"))
 
 
 def _representative(examples: Sequence[Example], most: int, *, room: float) -> tuple[Example, ...]:
@@ -327,11 +343,39 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _nearly_the_same(one: str, other: str) -> bool:
-    if one == other:
-        return True
-    short, long = sorted((len(one), len(other)))
-    return short >= _NEAR_LENGTH * long and fuzz.ratio(one, other, score_cutoff=_TOO_CLOSE) > 0
+class _Own:
+    """Which examples are a record itself: by its id or its text, or nearly its text and no other values."""
+
+    def __init__(self, record: Record) -> None:
+        self._fingerprint = record.fingerprint
+        # An id that was made of a text says no more than that.
+        self._id = None if record.record_id.startswith("c-") else record.record_id
+        self._folded = fold(record.text)
+        self._squeezed = squeeze(self._folded)
+
+    def is_in(self, example: Example) -> bool:
+        """Whether the example is the record."""
+        if example.fingerprint == self._fingerprint or (self._id is not None and example.record_id == self._id):
+            return True
+        return self._nearly(example) and all(quote in self._squeezed for quote in example.quotes)
+
+    def _nearly(self, example: Example) -> bool:
+        if example.folded == self._folded:
+            return True
+        if not within_ratio(len(example.folded), len(self._folded), _LEAST_LENGTH):
+            return False
+        if within_ratio(len(example.folded), len(self._folded), _NEAR_LENGTH) and (
+            fuzz.ratio(example.folded, self._folded, score_cutoff=_TOO_CLOSE) > 0
+        ):
+            return True
+        # The same words with others signs between them, or a little before or behind them.
+        mine, others = sorted((self._squeezed, example.squeezed), key=len)
+        return within_ratio(len(mine), len(others), _INSIDE) and mine in others
+
+
+def within_ratio(one: int, other: int, least: float) -> bool:
+    """Whether the shorter of two lengths is at least so much of the longer."""
+    return min(one, other) >= least * max(one, other)
 
 
 def _leaf(data: Any, path: str) -> Any:
@@ -344,26 +388,3 @@ def _leaf(data: Any, path: str) -> Any:
         else:
             return None
     return data if not isinstance(data, Mapping | list) else None
-
-
-def _rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows of the file. Raises ``JobError``."""
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            import pyarrow.parquet as pq
-
-            yield from pq.read_table(path).to_pylist()
-            return
-        with path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise JobError(f"{path}, line {number} is not JSON ({error.msg})") from error
-                if not isinstance(row, dict):
-                    raise JobError(f"{path}, line {number} is not a JSON object")
-                yield row
-    except (OSError, ValueError) as error:  # pyarrow's too
-        raise JobError(f"the examples {path} cannot be read ({error}); give a JSONL or Parquet file") from error

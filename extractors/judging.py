@@ -6,7 +6,6 @@ Pure. A ``Verdict`` says that an answer is right, or which paths are wrong and w
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +25,7 @@ from extractors.corrections import (
 )
 from extractors.documents.places import pages_of
 from extractors.dropping import dropped, nothings, says_nothing, without_items
-from extractors.examples import Example, folded_value
+from extractors.examples import Example, copied_form
 from extractors.grounding import Haystack, ground, ungrounded_paths
 from extractors.grounding.spans import at_edges
 from extractors.longtext.evidence import LongGrounding
@@ -115,7 +114,7 @@ class Judge:
 
     def show(self, examples: Sequence[Example]) -> None:
         """From here on the model that is asked is shown these."""
-        self._in_examples = _NONE.union(*(example.printed for example in examples)) if examples else _NONE
+        self._in_examples = _NONE.union(*(example.copies for example in examples)) if examples else _NONE
 
     def focus(self, focus: Focus) -> None:
         """From here on parts of the record are shown, and evidence is first searched in them."""
@@ -338,7 +337,7 @@ class Judge:
                 if (
                     one.match is Match.UNGROUNDED
                     and not self._is_choice(one.path)
-                    and folded_value(_plain(value_at(data, one.path))) in self._in_examples
+                    and copied_form(value_at(data, one.path)) in self._in_examples
                 ):
                     found.append(one.path)
             except KeyError:
@@ -381,11 +380,6 @@ def _not_json(text: str) -> str | None:
     except (ValueError, RecursionError) as problem:
         return f"it was not valid JSON ({problem})"
     return None
-
-
-def _plain(value: Any) -> Any:
-    """A leaf as plain JSON has it, its digits as a number."""
-    return value if isinstance(value, str) else json.loads(dumps_exact(value))
 
 
 def _shown(data: Any, path: str) -> str | None:

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import JobError, SchemaError
-from extractors.examples import Example, ExampleBank, load_examples
+from extractors.example_files import load_examples
+from extractors.examples import Example, ExampleBank
 from extractors.images import ImageLimits
 from extractors.made_up import made_up_examples
 from extractors.prompt_versions import choose_texts
@@ -432,6 +433,7 @@ def _examples(
             model,
             shown=job.examples_shown,
             choice=job.examples_choice,
+            text=job.text,
             omit_nulls=omit_nulls,
             text_order=text_order,
             room=reads // _EXAMPLES_SHARE,

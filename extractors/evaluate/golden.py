@@ -74,6 +74,26 @@ def read_golden(path: Path, model: type[BaseModel], *, id_column: str | None = N
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenLabel:
+    """A line as it is written. ``where`` is what messages call it, ``row`` all of it, ``expected`` its label under the keys of
+    the JSON answer however deep, with all digits."""
+
+    where: str
+    row: Mapping[str, Any]
+    record_id: str | None
+    expected: Mapping[str, Any]
+
+
+def written_labels(path: Path, model: type[BaseModel], *, id_column: str = "id") -> Iterator[WrittenLabel]:
+    """The lines of a golden set with their labels as they are written, keys apart not validated yet. Raises ``JobError``
+    naming the line: not readable, a draft, no label, a key that the schema does not have."""
+    reader = _Reader(model)
+    for where, row in _rows(path):
+        given = id_text(row.get(id_column), f"{where}: `{id_column}`")
+        yield WrittenLabel(where, row, given, reader.written(row, given, where))
+
+
 def record_columns(path: Path) -> list[str]:
     """What the first line of a golden set has besides its label: ``id`` and the record itself, if it is there."""
     return next(([key for key in row if key not in _OWN] for _, row in _rows(path)), [])
@@ -104,12 +124,12 @@ class _Reader:
         self._adapters: dict[Any, TypeAdapter[Any]] = {}
         self._inner: dict[type[BaseModel], _Reader] = {}
 
+    def written(self, row: Mapping[str, Any], record_id: str | None, where: str) -> dict[str, Any]:
+        """A line's label as it is written, under the answer's keys. Raises ``JobError``."""
+        return self._written(self._expected(row, record_id, where), f"{where}: expected")
+
     def labelled(self, record_id: str, row: Mapping[str, Any], where: str) -> Labelled:
-        if row.get("draft"):
-            raise JobError(f"{where}: record {record_id!r} is a draft: put `expected` right and take `draft` out")
-        expected = self._object(row, "expected", where)
-        if expected is None:
-            raise JobError(f"{where}: record {record_id!r} has no `expected`")
+        expected = self._expected(row, record_id, where)
         accept, free = self._object(row, "accept", where) or {}, row.get("free") or ()
         if not isinstance(free, list | tuple):
             raise JobError(f"{where}: `free` must be a list of fields")
@@ -128,6 +148,29 @@ class _Reader:
             },
             free=frozenset(free),
         )
+
+    def _expected(self, row: Mapping[str, Any], record_id: str | None, where: str) -> dict[str, Any]:
+        named = "the record" if record_id is None else f"record {record_id!r}"
+        if row.get("draft"):
+            raise JobError(f"{where}: {named} is a draft: put `expected` right and take `draft` out")
+        expected = self._object(row, "expected", where)
+        if expected is None:
+            raise JobError(f"{where}: {named} has no `expected`")
+        return expected
+
+    def _written(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+        return {
+            key: self._written_part(self._kind(key), value, f"{where}.{key}")
+            for key, value in self._by_key(given, where).items()
+        }
+
+    def _written_part(self, kind: Any, given: Any, where: str) -> Any:
+        if isinstance(given, Mapping) and (inner := self._model_in(kind)) is not None:
+            return inner._written(given, where)
+        if isinstance(given, list):
+            item = _item_in(kind)
+            return [self._written_part(item, one, f"{where}[{number}]") for number, one in enumerate(given)]
+        return given
 
     def values(self, given: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The values of an object's labelled keys. Raises ``JobError``."""

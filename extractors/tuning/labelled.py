@@ -41,7 +41,7 @@ def taught(golden: Path, job: ExtractionJob, recipe: Recipe) -> Taught:
     """Read the labelled records as an evaluation does: their texts by the job's template, from where the records are. Raises
     ``JobError`` as that does."""
     _, labels, records = prepared(golden, job, recipe.model)
-    ways = {"omit_nulls": recipe.shape.omit_nulls, "text_order": recipe.shape.text_order}
+    shape = recipe.shape
     found: dict[str, Example] = {}
     partly = in_parts = 0
     for (record_id, _), text in records.texts.items():
@@ -57,7 +57,9 @@ def taught(golden: Path, job: ExtractionJob, recipe: Recipe) -> Taught:
         elif is_in_parts(recipe, text) or budget_of(recipe, text) is not None:
             in_parts += 1
         else:
-            one = example_of(text, expected, value, recipe.schema, **ways)
+            one = example_of(
+                text, expected, value, recipe.schema, omit_nulls=shape.omit_nulls, text_order=shape.text_order
+            )
             found.setdefault(one.fingerprint, one)
     return Taught(tuple(found.values()), partly, in_parts)
 

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from extractors import examples
 from extractors.errors import JobError
+from extractors.example_files import read_examples
 from extractors.extraction import Extraction
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest, ErrorKind, Mode, Purpose
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
@@ -112,12 +113,51 @@ def test_similar_examples_cover_the_words_of_the_record_together(tmp_path: Path)
     assert using.document["examples"]["similar_choice"] == "covering"
 
 
-@pytest.mark.parametrize("text", ["Blue kettle, 19.90 €", "blue  kettle, 19,90 €", "Blue kettle, 19.90 €!"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Blue kettle, 19.90 €",
+        "blue  kettle, 19,90 €",
+        "Blue kettle, 19.90 €!",
+        "Blue kettle - 19.90 €",
+        "Re: Blue kettle, 19.90 €",
+    ],
+)
 @pytest.mark.parametrize("choice", ["similar", "fixed"])
 def test_a_record_is_never_its_own_example(tmp_path: Path, text: str, choice: str) -> None:
     using = recipe(golden(tmp_path / "g.jsonl"), examples_choice=choice, examples_shown=4)
     _, [request] = drive(using, text, [{"name": "kettle"}])
     assert len(shown(request)) == 3 and not any("kettle" in one for one in shown(request))
+
+
+def test_a_record_is_not_shown_the_label_under_its_own_id(tmp_path: Path) -> None:
+    lines = [{"id": f"r{number}", "text": text, "expected": answer} for number, (text, answer) in enumerate(GOLDEN)]
+    (tmp_path / "g.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    using = recipe(tmp_path / "g.jsonl", examples_shown=4)
+    text = "UPDATED 2024: Blue kettle, 19.90 € (seen again, and once more)"
+
+    def seen(record_id: str) -> list[str]:
+        request = Extraction(using, Record(record_id, text, content_fingerprint(text))).next_request()
+        assert request is not None
+        return shown(request)
+
+    assert len(seen("r0")) == 3 and GOLDEN[0][0] not in seen("r0")
+    assert len(seen("r9")) == 4, "another record"
+
+
+def test_form_letters_that_say_something_else_are_examples_of_each_other(tmp_path: Path) -> None:
+    def letter(name: str, price: int) -> str:
+        return (
+            "Dear customer, thank you very much for the order that you placed with us last week. We have sent you "
+            f"the {name} for {price} € and hope that you will be content with it. With kind regards, your shop"
+        )
+
+    names = ["kettle", "lamp", "pan", "chair"]
+    rows = [(letter(name, 20 + number), {"name": name, "price": 20 + number}) for number, name in enumerate(names)]
+    using = recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=2)
+    _, [request] = drive(using, letter("pan", 22), [{"name": "pan", "price": 22}])
+
+    assert len(shown(request)) == 2 and not any("the pan for" in one for one in shown(request))
 
 
 def test_corrections_are_shown_the_same_examples(tmp_path: Path) -> None:
@@ -134,6 +174,52 @@ def test_a_value_copied_from_an_example_is_asked_again(tmp_path: Path) -> None:
     assert isinstance(outcome, Extracted) and outcome.value.price == 8
     assert list(asked[1].shape.schema["properties"]) == ["price"], "the currency was nobody's words: it is no copy"
     assert "an example's" in asked[1].messages[-1].content
+
+
+@pytest.mark.parametrize("copied", [45, 45.0, "45.00", "45"])
+def test_a_copied_number_is_known_however_it_is_written(tmp_path: Path, copied: Any) -> None:
+    outcome, asked = drive(
+        recipe(golden(tmp_path / "g.jsonl"), examples_shown=3),
+        "Red pan, 8 €",
+        [{"name": "Red pan", "price": copied}, {"price": 8}],
+    )
+    assert [request.purpose for request in asked] == [Purpose.EXTRACT, Purpose.CORRECT]
+    assert isinstance(outcome, Extracted) and outcome.value.price == 8  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("copied", ["Blue kettle", "Blue kettle.", "Blue-kettle", "BLUE  KETTLE"])
+def test_a_copied_text_is_known_however_it_is_spelt(tmp_path: Path, copied: str) -> None:
+    _, asked = drive(
+        recipe(golden(tmp_path / "g.jsonl"), examples_shown=3),
+        "Red pan, 8 €",
+        [{"name": copied, "price": 8}, {"name": "Red pan"}],
+    )
+    assert asked[1].purpose is Purpose.CORRECT
+
+
+def test_a_usual_value_that_the_record_says_in_other_words_is_no_copy(tmp_path: Path) -> None:
+    rows = [(text.replace("€", "EUR"), answer) for text, answer in GOLDEN]
+    outcome, asked = drive(
+        recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=3),
+        "Red pan, 8 €",
+        [{"name": "Red pan", "price": 8, "currency": "EUR"}],
+    )
+    assert len(asked) == 1
+    assert isinstance(outcome, Extracted) and outcome.value.currency == "EUR"  # type: ignore[attr-defined]
+
+
+def test_a_value_that_two_of_many_labels_have_is_a_copy_still(tmp_path: Path) -> None:
+    rows = [
+        (f"Lamp {number}, {100 + number} €", {"name": f"Lamp {number}", "price": 100 + number}) for number in range(40)
+    ]
+    rows[1] = ("Another lamp, 100 €", {"name": "Another lamp", "price": 100})
+    outcome, asked = drive(
+        recipe(golden(tmp_path / "g.jsonl", rows), examples_shown=1, examples_choice="fixed"),
+        "Red pan, 8 €",
+        [{"name": "Red pan", "price": 100}, {"price": 8}],
+    )
+    assert asked[1].purpose is Purpose.CORRECT
+    assert isinstance(outcome, Extracted)
 
 
 def test_a_copy_that_stays_becomes_null_or_fails_the_record(tmp_path: Path) -> None:
@@ -343,16 +429,67 @@ def test_a_parquet_file_is_read_as_well(ending: str, tmp_path: Path) -> None:
     assert recipe(tmp_path / f"g.{ending}").id == recipe(golden(tmp_path / "g.jsonl")).id
 
 
+def test_parquet_with_columns_of_their_own_types_shows_the_same_answers(tmp_path: Path) -> None:
+    price = pa.decimal128(10, 2)
+    kinds = pa.struct([("name", pa.string()), ("price", price), ("currency", pa.string())])
+    labels = [
+        {**answer, "price": None if answer["price"] is None else Decimal(str(answer["price"]))} for _, answer in GOLDEN
+    ]
+    table = pa.table({"text": [text for text, _ in GOLDEN], "expected": pa.array(labels, kinds)})
+    pq.write_table(table, tmp_path / "g.parquet")
+    outcome, asked = drive(
+        recipe(tmp_path / "g.parquet", examples_shown=3),
+        "Red pan, 8 €",
+        [{"name": "Red pan", "price": 45}, {"price": 8}],
+    )
+    assert '"price":45.00' in "".join(message.content for message in asked[0].messages), "a number with its digits"
+    assert asked[1].purpose is Purpose.CORRECT, "a copy of it is known"
+    assert isinstance(outcome, Extracted)
+
+
+def test_numbers_of_many_digits_are_shown_with_all_of_them(tmp_path: Path) -> None:
+    class Sum(BaseModel):
+        amount: Decimal
+
+    line = '{"text": "12345678901234567.89 due", "expected": {"amount": 12345678901234567.89}}'
+    (tmp_path / "g.jsonl").write_text(line)
+    [example] = read_examples(tmp_path / "g.jsonl", Sum)
+    assert example.answer == '{"amount":12345678901234567.89}'
+
+
+def test_texts_are_those_of_the_jobs_template_and_keys_those_of_the_answer(tmp_path: Path) -> None:
+    class Named(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+        name: str = Field(alias="Seller Name")
+
+    lines = [
+        {"title": "Kettle", "body": 7, "expected": {"name": "Kettle"}},
+        {"text": "Lamp", "expected": {"Seller Name": "Lamp"}},
+    ]
+    (tmp_path / "g.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_examples(tmp_path / "g.jsonl", Named, text="{title}: {body}")
+
+    assert [(one.text, one.answer) for one in found] == [
+        ("Kettle: 7", '{"Seller Name":"Kettle"}'),
+        ("Lamp", '{"Seller Name":"Lamp"}'),
+    ]
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"text": "x"}', "row 1: an example has a text and an expected answer; this has text"),
+        ('{"text": "x"}', "line 1: the record has no `expected`"),
+        (
+            '{"id": "r7", "expected": {"name": "x"}}',
+            "line 1: an example has a text and an expected answer; this has id, expected",
+        ),
+        ('{"text": "x", "expected": {"name": "x", "colour": "red"}}', "line 1: expected: Offer has no field 'colour'"),
         (
             '{"text": "x", "expected": {"price": 3}}',
-            "row 1: expected is not an answer of the schema: name: Field required",
+            "line 1: expected is not an answer of the schema: name: Field required",
         ),
-        ("{", "line 1 is not JSON"),
-        ('{"text": "x", "expected": {"name": "x", "price": 3}, "draft": true}', "row 1: this is a draft"),
+        ("{", "line 1: not JSON"),
+        ('{"text": "x", "expected": {"name": "x", "price": 3}, "draft": true}', "line 1: the record is a draft"),
         ("", "holds no examples"),
     ],
 )
