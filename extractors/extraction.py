@@ -549,15 +549,19 @@ class Extraction:
             if shown >= examples:
                 focus = narrowed(self._recipe, self._record.text, self._focus, ranker=self._ranker)
         if focus is None:
-            if not examples:
-                return False
-            self._request = self._questions.with_fewer(request)
-            self._judge.show(self._questions.examples)
-            return True
+            return self._show_fewer(request)
         self._focus = focus
         self._judge.focus(focus)
         self._show(focus.first())
         self._request = replace(self._questions.first(), attempt=request.attempt + 1)
+        return True
+
+    def _show_fewer(self, request: ChatRequest) -> bool:
+        """Ask again with fewer examples; False where there are none, or no call is left."""
+        if not self._questions.examples or request.attempt >= self._trail.limit:
+            return False
+        self._request = self._questions.with_fewer(request)
+        self._judge.show(self._questions.examples)
         return True
 
     def _show(self, shown: Shown) -> None:
@@ -575,6 +579,10 @@ class Extraction:
         truncated = answer.truncated and reply.finish_reason == "length"
         reason = Reason.TRUNCATED if truncated else Reason.UNAVAILABLE if answer.truncated else Reason.NOT_JSON
         room = request.max_output_tokens
+        # Cut off before its own limit: prompt and answer together are more than the server holds.
+        full = truncated and 0 < reply.usage.output_tokens < room
+        if full and self._show_fewer(request):
+            return
         if truncated:
             room = min(room * 2, self._recipe.policy.max_output_tokens)
             if room == request.max_output_tokens:

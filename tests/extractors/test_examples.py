@@ -287,6 +287,20 @@ def test_corrections_that_are_too_long_beside_their_examples_have_fewer_too(tmp_
     assert isinstance(extraction.outcome, Extracted)
 
 
+def test_an_answer_that_the_server_has_no_room_for_beside_the_examples_is_asked_with_fewer(tmp_path: Path) -> None:
+    using = recipe(golden(tmp_path / "g.jsonl"), examples_shown=2)
+    text = "Red pan, 8 €"
+    extraction = Extraction(using, Record("r", text, content_fingerprint(text)))
+    first = extraction.next_request()
+    assert first is not None
+    extraction.receive(ChatReply('{"name":"Red', "length", Usage(1, 7000, 5), model="fake"))
+    second = extraction.next_request()
+
+    assert second is not None and (second.purpose, second.attempt) == (Purpose.EXTRACT, 2)
+    assert (len(shown(first)), len(shown(second))) == (2, 1)
+    assert second.max_output_tokens == first.max_output_tokens, "there was room enough by its own limit"
+
+
 def test_a_text_that_is_longer_than_its_examples_is_shortened_before_them(tmp_path: Path) -> None:
     using = recipe(golden(tmp_path / "g.jsonl"), examples_shown=2)
     using = replace(using, policy=replace(using.policy, max_input_tokens=4000))
