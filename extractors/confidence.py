@@ -81,8 +81,11 @@ def confidence_of(
     scores: Mapping[str, TokenScore],
     schema: Mapping[str, Any],
     calibration: Calibration | None = None,
+    *,
+    uncalibrated: Sequence[str] = (),
 ) -> dict[str, float]:
-    """A number from 0 to 1 for each value, and for each null that the model wrote with known probability."""
+    """A number from 0 to 1 for each value, and for each null that the model wrote with known probability. Values at or below
+    the paths ``uncalibrated`` ("" for all) keep their score: another model wrote them than the one that was calibrated."""
     found: dict[str, float] = {}
     nulls: set[str] = set()
     for one in evidence:
@@ -104,7 +107,12 @@ def confidence_of(
             found[path] = told.score
             nulls.add(path)
     if calibration is not None:
-        found = {path: calibration.apply(score, null=path in nulls) for path, score in found.items()}
+        found = {
+            path: score
+            if "" in uncalibrated or inside(path, uncalibrated)
+            else calibration.apply(score, null=path in nulls)
+            for path, score in found.items()
+        }
     return {path: round(score, 4) for path, score in found.items()}
 
 

@@ -87,6 +87,7 @@ class Extraction:
         "_final",
         "_first",
         "_focus",
+        "_from_final",
         "_images",
         "_judge",
         "_last",
@@ -139,6 +140,8 @@ class Extraction:
         self._draft: Draft | None = None
         """The draft's answer while the final model is asked about it."""
         self._routed: tuple[str, ...] = ()
+        self._from_final: list[str] = []
+        """Paths whose values the final model wrote, or both did: the draft's calibration says nothing of them."""
         self._last: ChatRequest | None = None
         self._scores: dict[str, TokenScore] = {}
         """What the model thought of each value that it wrote."""
@@ -253,6 +256,7 @@ class Extraction:
     def _receive_whole(self, request: ChatRequest, reply: ChatReply) -> None:
         self._judge.written_out.clear()
         self._scores = self._token_scores(reply)
+        self._wrote([""])
         verdict = self._judge.reply(reply.text, reply.finish_reason)
         if isinstance(verdict, Verdict):
             self._trail.note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
@@ -283,6 +287,7 @@ class Extraction:
         self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)}
         self._scores |= {path: score for path, score in (scores or {}).items() if inside(path, asked)}
         self._corrected.extend(path for path in changed if path not in self._corrected)
+        self._wrote(asked)
         self._take(request, self._judge.data(self._data))
 
     def _receive_rest(self, request: ChatRequest, reply: ChatReply, cut: _Cut) -> None:
@@ -325,6 +330,7 @@ class Extraction:
         self._nulled = tuple(path for path in self._nulled if path not in changed)
         evidence: Sequence[Evidence] = self._judge.ground(value)
         self._corrected.extend(path for path in changed if path not in self._corrected)
+        self._wrote(changed)
         found = self._token_scores(reply, pointers=True)
         self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)}
         self._scores |= {path: score for path, score in found.items() if inside(path, changed)}
@@ -352,6 +358,7 @@ class Extraction:
         self._repaired = self._repaired or better.repaired
         self._routed = (*self._routed, *(path for path in better.changed if path not in self._routed))
         self._corrected.extend(path for path in better.changed if path not in self._corrected)
+        self._wrote((*better.changed, *better.agreed))
         self._succeed(better.value, better.evidence, better.nulled)
 
     # What follows from it -----------------------------------------------------------------------
@@ -372,6 +379,12 @@ class Extraction:
             self._scores = moved(self._scores, items)
             self._corrected = moved_paths(self._corrected, items)
             self._nulled = tuple(moved_paths(self._nulled, items))
+            self._from_final = moved_paths(self._from_final, items)
+
+    def _wrote(self, paths: Sequence[str]) -> None:
+        """Values came at these paths; it matters whether they are the final model's."""
+        if self._questions.final:
+            self._from_final.extend(paths)
 
     def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str, nulled: Sequence[str] = ()) -> None:
         """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
@@ -695,7 +708,7 @@ class Extraction:
         if recipe.confidence == "never":
             return {}
         scores = {path: score for path, score in self._scores.items() if path not in nulled}
-        return confidence_of(evidence, scores, recipe.schema, recipe.calibration)
+        return confidence_of(evidence, scores, recipe.schema, recipe.calibration, uncalibrated=self._from_final)
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         # The same schema, though its grammar may be this record's own.

@@ -41,13 +41,15 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Improved:
-    """A draft with what was taken of the final's answer. ``changed`` are the paths; ``repaired``: it had to be mended."""
+    """A draft with what was taken of the final's answer. ``changed`` are the paths, ``agreed`` those at which both wrote the
+    same; ``repaired``: it had to be mended."""
 
     data: Any
     value: BaseModel
     evidence: Sequence[Evidence]
     nulled: tuple[str, ...]
     changed: tuple[str, ...]
+    agreed: tuple[str, ...]
     scores: dict[str, TokenScore]
     repaired: bool = False
 
@@ -116,10 +118,10 @@ class FinalStage:
             # Fine by itself, but not by the rules of evidence.
             return None
         left = [path for path in draft.nulled if not inside(path, made.changed)]
-        changed = list(made.changed)
+        changed, agreed = list(made.changed), list(made.agreed)
         scores = rescored(scores, heard.scores, made.changed, made.agreed)
         for items in verdict.items:
-            left, changed = moved_paths(left, items), moved_paths(changed, items)
+            left, changed, agreed = (moved_paths(one, items) for one in (left, changed, agreed))
             scores = moved(scores, items)
         return Improved(
             verdict.data,
@@ -127,6 +129,7 @@ class FinalStage:
             verdict.evidence,
             (*(path for path in left if path not in verdict.nulled), *verdict.nulled),
             tuple(changed),
+            tuple(agreed),
             scores,
             verdict.repaired,
         )

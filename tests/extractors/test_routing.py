@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from extractors.calibration import Calibration
 from extractors.endpoint import Settings, resolve_endpoint
 from extractors.errors import JobError
 from extractors.extraction import Extraction
@@ -80,6 +81,28 @@ def test_confidence_below_the_threshold_routes_too() -> None:
     outcome, asked = drive([GOOD, {"kind": "new"}], route_below=0.9)
     assert list(asked[1].shape.schema["properties"]) == ["kind"], "a choice without token probabilities has 0.85"
     assert isinstance(outcome, Extracted) and outcome.value.kind == "new"
+
+
+@pytest.mark.parametrize(
+    ("answers", "options", "calibrated"),
+    [
+        ([GOOD], {"route_below": 0.5}, {"title", "price", "kind"}),
+        ([{**GOOD, "price": 7}, {"price": 19.9}], {"route_below": 0.5}, {"title", "kind"}),
+        ([{**GOOD, "price": 7}, {"price": 7}], {"route_below": 0.5}, {"title", "kind"}),
+        ([{**GOOD, "price": 7}, "no idea"], {"route_below": 0.5}, {"title", "price", "kind"}),
+        ([{**GOOD, "price": "?"}, {"price": "?!"}, {"price": 19.9}], {"route_below": 0.5}, {"title", "kind"}),
+        (["What?", "What do you mean?", GOOD], {"route_below": 0.5}, set()),
+    ],
+)
+def test_a_draft_s_calibration_says_nothing_of_the_final_s_values(
+    tmp_path: Path, answers: list[Any], options: dict[str, Any], calibrated: set[str]
+) -> None:
+    """Nor of those that both wrote; where the final brought nothing, the draft's stand with theirs."""
+    Calibration("isotonic", ((0.0, 0.55), (1.0, 0.55)), 40).save(tmp_path / "c.json")
+    outcome, _ = drive(answers, calibration=str(tmp_path / "c.json"), **options)
+    assert isinstance(outcome, Extracted)
+    assert {path for path, sure in outcome.confidence.items() if sure == 0.55} == calibrated
+    assert len(outcome.confidence) == 3
 
 
 def test_a_list_is_asked_as_a_whole() -> None:
