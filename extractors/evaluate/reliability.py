@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from extractors.calibration import (
@@ -19,9 +19,13 @@ from extractors.calibration import (
     held_out_both,
     reliability,
 )
+from extractors.endpoint import Endpoint
 from extractors.evaluate.evaluation import Evaluation
 from extractors.evaluate.scoring import Verdict
+from extractors.pipeline import model_of
+from extractors.recipe import compile_recipe
 from extractors.routing import threshold_for
+from schemas.job import ExtractionJob
 
 _SEED = 20_260_101
 KINDS: tuple[Kind, ...] = ("isotonic", "platt")
@@ -71,6 +75,21 @@ class Reliability:
                 for one in self.bins
             ],
         }
+
+
+def draft_alone(job: ExtractionJob, pair: Endpoint) -> ExtractionJob:
+    """The job with the draft of its ``pair`` alone, asked as it is in front of the final: both leave nulls out, and order
+    fields, in one way, and scores count by it. A job without a final stays as it is."""
+    if pair.final is None:
+        return job
+    alone = job.model_copy(update={"draft": None, "final": None, "high_accuracy": False, "model": pair.model})
+    model = model_of(job)
+    before = compile_recipe(job, model, pair.policy).shape
+    by_itself = compile_recipe(alone, model, replace(pair.policy, final=None)).shape
+    if (before.omit_nulls, before.text_order) == (by_itself.omit_nulls, by_itself.text_order):
+        return alone
+    order = "text" if before.text_order else "schema"
+    return alone.model_copy(update={"omit_nulls": before.omit_nulls, "field_order": order})
 
 
 def confidence_pairs(evaluation: Evaluation) -> tuple[list[Pair], list[Pair]]:

@@ -29,12 +29,14 @@ def calibrate(
     """Fit a calibration of `_confidence` on a golden set.
 
     It runs the job over the set, compares, and writes the map; run with `--calibration FILE` to apply it. The error
-    that it tells is by folds: no value is judged by a map that was fitted on it.
+    that it tells is by folds: no value is judged by a map that was fitted on it. Of a draft with a final model behind it
+    the draft is calibrated, alone: its confidence decides what is routed.
 
     Example: `quarry calibrate golden.jsonl --schema schemas.product:Product --out out --save calibration.json`
     """
+    from extractors.endpoint import resolve_endpoint, settings_of
     from extractors.evaluate.evaluation import evaluate
-    from extractors.evaluate.reliability import reliability_of
+    from extractors.evaluate.reliability import draft_alone, reliability_of
     from extractors.store.files import check_writable
 
     path, made = golden_job(given, job, records)
@@ -43,6 +45,14 @@ def calibrate(
     if kind not in ("auto", "isotonic", "platt"):
         raise JobError(f"--kind is auto, isotonic or platt, not {kind!r}")
     check_writable(Path(save))
+    pair = resolve_endpoint(made, settings_of(made, None))
+    if pair.final is not None:
+        terminal.talk().print(
+            f"calibrated is the draft, {pair.model}: {pair.final.model} behind it is not asked, and its values will keep "
+            "their scores",
+            markup=False,
+        )
+    made = draft_alone(made, pair)
     with watching(quiet=json) as (watch, control):
         evaluation = evaluate(path, made, watch=watch, control=control)
     if (stopped := stopped_early(evaluation)) is not None:

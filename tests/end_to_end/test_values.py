@@ -134,6 +134,34 @@ def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshol
     assert calibration.apply(0.1) < 0.05 and calibration.apply(0.9) > 0.95
 
 
+def test_of_a_pair_the_draft_is_calibrated_so_that_its_mistakes_are_routed(tmp_path: Path) -> None:
+    """A map of what came out behind the final would say of the draft's mistakes that they are right."""
+    golden, source = tmp_path / "golden.jsonl", tmp_path / "records.jsonl"
+    lines = [{"id": f"r{n}", "text": f"number {n}, a copper kettle"} for n in range(240)]
+    golden.write_text("".join(json.dumps({**line, "expected": {"what": "copper kettle"}}) + "\n" for line in lines))
+    source.write_text("".join(json.dumps({**line, "text": line["text"] + "!"}) + "\n" for line in lines))
+
+    def model(asked: Any) -> str:
+        odd = int(asked["messages"][-1]["content"].split("number ")[1].split(",")[0]) % 2
+        return json.dumps({"what": "coper ketle" if odd and asked["model"] == "qwen-flash" else "copper kettle"})
+
+    with FakeQwen(model) as qwen:
+        pair = ["--schema", "what", "--draft", "qwen-flash", "--final", "qwen-max", "--base-url", qwen.base_url,
+                "--out", str(tmp_path / "out")]  # fmt: skip
+        save = str(tmp_path / "c.json")
+        found = runner.invoke(app, ["calibrate", str(golden), *pair, "--save", save])
+        assert found.exit_code == 0, found.output
+        assert "calibrated is the draft, qwen-flash: qwen-max" in " ".join(found.output.split())
+        assert {request.body["model"] for request in qwen.requests} == {"qwen-flash"}
+        below = found.stdout.split("--route-below ")[1].split()[0]
+        ran = runner.invoke(app, ["run", str(source), *pair, "--calibration", save, "--route-below", below])
+        assert ran.exit_code == 0, ran.output
+    rows = query(tmp_path / "out", "select what, _confidence, _meta.model as model from extraction order by all")
+    told = [row for row in rows.to_pylist() if row["model"] == "qwen-flash+qwen-max"]
+    assert len(told) == 120 and {row["what"] for row in told} == {"copper kettle"}
+    assert {dict(row["_confidence"])["what"] for row in told} == {0.9}, "the final's values keep their score"
+
+
 @pytest.mark.parametrize("dialect", ["chat", "responses", "dashscope"])
 def test_examples_travel_in_every_dialect(tmp_path: Path, dialect: str) -> None:
     write_texts(tmp_path / "texts.jsonl", 3)
