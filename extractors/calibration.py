@@ -1,7 +1,8 @@
 """Maps from a confidence score to the share of values that are right at it, fitted on labelled values.
 
 ``isotonic``: the least-squares non-decreasing map, by pooling adjacent violators (Ayer et al. 1955; Zadrozny and
-Elkan 2002), read between its blocks by straight lines. ``platt``: a logistic curve over the score's log-odds, fitted
+Elkan 2002), read between its blocks by straight lines; its shares are smoothed, so that a set without a wrong value does not
+become certainty. ``platt``: a logistic curve over the score's log-odds, fitted
 with Platt's smoothed targets (Platt 1999; Lin, Lin and Weng 2007). The expected calibration error is that of Guo et
 al. 2017: the gap between mean confidence and share right in bins of equal width, weighted by the bins' sizes.
 """
@@ -38,17 +39,25 @@ _STEPS = 100
 class Calibration:
     """A fitted map. ``points`` are (score, probability) in ascending order for ``isotonic``, and one (slope, offset)
     for ``platt``; ``pairs`` is how many labelled values it was fitted on. ``nulls`` is the map for nulls, whose
-    scores mean something else than those of values; without it they share this one."""
+    scores mean something else than those of values; without it they share this one. ``lowest`` is the lowest score that
+    it was fitted on; None in files from before it was kept."""
 
     kind: Kind
     points: tuple[tuple[float, float], ...]
     pairs: int
     nulls: Calibration | None = None
+    lowest: float | None = None
 
     def apply(self, score: float, *, null: bool = False) -> float:
-        """The calibrated probability of a score."""
+        """The calibrated probability of a score. Below the lowest that was seen nothing is known: it falls to 0 with the
+        score."""
         if null and self.nulls is not None:
             return self.nulls.apply(score)
+        if self.lowest is not None and score < self.lowest:
+            return min(self._mapped(score), self._mapped(self.lowest) * score / self.lowest)
+        return self._mapped(score)
+
+    def _mapped(self, score: float) -> float:
         if self.kind == "platt":
             [(slope, offset)] = self.points
             return _sigmoid(slope * _log_odds(score) + offset)
@@ -63,7 +72,13 @@ class Calibration:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values; ``from_dict`` is the inverse."""
-        told = {"kind": self.kind, "points": [list(point) for point in self.points], "pairs": self.pairs}
+        told: dict[str, Any] = {
+            "kind": self.kind,
+            "points": [list(point) for point in self.points],
+            "pairs": self.pairs,
+        }
+        if self.lowest is not None:
+            told["lowest"] = self.lowest
         return told if self.nulls is None else {**told, "nulls": self.nulls.as_dict()}
 
     @classmethod
@@ -72,7 +87,8 @@ class Calibration:
         try:
             points = tuple((float(one), float(other)) for one, other in data["points"])
             nulls = None if data.get("nulls") is None else cls.from_dict(data["nulls"])
-            made = cls(data["kind"], points, int(data["pairs"]), nulls)
+            lowest = None if data.get("lowest") is None else float(data["lowest"])
+            made = cls(data["kind"], points, int(data["pairs"]), nulls, lowest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise JobError(f"this is no calibration ({type(error).__name__}: {error}); fit one anew") from error
         ordered = all(one[0] < other[0] for one, other in pairwise(points))
@@ -84,6 +100,8 @@ class Calibration:
             )
         if made.kind == "isotonic" and not all(0 <= number <= 1 for point in points for number in point):
             raise JobError("this is no calibration (a point lies outside of 0 to 1); fit one anew")
+        if lowest is not None and not 0 <= lowest <= 1:
+            raise JobError("this is no calibration (its lowest score lies outside of 0 to 1); fit one anew")
         falls = next((after for before, after in pairwise(points) if after[1] < before[1]), None)
         if made.kind == "isotonic" and falls is not None:
             raise JobError(
@@ -124,7 +142,7 @@ def fit(pairs: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
 
 def _fitted(pairs: Sequence[Pair], kind: Kind) -> Calibration:
     points = _isotonic(pairs) if kind == "isotonic" else (_platt(pairs),)
-    return Calibration(kind, points, len(pairs))
+    return Calibration(kind, points, len(pairs), lowest=min(score for score, _ in pairs))
 
 
 def fit_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
@@ -207,7 +225,9 @@ def held_out_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind =
 
 def _isotonic(pairs: Sequence[Pair]) -> tuple[tuple[float, float], ...]:
     """Blocks of pooled values as points: each block's first and last score at its share right. Every block is drawn
-    towards the whole's share by one value's weight, so that three lucky values are not certainty."""
+    towards the whole's share by one value's weight, so that three lucky values are not certainty; nor are a hundred that
+    are all of the set: half a right and half a wrong value are spread over it (the prior of Jeffreys; Brown, Cai and
+    DasGupta 2001)."""
     blocks: list[list[float]] = []  # first score, last score, right, count
     for score, right in sorted(pairs):
         if blocks and blocks[-1][1] == score:
@@ -223,10 +243,12 @@ def _isotonic(pairs: Sequence[Pair]) -> tuple[tuple[float, float], ...]:
             pooled[-1][1] = last
             pooled[-1][2] += right_sum
             pooled[-1][3] += count
-    share = sum(right for _, right in pairs) / len(pairs)
+    everything = len(pairs)
+    share = (sum(right for _, right in pairs) + 0.5) / (everything + 1)
     points: list[tuple[float, float]] = []
     for first, last, right_sum, count in pooled:
-        level = (right_sum + share) / (count + 1)
+        part = count / everything
+        level = (right_sum + 0.5 * part + share) / (count + part + 1)
         level = max(level, points[-1][1]) if points else level
         points += [(first, level)] if first == last else [(first, level), (last, level)]
     return tuple(points)

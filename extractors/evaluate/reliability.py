@@ -36,6 +36,7 @@ class Reliability:
     """How well confidence tells right values from wrong ones. ``before`` is the expected calibration error of the
     confidences as they are, ``after`` that of a calibration, by folds; ``chance`` is what as many values would show of a
     perfect one. ``bins`` are those of ``before``.
+    ``wrong`` counts the values that are: without any nothing tells a low confidence from a high one.
     ``threshold`` is the confidence from which values may stand with at most ``max_error`` wrong (95 % sure), on the
     calibrated scale."""
 
@@ -47,6 +48,7 @@ class Reliability:
     calibration: Calibration
     max_error: float
     threshold: float
+    wrong: int
 
     @property
     def route_below(self) -> float:
@@ -58,6 +60,7 @@ class Reliability:
         """JSON values."""
         return {
             "pairs": self.pairs,
+            "wrong": self.wrong,
             "ece_before": round(self.before, 4),
             "ece_after": round(self.after, 4),
             "ece_by_chance": round(self.chance, 4),
@@ -128,4 +131,5 @@ def reliability_of(
         calibration=calibration,
         max_error=max_error,
         threshold=threshold_for(fresh, max_error=max_error),
+        wrong=sum(not right for _, right in pairs),
     )

@@ -63,6 +63,11 @@ def calibrate(
         )
     say_caution(evaluation)
     found = reliability_of(evaluation, kind=cast(Any, kind), max_error=max_error)
+    if not found.wrong:
+        terminal.talk().print(
+            f"[red]none of the {found.pairs:,} labelled values is wrong: the set does not show how sure the model is of what it "
+            "gets wrong. Label more records, hard ones too, before the map decides anything[/red]"
+        )
     found.calibration.save(Path(save))
     if json:
         terminal.say_json({**found.as_dict(), "saved": save})

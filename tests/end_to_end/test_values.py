@@ -134,6 +134,20 @@ def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshol
     assert calibration.apply(0.1) < 0.05 and calibration.apply(0.9) > 0.95
 
 
+def test_a_set_without_a_wrong_value_says_that_it_tells_little(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    lines = [{"id": f"r{n}", "text": f"number {n}, a lamp", "expected": {"what": "lamp"}} for n in range(100)]
+    golden.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with FakeQwen(lambda asked: json.dumps({"what": "lamp"})) as qwen:
+        options = ["--schema", "what", "--out", str(tmp_path / "out"), "--base-url", qwen.base_url]
+        found = runner.invoke(app, ["calibrate", str(golden), *options, "--save", str(tmp_path / "c.json")])
+    assert found.exit_code == 0, found.output
+    assert "none of the 100 labelled values is wrong" in " ".join(found.output.split())
+    below = float(found.stdout.split("--route-below ")[1].split()[0])
+    fitted = Calibration.load(tmp_path / "c.json")
+    assert fitted.apply(0.6) < below <= fitted.apply(0.9) < 1, "what is less sure than any value of the set is routed"
+
+
 def test_of_a_pair_the_draft_is_calibrated_so_that_its_mistakes_are_routed(tmp_path: Path) -> None:
     """A map of what came out behind the final would say of the draft's mistakes that they are right."""
     golden, source = tmp_path / "golden.jsonl", tmp_path / "records.jsonl"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,7 +269,55 @@ def test_chance_alone_leaves_an_error_that_more_values_lessen() -> None:
 def test_isotonic_pools_the_values_that_fall() -> None:
     pairs = [(0.1, False)] * 9 + [(0.2, True)] * 10 + [(0.3, False)] * 10 + [(0.9, True)] * 11
     fitted = fit(pairs)
-    assert fitted.apply(0.2) == fitted.apply(0.3) == pytest.approx((10 + 21 / 40) / 21)
+    assert fitted.apply(0.2) == fitted.apply(0.3) == pytest.approx((10 + 0.25 + 21.5 / 41) / 21.5)
+
+
+@pytest.mark.parametrize("kind", ["isotonic", "platt"])
+def test_values_that_are_all_right_are_no_certainty_and_say_nothing_of_lower_scores(
+    kind: Literal["isotonic", "platt"], tmp_path: Path
+) -> None:
+    few, many = fit([(0.9, True)] * 20, kind=kind), fit([(0.9, True)] * 200, kind=kind)
+    assert 0.9 < few.apply(0.9) < 0.98 < many.apply(0.9) < 0.999
+    assert few.apply(0.9) == few.apply(1.0)
+    for one in (few, many):
+        assert one.apply(0.1) < 0.12 and one.apply(0.0) == 0 and one.apply(0.45) == pytest.approx(one.apply(0.9) / 2)
+    wrong = fit([(0.5, False)] * 20, kind=kind)
+    assert 0.02 < wrong.apply(0.5) < 0.05 and wrong.apply(0.1) < 0.01
+    few.save(tmp_path / "c.json")
+    assert Calibration.load(tmp_path / "c.json") == few
+    assert Calibration.from_dict({**few.as_dict(), "lowest": None}).apply(0.1) == few.apply(0.9), (
+        "as older files have it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("drawn", "right"),
+    [
+        (lambda draw: draw.random(), lambda score: score**2),
+        (lambda draw: draw.random() ** 0.3, lambda score: score),
+        (lambda draw: draw.random(), lambda score: score**0.3),
+    ],
+)
+def test_smoothed_shares_are_no_further_from_the_truth_where_scores_tell_right_from_wrong(
+    drawn: Callable[[random.Random], float], right: Callable[[float], float]
+) -> None:
+    """Against the map as it was: drawn to the whole's share alone, and flat below the lowest score."""
+    apart = [0.0, 0.0]
+    for seed in range(40):
+        draw = random.Random(seed)
+        pairs = [(score, draw.random() < right(score)) for score in (drawn(draw) for _ in range(100))]
+        fitted = fit(pairs)
+        share = sum(one for _, one in pairs) / 100
+        plain = []
+        for score, level in fitted.points:
+            ends = [one for one, other in fitted.points if other == level]
+            block = [one for at, one in pairs if ends[0] <= at <= ends[-1]]
+            plain.append((score, (sum(block) + share) / (len(block) + 1)))
+        before = Calibration("isotonic", tuple(plain), 100)
+        fresh = [drawn(draw) for _ in range(500)]
+        for at, one in enumerate((before, fitted)):
+            apart[at] += sum(abs(one.apply(score) - right(score)) for score in fresh)
+    assert apart[1] <= apart[0]
 
 
 def test_nulls_have_a_map_of_their_own_where_there_are_enough(tmp_path: Path) -> None:
@@ -296,7 +345,7 @@ def test_what_is_enough_for_a_calibration_is_enough_to_tell_its_worth_by_folds(
 def test_the_threshold_that_is_told_lets_the_values_stand_that_have_just_it() -> None:
     level = 0.95267
     fitted = Calibration("isotonic", ((0.5, level),), 20)
-    found = Reliability(9, 0.1, 0.1, 0.1, [], fitted, max_error=0.05, threshold=level)
+    found = Reliability(9, 0.1, 0.1, 0.1, [], fitted, max_error=0.05, threshold=level, wrong=1)
     assert found.as_dict()["threshold"] <= round(level, 4) and found.route_below == 0.9526
 
 
