@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,20 +18,21 @@ _FOLLOWING = {one.value for one in (Purpose.CORRECT, Purpose.REASK, Purpose.CONT
 @dataclass(frozen=True, slots=True)
 class Routed:
     """Counts that add with ``+``. ``first_tokens`` are those of the drafts' first answers: about what the final would
-    have used for answering every record whole. Seconds and money are those of the calls; money is 0 without a price."""
+    have used for answering every record whole. Seconds and money are those of the calls, the draft's being all that are
+    not the final's: its corrections, second looks and failed tries too. Money is 0 without a price."""
 
     records: int = 0
     routed: int = 0
     fields: int = 0
     first_tokens: int = 0
-    first_seconds: float = 0.0
+    draft_seconds: float = 0.0
     final_tokens: int = 0
     final_seconds: float = 0.0
     unanswered: int = 0
     """Records that the final was asked about in vain: the draft stands, or the record failed."""
     kept: int = 0
     """Values of the drafts that were left alone."""
-    first_cost: float = 0.0
+    draft_cost: float = 0.0
     final_cost: float = 0.0
     doubt: float = 0.0
     """The sum of what their confidence lacks to 1: with a calibration, about how many of them are wrong."""
@@ -42,7 +43,7 @@ class Routed:
         asked = {call.fingerprint: call for call in calls if call.purpose == Purpose.ROUTE.value}
         answered = {name for name, call in asked.items() if call.status == "ok"}
         first = [call for call in calls if call.purpose == Purpose.EXTRACT.value and call.status == "ok"]
-        final = list(_of_the_final(calls))
+        draft, final = _by_model(calls)
         own = [item.outcome for item in items if not item.merged]
         left = [
             sure
@@ -56,12 +57,12 @@ class Routed:
             routed=len(asked),
             fields=sum(len(outcome.routed) for outcome in own if isinstance(outcome, Extracted)),
             first_tokens=sum(call.input_tokens + call.output_tokens for call in first),
-            first_seconds=sum(call.latency for call in first),
+            draft_seconds=sum(call.latency for call in draft),
             final_tokens=sum(call.input_tokens + call.output_tokens for call in final),
             final_seconds=sum(call.latency for call in final),
             unanswered=len(asked) - len(answered),
             kept=len(left),
-            first_cost=sum(float(call.cost or 0) for call in first),
+            draft_cost=sum(float(call.cost or 0) for call in draft),
             final_cost=sum(float(call.cost or 0) for call in final),
             doubt=sum(1 - sure for sure in left),
         )
@@ -72,12 +73,12 @@ class Routed:
             self.routed + other.routed,
             self.fields + other.fields,
             self.first_tokens + other.first_tokens,
-            self.first_seconds + other.first_seconds,
+            self.draft_seconds + other.draft_seconds,
             self.final_tokens + other.final_tokens,
             self.final_seconds + other.final_seconds,
             self.unanswered + other.unanswered,
             self.kept + other.kept,
-            self.first_cost + other.first_cost,
+            self.draft_cost + other.draft_cost,
             self.final_cost + other.final_cost,
             self.doubt + other.doubt,
         )
@@ -94,10 +95,10 @@ class Routed:
             "final_tokens": self.final_tokens,
             "final_tokens_if_all": self.first_tokens,
             "final_tokens_saved": self.first_tokens - self.final_tokens,
-            "draft_seconds": round(self.first_seconds, 3),
+            "draft_seconds": round(self.draft_seconds, 3),
             "final_seconds": round(self.final_seconds, 3),
             "final_seconds_if_all": round(self.final_seconds / self.routed * self.records, 3) if self.routed else 0.0,
-            "draft_cost": round(self.first_cost, 10),
+            "draft_cost": round(self.draft_cost, 10),
             "final_cost": round(self.final_cost, 10),
             "final_cost_if_all": round(alone, 10),
             "final_unanswered": self.unanswered,
@@ -106,14 +107,19 @@ class Routed:
         }
 
 
-def _of_the_final(calls: Sequence[CallRecord]) -> Iterator[CallRecord]:
-    """The calls of the final model: the routed ones, and what followed from their answers, up to the next first
-    question, which is a draft's (that of a window, say). A record's calls come in their order."""
+def _by_model(calls: Sequence[CallRecord]) -> tuple[list[CallRecord], list[CallRecord]]:
+    """The calls of the draft and those of the final model: the routed ones, and what followed from their answers, up to
+    the next first question, which is a draft's (that of a window, say). A record's calls come in their order. Look-ups
+    are no calls of a model."""
     handed: set[str] = set()
+    draft: list[CallRecord] = []
+    final: list[CallRecord] = []
     for call in calls:
+        if call.tool is not None:
+            continue
         if call.purpose == Purpose.ROUTE.value:
             handed.add(call.fingerprint)
         elif call.purpose not in _FOLLOWING:
             handed.discard(call.fingerprint)
-        if call.fingerprint in handed:
-            yield call
+        (final if call.fingerprint in handed else draft).append(call)
+    return draft, final

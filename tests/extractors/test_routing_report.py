@@ -33,6 +33,19 @@ def test_corrections_of_the_final_model_are_its_own_and_those_of_a_draft_are_not
     ]
     found = Routed.of([], [call(*one) for one in (*asked, *windows)])
     assert (found.first_tokens, found.final_tokens, found.final_seconds, found.routed) == (17, 330, 4.0, 1)
+    assert found.draft_seconds == 6.0, "all that is not the final's is the draft's"
+
+
+def test_what_draft_and_final_took_is_all_that_was_paid() -> None:
+    """Corrections, second looks, rests and failed tries of a draft are money and time too; look-ups are no model's."""
+    purposes = ("lookup", "extract", "correct", "reask", "look", "continue", "route", "correct")
+    paid = [replace(call("a", one, 10), cost=Decimal("0.1")) for one in purposes]
+    late = replace(call("b", "extract", 0), status="overloaded", latency=30.0)
+    looked_up = replace(call("a", "tool", 0), tool="find", latency=100.0)
+    found = Routed.of([], [*paid, late, looked_up])
+    assert round(found.draft_cost + found.final_cost, 6) == float(sum(one.cost or 0 for one in paid))
+    assert (round(found.draft_cost, 6), found.draft_seconds, found.final_seconds) == (0.6, 36.0, 2.0)
+    assert found.first_tokens == 10, "what the final would be asked for is a first answer alone"
 
 
 def test_what_the_final_alone_would_have_used_is_told_beside_what_both_did() -> None:
