@@ -35,7 +35,8 @@ from extractors.parsing import dumps_exact, loads_exact
 from schemas.answer_values import answer_keys, answer_value, answer_values
 from schemas.records import content_fingerprint
 
-_OWN = ("expected", "accept", "free", "draft")
+LABEL_KEYS = ("expected", "accept", "free", "draft")
+"""What a line says about its record; every other key is the record's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def read_golden(path: Path, model: type[BaseModel], *, id_column: str | None = N
     reader = _Reader(model)
     name = id_column or "id"
     first: tuple[str, str | None] | None = None
-    for where, row in _rows(path):
+    for where, row in golden_lines(path):
         given = id_text(row.get(name), f"{where}: `{name}`")
         first = first or (where, given)
         if (given is None) != (first[1] is None):
@@ -95,8 +96,8 @@ def written_labels(path: Path, model: type[BaseModel], *, id_column: str = "id")
 
 
 def record_columns(path: Path) -> list[str]:
-    """What the first line of a golden set has besides its label: ``id`` and the record itself, if it is there."""
-    return next(([key for key in row if key not in _OWN] for _, row in _rows(path)), [])
+    """What the lines of a golden set have besides their labels: ``id`` and the records themselves, if they are there."""
+    return list(dict.fromkeys(key for _, row in golden_lines(path) for key in row if key not in LABEL_KEYS))
 
 
 def id_text(value: Any, where: str) -> str | None:
@@ -327,7 +328,7 @@ def _id_of_text(row: Mapping[str, Any], id_column: str | None, where: str) -> st
     raise JobError(f"{where} has no `{id_column}`, which the ids of the records are read from")
 
 
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def golden_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Lines as objects, each with what to call it in messages. Raises ``JobError``."""
     if not path.is_file():
         raise JobError(f"there is no golden set {path}")

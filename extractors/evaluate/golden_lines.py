@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from extractors.errors import JobError
-from extractors.evaluate.golden import id_text
+from extractors.evaluate.golden import LABEL_KEYS, id_text
+from extractors.evaluate.line_texts import rendered, text_columns
 from extractors.parsing import dumps_exact, loads_exact
 from extractors.store import files
 
@@ -35,18 +38,21 @@ def check_lines(path: Path) -> None:
     files.check_writable(path)
 
 
-def add_lines(path: Path, examples: Sequence[Example], *, told: Callable[[str, Any], Any]) -> None:
+def add_lines(
+    path: Path, examples: Sequence[Example], *, told: Callable[[str, Any], Any], text: str | None = None
+) -> None:
     """Add records, or put them in the place of those of their ids; the file is whole at any time.
 
-    A record that is replaced keeps its ``free``, and its ``accept`` of the keys whose label is what it was. ``told`` gives
-    the value of a key as labels have it, and raises ``ValueError`` for what is none. Raises ``JobError`` for a file that is
-    not a golden set, and the errors of ``check_lines``.
+    A record that is replaced keeps its columns, its ``free``, and its ``accept`` of the keys whose label is what it was.
+    ``text`` is the option that the examples' texts were made by: columns that make another text by it are not the record
+    any more, and give way to ``text``. ``told`` gives the value of a key as labels have it, and raises ``ValueError`` for
+    what is none. Raises ``JobError`` for a file that is not a golden set, and the errors of ``check_lines``.
     """
     check_lines(path)
     lines = _read(path)
     for one in examples:
         before = _parsed(lines[one.record_id]) if one.record_id in lines else {}
-        line: dict[str, Any] = {"id": one.record_id, "text": one.text, "expected": one.expected}
+        line: dict[str, Any] = {"id": one.record_id, **_record(before, one.text, text), "expected": one.expected}
         if accept := _still_accepted(before, one.expected, told):
             line["accept"] = accept
         if before.get("free"):
@@ -56,6 +62,17 @@ def add_lines(path: Path, examples: Sequence[Example], *, told: Callable[[str, A
         lines[one.record_id] = dumps_exact(line).encode()
     files.make_folder(path.parent)
     files.write_whole(path, b"".join(line + b"\n" for line in lines.values()))
+
+
+def _record(before: Mapping[str, Any], told: str, text: str | None) -> dict[str, Any]:
+    """The record of a line: the columns that were there before, and the text where they do not make it."""
+    columns = {key: value for key, value in before.items() if key != "id" and key not in LABEL_KEYS}
+    # Values as a source reads them, not with all the digits that are written.
+    plain = {key: orjson.loads(dumps_exact(value)) for key, value in columns.items()}
+    named = text_columns(plain, text)
+    if named and rendered(plain, text, named) == told:
+        return columns
+    return {**{key: value for key, value in columns.items() if key not in named}, "text": told}
 
 
 def _read(path: Path) -> dict[str, bytes]:

@@ -41,8 +41,8 @@ def promote_records(
     """Add records to a golden set with their present values, or with ``expected`` for the one that is named.
 
     ``reviewed`` takes every row that a person accepted or confirmed, and that stands as it was then. A failure needs ``expected``, or becomes a
-    ``draft`` that holds what could be read of its last answer. A record that is there already is replaced, and keeps what it
-    accepts of the values that are the same. Keys that ``expected`` does not have are not labelled.
+    ``draft`` that holds what could be read of its last answer. A record that is there already is replaced, and keeps its
+    columns and what it accepts of the values that are the same. Keys that ``expected`` does not have are not labelled.
     Raises ``JobError`` for what is not in the output or has no text, ``OutputError`` for a folder that is none; nothing is
     added then.
     """
@@ -63,16 +63,16 @@ def promote_records(
         raise JobError(f"--expected holds the values of one record, and {len(wanted)} are named")
     try:
         promoted = [_promoted(queue, *key, expected, draft=draft) for key in wanted]
-        add_examples(golden, [example for _, example in promoted], queue.model)
+        add_examples(golden, [example for _, example in promoted], queue.model, text=queue.job.text)
         return [Promoted(example.record_id, kind, example.draft) for kind, example in promoted]
     finally:
         queue.close()
 
 
-def add_examples(golden: Path, examples: Sequence[Example], model: type[BaseModel]) -> None:
-    """Add records whose values are answers of ``model``; what is raised, and kept of a record that is replaced, is that of
-    ``add_lines``."""
-    add_lines(golden, examples, told=partial(_value, model))
+def add_examples(golden: Path, examples: Sequence[Example], model: type[BaseModel], *, text: str | None = None) -> None:
+    """Add records whose values are answers of ``model`` and whose texts were made by the option ``text``; what is raised, and
+    kept of a record that is replaced, is that of ``add_lines``."""
+    add_lines(golden, examples, told=partial(_value, model), text=text)
 
 
 def _stands(queue: Queue, decision: reviews.Decision) -> bool:

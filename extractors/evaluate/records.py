@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 from extractors.errors import JobError
-from extractors.evaluate.golden import Labelled, read_golden, record_columns
+from extractors.evaluate.golden import Labelled, read_golden
+from extractors.evaluate.line_texts import LineTexts, line_texts
 from extractors.evaluate.outcomes import Key
 from extractors.sources import Source, open_dataframe, open_source
-from extractors.sources.text_template import TextTemplate
+from extractors.sources.source import NO_TEXT
 from schemas.job import ExtractionJob
+
+_Row = tuple[str, str, str, str | None]
 
 
 @dataclass(slots=True)
@@ -30,41 +33,47 @@ class LabelledRecords:
     fingerprints: dict[Key, set[str]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, golden: Path, job: ExtractionJob, labels: Mapping[str, Labelled]) -> LabelledRecords:
+    def of(
+        cls, golden: Path, job: ExtractionJob, labels: Mapping[str, Labelled], *, alone: Sequence[bool] = ()
+    ) -> LabelledRecords:
+        """``alone`` are the lines of the set whose text is in ``text``, not in the columns that the job names."""
         own = _is_source(golden, job)
-        if own and not any(column not in ("id", job.id) for column in record_columns(golden)):
-            raise JobError(
-                f"{golden} holds labels but no records; say where the records are with --records, or add their `text`"
-            )
         if not own and job.image is not None:
             raise JobError("records with pictures must be in the golden set itself: add their paths to its lines")
-        made = cls(job, {}, own)
+        made = cls(job, {}, own and not alone)
         with open_source(job) as source:
-            made._read(source, labels)
+            place, rows = source.place, _staged(source)
+        if alone:
+            with open_source(job.model_copy(update={"text": "text"})) as source:
+                beside = _staged(source)
+            rows = [other if by_itself else row for by_itself, row, other in zip(alone, rows, beside, strict=True)]
+        made._take(rows, labels, place)
         asked = {record_id for record_id, _ in made.texts}
         missing = [record_id for record_id in labels if record_id not in asked]
         if missing:
             raise JobError(
-                f"{len(missing)} of {len(labels)} labelled records are not in {source.place} (the first is {missing[0]!r}); "
+                f"{len(missing)} of {len(labels)} labelled records are not in {place} (the first is {missing[0]!r}); "
                 "check --id and --records"
             )
         if (asked_from := made.source()) is not None:
             with asked_from:
-                made._read(asked_from, labels)
+                made._take(_staged(asked_from), labels, place)
         return made
 
-    def _read(self, source: Source, labels: Mapping[str, Labelled]) -> None:
+    def _take(self, rows: Sequence[_Row], labels: Mapping[str, Labelled], place: str) -> None:
         """Take the texts and fingerprints of the labelled records."""
         seen: dict[str, int] = {}
-        with duckdb.connect() as con:
-            con.execute("attach ':memory:' as quarry_golden")
-            source.stage(con, "quarry_golden.staged")
-            cursor = con.execute("select record_id, text, fingerprint from quarry_golden.staged order by rowid")
-            for record_id, text, fingerprint in cursor.fetchall():
-                if record_id in labels:
-                    occurrence = seen[record_id] = seen.get(record_id, -1) + 1
-                    self.texts[record_id, occurrence] = text
-                    self.fingerprints.setdefault((record_id, occurrence), set()).add(fingerprint)
+        for record_id, text, fingerprint, problem in rows:
+            if record_id not in labels:
+                continue
+            if problem in NO_TEXT:
+                raise JobError(
+                    f"{place}: {problem} of the labelled record {record_id!r}, which would be a failure of the model's. Put its "
+                    "text there, or take its label out"
+                )
+            occurrence = seen[record_id] = seen.get(record_id, -1) + 1
+            self.texts[record_id, occurrence] = text
+            self.fingerprints.setdefault((record_id, occurrence), set()).add(fingerprint)
 
     def source(self) -> Source | None:
         """What the run reads: None for the job's own source."""
@@ -75,28 +84,43 @@ class LabelledRecords:
         return open_dataframe(table, id="id", text="text")
 
 
+def _staged(source: Source) -> list[_Row]:
+    """Id, text, fingerprint and problem of each record, in order."""
+    with duckdb.connect() as con:
+        con.execute("attach ':memory:' as quarry_golden")
+        source.stage(con, "quarry_golden.staged")
+        query = "select record_id, text, fingerprint, problem from quarry_golden.staged order by rowid"
+        return con.execute(query).fetchall()
+
+
 def prepared(
     golden: Path, job: ExtractionJob, model: type[BaseModel]
 ) -> tuple[ExtractionJob, dict[str, Labelled], LabelledRecords]:
     """The job as it is run, the labels, and the records that they are for. Raises ``JobError``."""
-    job, labels = labels_of(golden, job, model)
-    return job, labels, LabelledRecords.of(golden, job, labels)
+    lines = _lines(golden, job)
+    job, labels = _labels(golden, job, model, lines)
+    return job, labels, LabelledRecords.of(golden, job, labels, alone=() if lines is None else lines.alone)
 
 
 def labels_of(golden: Path, job: ExtractionJob, model: type[BaseModel]) -> tuple[ExtractionJob, dict[str, Labelled]]:
     """The job as it is run, and the labels. Raises ``JobError``."""
-    own = _is_source(golden, job)
+    return _labels(golden, job, model, _lines(golden, job))
+
+
+def _lines(golden: Path, job: ExtractionJob) -> LineTexts | None:
+    """Where the texts of the set's lines are; None where the records are elsewhere."""
+    return line_texts(golden, id=job.id, text=job.text, image=job.image) if _is_source(golden, job) else None
+
+
+def _labels(
+    golden: Path, job: ExtractionJob, model: type[BaseModel], lines: LineTexts | None
+) -> tuple[ExtractionJob, dict[str, Labelled]]:
     # Columns of the records are for the rows of everyday runs, and a golden set rarely has them.
     changes: dict[str, Any] = {"keep": ()}
-    if own:
-        # A set that records were promoted into has `id` and `text`, whatever the job's source calls them.
-        columns = record_columns(golden)
-        changes["id"] = "id" if job.id not in columns and "id" in columns else job.id
-        if job.text is not None and "text" in columns:
-            named = TextTemplate.parse(job.text).columns if "{" in job.text else (job.text,)
-            changes["text"] = job.text if set(named) <= set(columns) else "text"
+    if lines is not None:
+        changes |= {"id": lines.id, "text": lines.text}
     job = job.model_copy(update=changes)
-    return job, read_golden(golden, model, id_column=job.id if own else None)
+    return job, read_golden(golden, model, id_column=None if lines is None else lines.id)
 
 
 def _is_source(golden: Path, job: ExtractionJob) -> bool:

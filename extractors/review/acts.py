@@ -119,7 +119,7 @@ def promote(queue: Queue, target: Target, golden: Path) -> None:
         raise JobError("give the failure's values first: only what is right belongs into a golden set")
     if told["text"] is None:
         raise JobError(f"the text of record {target.record_id!r} is not known: {told['text_missing']}")
-    add_examples(golden, [Example(target.record_id, told["text"], told["value"])], queue.model)
+    add_examples(golden, [Example(target.record_id, told["text"], told["value"])], queue.model, text=queue.job.text)
     _decide(queue, target, "promoted", str(golden))
 
 

@@ -14,6 +14,9 @@ RAW_COLUMNS = ("id", "text", "problem", "raw")
 """What ``Source.select`` gives, all VARCHAR, followed by ``image`` where the source has pictures, and ``k0``,
 ``k1``, ... for the kept columns."""
 
+NO_TEXT = ("the text is null", "the text is empty", "the text is only white space")
+"""The problems of records that are there and say nothing."""
+
 # The first byte says at once for nearly every text that it is not blank; only the others meet the regex,
 # which knows Unicode's white space (RE2's \\s is ASCII only).
 _BLANK = (
@@ -83,8 +86,8 @@ class Source(ABC):
                 f"when problem is null then chr(0) || 'image' || chr(0) || ({picture}) || chr(0) || text else "
                 f"chr(0) || 'problem' || chr(0) || problem || coalesce(raw, text) end)[:32] as fingerprint from ("
                 f"select id, coalesce(text, '') as text, raw, image, case when problem is not null then problem "
-                f"when {missing} then {no_id} when {picture} is not null or image::json ->> '$.problem' is not null then image::json ->> '$.problem' when text is null then 'the text is null' "
-                f"when text = '' then 'the text is empty' when {_BLANK} then 'the text is only white space' end as problem"
+                f"when {missing} then {no_id} when {picture} is not null or image::json ->> '$.problem' is not null then image::json ->> '$.problem' when text is null then '{NO_TEXT[0]}' "
+                f"when text = '' then '{NO_TEXT[1]}' when {_BLANK} then '{NO_TEXT[2]}' end as problem"
                 f"{kept} from (select id, text, problem, raw, {image}{kept} from ({self.select(con)}))))"
             )
         except duckdb.Error as error:

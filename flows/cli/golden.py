@@ -62,21 +62,30 @@ def add_command(
 def check_command(
     path: Annotated[str, typer.Argument(metavar="GOLDEN", help="A golden set: JSON Lines or Parquet.")],
     schema: Annotated[str, typer.Option(help="`package.module:Model`, a JSON Schema file or a one-line spec.")],
+    text: Annotated[
+        str | None, typer.Option(help="The column with the text, or a template, as for `quarry eval`.")
+    ] = None,
+    image: Annotated[str | None, typer.Option(help="The column with the picture, as for `quarry eval`.")] = None,
     compare: Annotated[list[str] | None, RULES] = None,
     json: Annotated[bool, JSON] = False,
 ) -> None:
     """Check a golden set against a schema, and show how each field would be compared. Nothing is called.
 
+    A set that holds its records must hold one in every line.
+
     Example: `quarry golden check golden.jsonl --schema schemas.product:Product`
     """
     from extractors.evaluate.comparators import blank
     from extractors.evaluate.fields import compared_fields
-    from extractors.evaluate.golden import read_golden
+    from extractors.evaluate.golden import read_golden, record_columns
+    from extractors.evaluate.line_texts import line_texts
     from schemas.loading import load_schema
     from schemas.pointers import split
 
     model = load_schema(schema)
     labels = read_golden(Path(path), model)
+    if set(record_columns(Path(path))) - {"id"}:
+        line_texts(Path(path), id=None, text=text, image=image)
     lines = [
         {
             "field": one.path,
