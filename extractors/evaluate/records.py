@@ -24,7 +24,7 @@ _Row = tuple[str, str, str, str | None]
 
 @dataclass(slots=True)
 class LabelledRecords:
-    """The labelled records: their texts by id and occurrence, in the source's order, and how to ask them.
+    """The labelled records: their texts by id and occurrence, which is the first, in the source's order, and how to ask them.
     ``fingerprints`` are what their outcomes are known by: one of another text is no outcome of the record."""
 
     job: ExtractionJob
@@ -61,8 +61,9 @@ class LabelledRecords:
         return made
 
     def _take(self, rows: Sequence[_Row], labels: Mapping[str, Labelled], place: str) -> None:
-        """Take the texts and fingerprints of the labelled records."""
-        seen: dict[str, int] = {}
+        """Take the texts and fingerprints of the labelled records, of one that stands there several times once. Raises
+        ``JobError`` for one that has no text, and for texts that differ: a label can be right for one of them only."""
+        seen: dict[str, str] = {}
         for record_id, text, fingerprint, problem in rows:
             if record_id not in labels:
                 continue
@@ -71,9 +72,14 @@ class LabelledRecords:
                     f"{place}: {problem} of the labelled record {record_id!r}, which would be a failure of the model's. Put its "
                     "text there, or take its label out"
                 )
-            occurrence = seen[record_id] = seen.get(record_id, -1) + 1
-            self.texts[record_id, occurrence] = text
-            self.fingerprints.setdefault((record_id, occurrence), set()).add(fingerprint)
+            if seen.setdefault(record_id, fingerprint) != fingerprint:
+                raise JobError(
+                    f"{place} has several records of the id {record_id!r} with different texts, and the golden set one label for "
+                    "it, which can be right for one of them only. Give each record an id of its own (--id), or take the label "
+                    "out"
+                )
+            self.texts[record_id, 0] = text
+            self.fingerprints.setdefault((record_id, 0), set()).add(fingerprint)
 
     def source(self) -> Source | None:
         """What the run reads: None for the job's own source."""

@@ -155,6 +155,25 @@ def test_labels_alone_find_their_records_elsewhere_and_ask_no_other(tmp_path: Pa
     assert found.micro.f1.value == 1
 
 
+def test_one_label_is_of_one_record(tmp_path: Path) -> None:
+    records = [
+        {"id": "r1", "text": thing_text(1)},
+        {"id": "r2", "text": thing_text(2)},
+        {"id": "r1", "text": thing_text(1)},
+    ]
+    source = write_golden(tmp_path / "records.jsonl", records)
+    lines = [{key: label(number)[key] for key in ("id", "expected")} for number in (1, 2)]
+    golden = write_golden(tmp_path / "golden.jsonl", lines)
+    with FakeQwen(thing_answer) as qwen:
+        found = evaluated(golden, qwen, source=str(source), id="id")
+        asked = qwen.count
+        write_golden(source, [*records, {"id": "r1", "text": thing_text(9)}])
+        with pytest.raises(JobError, match=r"several records of the id 'r1' with different texts"):
+            evaluated(golden, qwen, source=str(source), id="id")
+        assert qwen.count == asked
+    assert ([one.given.key for one in found.records], found.micro.true_positives) == ([("r1", 0), ("r2", 0)], 4)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
