@@ -73,9 +73,9 @@ def evaluate_golden(
         for name, least in (fail_under or {}).items()
         if (value := found.figure(name)) is None or value < least
     ]
-    if fail_under and found.caution is not None:
-        short.append(found.caution)
-    if short or (fail_under and found.unasked):
+    if fail_under and found.no_bar is not None:
+        short.append(found.caution or found.no_bar)
+    if short:
         return Failed(message="; ".join([*short, message]), data=figures(found))
     return Completed(message=message, data=figures(found))
 

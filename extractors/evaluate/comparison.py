@@ -94,7 +94,7 @@ def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B")
         raise JobError("the two have no labelled record in common: there is nothing to compare")
     counts_a, counts_b = (_counts([each[key] for key in keys], fields) for each in (of_a, of_b))
     micro, differences = paired(counts_a, counts_b, seed=seed)
-    whole_a, whole_b = (np.array([each[key].whole for key in keys]) for each in (of_a, of_b))
+    whole_a, whole_b = (np.array([bool(each[key].whole) for key in keys]) for each in (of_a, of_b))
     only_a, only_b = int((whole_a & ~whole_b).sum()), int((whole_b & ~whole_a).sum())
     return Comparison(
         a,

@@ -22,7 +22,7 @@ from extractors.evaluate.fields import Compared, compared_fields
 from extractors.evaluate.golden import Labelled
 from extractors.evaluate.outcomes import Given, read_outcomes
 from extractors.evaluate.records import LabelledRecords, labels_of, prepared
-from extractors.evaluate.scoring import Cell, score_record
+from extractors.evaluate.scoring import Cell, labels_any, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
 from extractors.limits import Permit
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
@@ -43,16 +43,19 @@ _RATES = ("whole", "valid")
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One labelled record: its text, its outcome, its cells."""
+    """One labelled record: its text, its outcome, its cells, and whether its label says anything that is scored."""
 
     label: Labelled
     text: str
     given: Given
     cells: Sequence[Cell]
+    labelled: bool = True
 
     @property
-    def whole(self) -> bool:
-        """Whether every labelled value is right and nothing else was given."""
+    def whole(self) -> bool | None:
+        """Whether every labelled value is right and nothing else was given; None where nothing is labelled."""
+        if not self.labelled:
+            return None
         return self.given.value is not None and all(not any(one.verdict.counts[1:]) for one in self.cells)
 
 
@@ -61,8 +64,8 @@ class Evaluation:
     """The scores of one recipe on one golden set.
 
     ``asked`` counts labelled records that have an outcome, ``unasked`` those that have none yet (a ceiling, an
-    interruption): they are not scored. Rates are shares of records, ``ungrounded`` of values that evidence was looked
-    for. ``seconds`` are the calls' time of a record.
+    interruption): they are not scored. Rates are shares of records, ``whole`` of those whose labels say anything,
+    ``ungrounded`` of values that evidence was looked for. ``seconds`` are the calls' time of a record.
     """
 
     golden: str
@@ -93,6 +96,22 @@ class Evaluation:
             f"{self.learned:,} of {len(self.records):,} labelled records are among those that {self.model} was tuned on: the "
             "scores say nothing about records that it has not seen; evaluate it on others"
         )
+
+    @property
+    def unlabelled(self) -> int:
+        """Scored records whose labels say nothing that is scored."""
+        return sum(not one.labelled for one in self.records)
+
+    @property
+    def no_bar(self) -> str | None:
+        """Why no figure can be held to a bar, whatever it is; None where they can."""
+        if self.unasked:
+            return f"{len(self.unasked):,} labelled records were not asked: nothing can be held to a bar"
+        if self.caution is not None:
+            return "nothing can be held to a bar on records that the model was tuned on"
+        if self.unlabelled == len(self.records):
+            return "no record labels anything that is scored: nothing can be held to a bar"
+        return None
 
     @property
     def macro_f1(self) -> float | None:
@@ -304,7 +323,8 @@ def score_output(
             unasked.append(key[0])
             continue
         label = labels[key[0]]
-        scored.append(Scored(label, text, given, score_record(root, label, given.value)))
+        cells = score_record(root, label, given.value)
+        scored.append(Scored(label, text, given, cells, labels_any(root, label)))
     if not scored:
         raise _nothing_scored(f"no labelled record of {golden} has an outcome of {answering} in {out}", recipe, report)
     learned = _learned(out, name=name, recipe=recipe)
@@ -325,7 +345,7 @@ def score_output(
         counts=counts,
         micro=micro,
         by_field=dict(zip(fields, by_field, strict=True)),
-        whole=share([one.whole for one in scored]),
+        whole=share([one.whole for one in scored if one.whole is not None]),
         valid=share([one.given.value is not None for one in scored]),
         ungrounded=ratio(grounded[:, 0], grounded[:, 1]),
         learned=sum(content_fingerprint(one.text) in learned for one in scored),

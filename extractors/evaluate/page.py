@@ -45,7 +45,7 @@ svg .dot { fill: #1565c0; } svg .best { fill: #2e7d32; stroke: currentColor; str
 def evaluation_page(evaluation: Evaluation) -> str:
     """The page of one evaluation: figures, a plot of F1 by field, a table, and every record with a wrong value, its
     source beside it."""
-    wrong = [one for one in evaluation.records if not one.whole]
+    wrong = [one for one in evaluation.records if one.whole is False or one.given.value is None]
     fields = evaluation.by_field
     body = [
         f"<h1>{escaped(evaluation.name)} on {escaped(evaluation.golden)}</h1>",
@@ -186,6 +186,10 @@ def _source(text: str, wrong: Sequence[Cell], evidence: Mapping[str, Mapping[str
 
 def _asked(evaluation: Evaluation) -> str:
     told = f"{len(evaluation.records):,} labelled records."
+    if evaluation.unlabelled:
+        told += (
+            f" <b>{evaluation.unlabelled:,} have no label that is scored</b> and are left out of those wholly right."
+        )
     if evaluation.unasked:
         some = ", ".join(evaluation.unasked[:5])
         told += (

@@ -214,6 +214,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "model": evaluation.model,
         "records": len(evaluation.records),
         "unasked": len(evaluation.unasked),
+        "unlabelled": evaluation.unlabelled,
         "learned": evaluation.learned,
         "f1": _bounds(evaluation.micro.f1),
         "precision": _bounds(evaluation.micro.precision),

@@ -76,6 +76,22 @@ def score_record(root: Compared, label: Labelled, got: Mapping[str, Any] | None)
     return cells
 
 
+def labels_any(root: Compared, label: Labelled) -> bool:
+    """Whether a label says anything that is scored; a null or an empty list is such a thing, since a value would be wrong."""
+    return any(
+        key in label.expected and key not in label.free and _scored(member, label.expected[key])
+        for key, member in root.members.items()
+    )
+
+
+def _scored(node: Compared, expected: Any) -> bool:
+    if node.comparator.kind in ("whole", "exact") or node.is_list or not node.members:
+        return any(True for _ in node.fields())
+    return node.comparator.kind != "skip" and any(
+        _labelled(expected, key) and _scored(member, _member(expected, key)) for key, member in node.members.items()
+    )
+
+
 def _node(node: Compared, expected: Any, got: Any, accept: Sequence[Any], path: str) -> Iterator[Cell]:
     if node.comparator.kind == "skip":
         return

@@ -88,13 +88,9 @@ def eval_command(
     if (stopped := stopped_early(found)) is not None:
         terminal.talk().print(stopped, markup=False)
         raise typer.Exit(Interrupted.exit_code)
-    if bars and found.unasked:
-        terminal.talk().print(
-            f"[red]{len(found.unasked):,} labelled records were not asked: nothing can be held to a bar[/red]"
-        )
-    if bars and found.caution is not None:
-        terminal.talk().print("[red]nothing can be held to a bar on records that the model was tuned on[/red]")
-    if short or (bars and (found.unasked or found.caution is not None)):
+    if bars and found.no_bar is not None:
+        terminal.talk().print(f"[red]{found.no_bar}[/red]")
+    if short or (bars and found.no_bar is not None):
         raise typer.Exit(1)
 
 
@@ -286,8 +282,10 @@ def _print_scores(found: Evaluation) -> None:
     p50, p95 = found.seconds
     records = len(found.records)
     unasked = f", {len(found.unasked):,} not asked" if found.unasked else ""
+    silent = f", {found.unlabelled:,} of them without a label that is scored" if found.unlabelled else ""
     console.print(
-        f"{found.name}, recipe {found.recipe}, {found.model}: {records:,} labelled records{unasked}", markup=False
+        f"{found.name}, recipe {found.recipe}, {found.model}: {records:,} labelled records{silent}{unasked}",
+        markup=False,
     )
     say_caution(found)
     terminal.table(

@@ -79,6 +79,7 @@ def check_command(
     from extractors.evaluate.fields import compared_fields
     from extractors.evaluate.golden import read_golden, record_columns
     from extractors.evaluate.line_texts import line_texts
+    from extractors.evaluate.scoring import labels_any
     from schemas.loading import load_schema
     from schemas.pointers import split
 
@@ -86,6 +87,8 @@ def check_command(
     labels = read_golden(Path(path), model)
     if set(record_columns(Path(path))) - {"id"}:
         line_texts(Path(path), id=None, text=text, image=image)
+    root = compared_fields(model, rules_of(compare))
+    silent = [record_id for record_id, label in labels.items() if not labels_any(root, label)]
     lines = [
         {
             "field": one.path,
@@ -95,12 +98,18 @@ def check_command(
                 any(not blank(value) for value in _at(label.expected, split(one.path))) for label in labels.values()
             ),
         }
-        for one in compared_fields(model, rules_of(compare)).fields()
+        for one in root.fields()
     ]
     if json:
-        terminal.say_json({"golden": path, "records": len(labels), "fields": lines})
+        terminal.say_json({"golden": path, "records": len(labels), "unlabelled": len(silent), "fields": lines})
         return
-    terminal.talk().print(f"{path}: {len(labels):,} labelled records")
+    terminal.talk().print(f"{path}: {len(labels):,} labelled records", markup=False)
+    if silent:
+        terminal.talk().print(
+            f"{len(silent):,} of them without a label that is scored (the first is {silent[0]!r}): left out of the records wholly "
+            "right",
+            markup=False,
+        )
     terminal.table(terminal.talk(), lines)
 
 

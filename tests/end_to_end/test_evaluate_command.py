@@ -90,6 +90,29 @@ def test_the_exit_code_says_whether_the_figures_are_good_enough(evaluated: tuple
     assert "90 % is 0.9" in quarry("eval", *options, "--fail-under", "f1=90", expect=2).stderr
 
 
+def test_nothing_passes_on_a_set_that_labels_nothing(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text(json.dumps({"id": "a", "text": thing_text(1), "expected": {}}) + "\n")
+    check = ["golden", "check", str(golden), "--schema", SCHEMA]
+    with FakeQwen(thing_answer) as qwen:
+        options = [
+            str(golden),
+            "--schema",
+            SCHEMA,
+            "--out",
+            str(tmp_path / "o"),
+            "--base-url",
+            qwen.base_url,
+            "--model",
+            "qwen-plus",
+        ]
+        done = quarry("eval", *options, "--fail-under", "whole=0.9", expect=1)
+        assert "whole is not defined" in done.stderr and "1 of them without a label" in done.stderr
+        assert "no record labels anything" in quarry("eval", *options, "--fail-under", "valid=0.9", expect=1).stderr
+    assert "1 of them without a label that is scored (the first is 'a')" in quarry(*check).stderr
+    assert told(quarry(*check, "--json"))["unlabelled"] == 1
+
+
 def test_results_are_parquet_with_wrong_values_beside_the_expected_and_the_source(
     evaluated: tuple[Path, list[str], FakeQwen],
 ) -> None:

@@ -85,6 +85,29 @@ def test_what_is_not_labelled_is_not_scored(tmp_path: Path) -> None:
     assert found.whole.value == 1
 
 
+NOTHING: list[dict[str, Any]] = [{"expected": {}}, {"free": ["name", "price"]}]
+
+
+@pytest.mark.parametrize("more", NOTHING)
+def test_a_record_that_labels_nothing_is_not_wholly_right(tmp_path: Path, more: dict[str, Any]) -> None:
+    with FakeQwen(faulty) as qwen:
+        alone = evaluated(write_golden(tmp_path / "golden.jsonl", [label(0, **more)]), qwen)
+        beside = evaluated(write_golden(tmp_path / "golden.jsonl", [label(0, **more), label(1), label(4)]), qwen)
+    assert (alone.figure("whole"), alone.no_bar is None, alone.unlabelled) == (None, False, 1)
+    assert (beside.figure("whole"), beside.no_bar, beside.unlabelled) == (1 / 2, None, 1)
+
+
+def test_a_label_that_says_there_is_nothing_is_a_label(tmp_path: Path) -> None:
+    schema = tmp_path / "list.json"
+    item = {"type": "object", "properties": {"sku": {"type": "string"}}}
+    schema.write_bytes(
+        orjson.dumps({"title": "L", "type": "object", "properties": {"lines": {"type": "array", "items": item}}})
+    )
+    golden = write_golden(tmp_path / "golden.jsonl", [{"id": "a", "text": "none", "expected": {"lines": []}}])
+    with FakeQwen('{"lines":[]}') as qwen:
+        assert evaluated(golden, qwen, schema=str(schema)).figure("whole") == 1
+
+
 class Spelt(BaseModel):
     name: str = Field(validation_alias="Name")
     price: float = Field(serialization_alias="cost")
