@@ -40,6 +40,7 @@ def promote_records(
 ) -> list[Promoted]:
     """Add records to a golden set with their present values, or with ``expected`` for the one that is named.
 
+    Each of ``ids`` is a record's id, or else several with commas between.
     ``reviewed`` takes every row that a person accepted or confirmed, and that stands as it was then. A failure needs ``expected``, or becomes a
     ``draft`` that holds what could be read of its last answer. A record that is there already is replaced, and keeps its
     columns and what it accepts of the values that are the same. Keys that ``expected`` does not have are not labelled.
@@ -52,7 +53,7 @@ def promote_records(
         known = ", ".join(f"{one.name} {one.recipe}" for one in found)
         raise JobError(f"{out} holds {known}: say which one with --name and --recipe")
     [queue] = found
-    wanted = dict.fromkeys((record_id, 0) for record_id in ids)
+    wanted = dict.fromkeys((record_id, 0) for one in ids for record_id in _ids(queue, one))
     if reviewed:
         decided = reviews.latest(reviews.read(queue.folder)).values()
         right = [one for one in decided if one.action in ("accepted", "confirmed") and _stands(queue, one)]
@@ -73,6 +74,17 @@ def add_examples(golden: Path, examples: Sequence[Example], model: type[BaseMode
     """Add records whose values are answers of ``model`` and whose texts were made by the option ``text``; what is raised, and
     kept of a record that is replaced, is that of ``add_lines``."""
     add_lines(golden, examples, told=partial(_value, model), text=text)
+
+
+def _ids(queue: Queue, given: str) -> list[str]:
+    """The id that is given, where a record has it; else those between its commas."""
+    if "," not in given and given == given.strip():
+        return [given]
+    try:
+        _record(queue, given, 0)
+    except JobError:
+        return [one.strip() for one in given.split(",") if one.strip()]
+    return [given]
 
 
 def _stands(queue: Queue, decision: reviews.Decision) -> bool:

@@ -24,7 +24,12 @@ def add_command(
     output: Annotated[
         str, typer.Option("--output", "-o", help="The golden set to add to; it is made if it is not there.")
     ],
-    ids: Annotated[str | None, typer.Option("--id", help="Records to add, with commas between.")] = None,
+    ids: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--id", help="A record to add, several times; or several with commas between, where no record has that id."
+        ),
+    ] = None,
     reviewed: Annotated[
         bool, typer.Option("--reviewed", help="Add every row that was accepted or confirmed in a review.")
     ] = False,
@@ -44,9 +49,15 @@ def add_command(
     from extractors.store.files import place
 
     values = None if expected is None else _values(expected)
-    named = [one.strip() for one in (ids or "").split(",") if one.strip()]
     added = promote_records(
-        place(out), Path(output), ids=named, reviewed=reviewed, expected=values, draft=draft, name=name, recipe=recipe
+        place(out),
+        Path(output),
+        ids=ids or (),
+        reviewed=reviewed,
+        expected=values,
+        draft=draft,
+        name=name,
+        recipe=recipe,
     )
     if json:
         told = [{"id": one.record_id, "was": one.kind, "draft": one.draft} for one in added]

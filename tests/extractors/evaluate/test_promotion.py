@@ -11,8 +11,9 @@ from typer.testing import CliRunner, Result
 
 from extractors.errors import JobError
 from flows.cli.app import app
+from tests.end_to_end.things import run_things
 from tests.extractors.review.things import copied, waiting
-from tests.fakes.answers import thing_text
+from tests.fakes.answers import thing_answer, thing_text
 from tests.fakes.qwen import FakeQwen
 
 
@@ -110,3 +111,15 @@ def test_an_integer_beyond_64_bits_is_kept_to_the_last_digit(tmp_path: Path) -> 
         assert found.exit_code == 0, found.exception
     [line] = (tmp_path / "golden.jsonl").read_text().splitlines()
     assert json.loads(line, parse_int=str)["expected"]["serial"] == number
+
+
+def test_an_id_with_a_comma_is_one_record_where_there_is_such_a_one(tmp_path: Path) -> None:
+    ids = ["a,b", "a", "b", "c"]
+    source = tmp_path / "records.jsonl"
+    source.write_text("".join(json.dumps({"sku": one, "text": thing_text(n)}) + "\n" for n, one in enumerate(ids)))
+    with FakeQwen(thing_answer) as qwen:
+        run_things(source, tmp_path / "out", qwen, id="sku")
+    assert add(tmp_path / "out", "--id", "a,b").exit_code == 0
+    assert [one["id"] for one in lines(tmp_path / "out")] == ["a,b"]
+    assert add(tmp_path / "out", "--id", "b, c", "--id", "a").exit_code == 0
+    assert [one["id"] for one in lines(tmp_path / "out")] == ["a,b", "b", "c", "a"]
