@@ -37,6 +37,7 @@ from extractors.recipe import ALL, Recipe
 from extractors.repeats import repeats
 from extractors.second_look import is_choice
 from extractors.tools.evidence import Results
+from extractors.validating import validate_model
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
@@ -132,7 +133,7 @@ class Judge:
 
     def _reply(self, text: str, finish_reason: str) -> Verdict | Answer:
         try:
-            value = self._recipe.model.model_validate_json(text)
+            value = validate_model(self._recipe.model, text)
         except ValidationError as error:
             if error.errors(include_url=False, include_context=False)[0]["type"] != "json_invalid":
                 return self._reply_invalid(text, error)
@@ -152,7 +153,7 @@ class Judge:
         """An answer as Python values."""
         text = dumps_exact(data)
         try:
-            value = self._recipe.model.model_validate_json(text)
+            value = validate_model(self._recipe.model, text)
         except ValidationError as error:
             return self._invalid(data, error)
         return self._fit(value, text)
@@ -161,7 +162,7 @@ class Judge:
         """The answer as a value, None where it does not validate or has no place in the table."""
         text = dumps_exact(data)
         try:
-            value = self._recipe.model.model_validate_json(text)
+            value = validate_model(self._recipe.model, text)
         except ValidationError:
             return None
         unfit = self._recipe.codec.check(value) or self._cut_strings(data) or any(beyond_floats(text))
@@ -201,7 +202,7 @@ class Judge:
             if full is not None:
                 text = dumps_exact(full)
                 try:
-                    return self._fit(self._recipe.model.model_validate_json(text), text)
+                    return self._fit(validate_model(self._recipe.model, text), text)
                 except ValidationError as second:
                     data, error = full, second
         folded, renamed = fold_keys(data, self._recipe.model)
@@ -213,7 +214,7 @@ class Judge:
         repaired = renamed or worded is not None
         text = dumps_exact(mended)
         try:
-            value = self._recipe.model.model_validate_json(text)
+            value = validate_model(self._recipe.model, text)
         except ValidationError as second:
             problems = problems_of(second, mended)
             return Verdict(text, None, problems=problems, reason=Reason.INVALID, repaired=repaired)

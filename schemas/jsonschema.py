@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
@@ -22,6 +22,11 @@ _NOISE = ("title", "default", "discriminator", "$defs", "$ref", "x-hint")
 _MOST_NODES = 100_000
 _LOCAL_DATETIME = "local date and time YYYY-MM-DDTHH:MM:SS, without a zone"
 _LOCAL_TIME = "local time HH:MM:SS, without a zone"
+
+DECIMAL = "x-decimal"
+"""In a marked schema: the number is a ``Decimal``."""
+BEFORE = "x-before"
+"""In a marked schema: a validator of the schema's own sees the value before its type does."""
 
 
 class _AnswerSchema(GenerateJsonSchema):
@@ -49,6 +54,17 @@ class _AnswerSchema(GenerateJsonSchema):
         """Defaults that are no JSON are left out of the answer's schema anyway."""
 
 
+class _MarkedSchema(_AnswerSchema):
+    def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
+        return {**super().decimal_schema(schema), DECIMAL: True}
+
+    def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonSchemaValue:
+        return {**super().function_before_schema(schema), BEFORE: True}
+
+    def function_wrap_schema(self, schema: core_schema.WrapValidatorFunctionSchema) -> JsonSchemaValue:
+        return {**super().function_wrap_schema(schema), BEFORE: True}
+
+
 def answer_schema(model: type[BaseModel]) -> dict[str, Any]:
     """The model's JSON Schema in validation mode, under the keys of the JSON answer (aliases), with
     references inlined. Decimals are numbers on the wire; their digits are pydantic's to check.
@@ -62,6 +78,15 @@ def answer_schema(model: type[BaseModel]) -> dict[str, Any]:
         raise SchemaMappingError(f"{model.__name__} has a field without a JSON form: {reason}") from error
     answer: dict[str, Any] = _Inliner(model.__name__, schema.get("$defs", {})).inline(schema, ())
     return answer
+
+
+def marked_schema(kind: type[BaseModel] | TypeAdapter[Any]) -> dict[str, Any]:
+    """The same of a model or another type, with ``DECIMAL`` and ``BEFORE`` where they hold: for those who validate."""
+    options: dict[str, Any] = {"by_alias": True, "mode": "validation", "schema_generator": _MarkedSchema}
+    schema = kind.model_json_schema(**options) if isinstance(kind, type) else kind.json_schema(**options)
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    marked: dict[str, Any] = _Inliner(name, schema.get("$defs", {})).inline(schema, ())
+    return marked
 
 
 def subschema(schema: Mapping[str, Any], path: str) -> dict[str, Any]:

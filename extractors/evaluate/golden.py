@@ -32,6 +32,7 @@ from pydantic import BaseModel, RootModel, TypeAdapter, ValidationError
 
 from extractors.errors import JobError
 from extractors.parsing import dumps_exact, loads_exact
+from extractors.validating import validate_model, validate_type
 from schemas.answer_values import answer_keys, answer_value, answer_values
 from schemas.records import content_fingerprint
 
@@ -178,7 +179,7 @@ class _Reader:
         given = self._by_key(given, where)
         if given.keys() >= self._keys.keys():
             try:
-                whole = self._model.model_validate_json(_json(given))
+                whole = validate_model(self._model, _json(given))
             except ValidationError:
                 # A rule over several fields does not make the labels wrong one by one.
                 pass
@@ -238,7 +239,7 @@ class _Reader:
         if adapter is None:
             adapter = self._adapters[kind] = TypeAdapter(kind)
         try:
-            found = adapter.validate_json(_json(value))
+            found = validate_type(adapter, _json(value))
         except ValidationError as error:
             problems = error.errors(include_url=False, include_context=False)
             # Keys that are left out or null only make them not labelled, or labelled as not there.

@@ -15,6 +15,7 @@ from extractors.evaluate.golden_lines import Example, add_lines, check_lines
 from extractors.parsing import dumps_exact
 from extractors.review.queue import Kind, Queue, queues
 from extractors.store import reviews
+from extractors.validating import validate_model, validate_type
 from schemas.answer_values import answer_keys, answer_value, answer_values
 
 
@@ -121,7 +122,7 @@ def _labels(model: type[BaseModel], expected: Mapping[str, Any]) -> dict[str, An
     if unknown:
         raise JobError(f"--expected: {model.__name__} has no field {unknown[0]!r}; its fields are {', '.join(keys)}")
     try:
-        told = answer_values(model.model_validate_json(dumps_exact(expected)))
+        told = answer_values(validate_model(model, dumps_exact(expected)))
         return {key: told.get(key) for key in expected}
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
@@ -145,7 +146,7 @@ def _value(model: type[BaseModel], key: str, value: Any) -> Any:
     for note in info.metadata:
         kind = Annotated[kind, note]
     adapter = TypeAdapter[Any](kind)
-    found = adapter.validate_json(dumps_exact(value))
+    found = validate_type(adapter, dumps_exact(value))
     return answer_value(found, adapter.dump_python(found, mode="json", by_alias=False))
 
 

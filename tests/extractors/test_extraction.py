@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import given, settings
@@ -394,6 +394,21 @@ class Weighed(BaseModel):
 def weighed() -> Recipe:
     job = ExtractionJob.model_validate({"source": "-", "schema": "x", "out": "o"})
     return compile_recipe(job, Weighed, POLICY)
+
+
+class Statement(BaseModel):
+    balance: Annotated[Decimal, Field(max_digits=20, decimal_places=2)]
+
+
+def test_an_amount_of_more_digits_than_a_float_holds_is_stored_as_written() -> None:
+    job = ExtractionJob.model_validate({"source": "-", "schema": "x", "out": "o"})
+    amount = "99999999999999999.99"
+    outcome, _ = drive(
+        [f'{{"balance":{amount}}}'], with_recipe=compile_recipe(job, Statement, POLICY), text=f"Balance: {amount}"
+    )
+    assert isinstance(outcome, Extracted)
+    assert outcome.value == Statement(balance=Decimal(amount))
+    assert [one.quote for one in outcome.evidence] == [amount]
 
 
 def test_a_number_that_no_float_holds_is_asked_again_and_never_infinite() -> None:

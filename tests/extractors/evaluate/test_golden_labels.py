@@ -22,6 +22,7 @@ from extractors.evaluate.golden_lines import Example
 from extractors.evaluate.promotion import add_examples
 from extractors.evaluate.results import shown
 from extractors.evaluate.scoring import Cell, score_record
+from extractors.parsing import dumps_exact
 from flows.cli.app import app
 from schemas.json_models import model_of
 
@@ -271,3 +272,12 @@ def test_a_check_counts_what_is_labelled_however_deep_it_lies(tmp_path: Path) ->
     assert found.exit_code == 0, found.output
     counts = {one["field"]: (one["labelled"], one["with a value"]) for one in json.loads(found.stdout)["fields"]}
     assert counts == {"a~1b": (2, 1), "seller/name": (2, 2), "seller/city": (2, 1), "lines/*/what": (2, 1)}
+
+
+def test_a_label_keeps_all_digits_of_a_decimal(tmp_path: Path) -> None:
+    whole = {"number": 1, "due": None, "paid": [], "seller": None}
+    amount = "99999999999999999.99"
+    for rest in ({}, whole):
+        line = dumps_exact({**rest, "lines": [{"price": orjson.Fragment(amount)}]})
+        [found] = read(tmp_path, f'{{"id":"1","text":"t","expected":{line}}}').values()
+        assert found.expected["lines"] == [{"price": amount}]
