@@ -12,9 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from extractors.errors import JobError
 from extractors.evaluate.golden import WrittenLabel, written_labels
+from extractors.evaluate.line_texts import named_columns, text_of
 from extractors.examples import Choice, Example, ExampleBank, example_of
 from extractors.parsing import dumps_exact
-from extractors.sources.text_template import TextTemplate, listed, value_text
+from extractors.sources.text_template import listed
 from schemas.jsonschema import answer_schema
 
 
@@ -54,7 +55,6 @@ def read_examples(
     of those columns, else its ``text``. ``omit_nulls`` leaves out of the answers what the model is told to leave out,
     ``text_order`` has the rest of that in the order in which the text has it. Raises ``JobError`` naming the line that is no
     example of the schema, and where there is none."""
-    template = None if text is None else TextTemplate.parse(text) if "{" in text else TextTemplate.column(text)
     schema = answer_schema(model)
     examples = []
     for label in written_labels(path, model):
@@ -69,7 +69,7 @@ def read_examples(
             ) from error
         examples.append(
             example_of(
-                _text_of(label, template),
+                _text_of(label, text),
                 answer,
                 value,
                 schema,
@@ -83,19 +83,12 @@ def read_examples(
     return examples
 
 
-def _text_of(label: WrittenLabel, template: TextTemplate | None) -> str:
-    row = label.row
-
-    def said(column: str) -> str | None:
-        value = row.get(column)
-        return dumps_exact(value) if isinstance(value, orjson.Fragment) else value_text(value)
-
-    own = template is not None and all(column in row for column in template.columns)
-    text = template.render(said) if own and template is not None else row.get("text")
-    if isinstance(text, str):
-        return text
-    wanted = "a text" if template is None else f"a text ({listed(template.columns)}, or text)"
-    raise JobError(f"{label.where}: an example has {wanted} and an expected answer; this has {listed(list(row))}")
+def _text_of(label: WrittenLabel, text: str | None) -> str:
+    found = text_of(label.row, text)
+    if found is not None:
+        return found
+    wanted = "a text" if text is None else f"a text ({listed([*named_columns(text, ()), 'text'])})"
+    raise JobError(f"{label.where}: an example has {wanted} and an expected answer; this has {listed(list(label.row))}")
 
 
 def _in_json(value: Any) -> Any:

@@ -91,7 +91,7 @@ def written_labels(path: Path, model: type[BaseModel], *, id_column: str = "id")
     """The lines of a golden set with their labels as they are written, keys apart not validated yet. Raises ``JobError``
     naming the line: not readable, a draft, no label, a key that the schema does not have."""
     reader = _Reader(model)
-    for where, row in _rows(path):
+    for where, row in golden_lines(path):
         given = id_text(row.get(id_column), f"{where}: `{id_column}`")
         yield WrittenLabel(where, row, given, reader.written(row, given, where))
 

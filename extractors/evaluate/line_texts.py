@@ -76,6 +76,15 @@ def text_columns(row: Mapping[str, Any], text: str | None) -> tuple[str, ...]:
     return (written[0],) if text is None and len(written) == 1 else ()
 
 
+def text_of(row: Mapping[str, Any], text: str | None) -> str | None:
+    """The text of a line's record: what the job's ``text`` makes of its columns where it has them all, else its ``text``."""
+    columns = named_columns(text, list(row))
+    if columns and all(column in row for column in columns) and any(not _blank(row[column]) for column in columns):
+        return rendered(row, text, columns)
+    found = row.get("text")
+    return found if isinstance(found, str) else None
+
+
 def rendered(row: Mapping[str, Any], text: str | None, columns: Sequence[str]) -> str | None:
     """The text that a line's ``columns`` make, as a source makes it."""
     template = (
@@ -103,4 +112,6 @@ def _blank(value: Any) -> bool:
 
 
 def _text(value: Any) -> str | None:
+    if isinstance(value, orjson.Fragment):
+        return orjson.dumps(value).decode()
     return orjson.dumps(value).decode() if isinstance(value, dict | list) else value_text(value)
