@@ -349,8 +349,9 @@ class Extraction:
         """What the final model says of the doubtful fields; the draft stands where that is no better."""
         self._draft = None
         heard = self._final.heard(reply, draft, self._token_scores(reply, pointers=not draft.whole))
-        self._trail.note(request, reply, raw=reply.text, error=heard.problem or None)
         better = self._final.improved(draft, heard, self._scores)
+        used = better is not None and bool(better.changed)
+        self._trail.note(request, reply, raw=reply.text, error=heard.problem or None, used=used)
         if better is None:
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
@@ -662,8 +663,8 @@ class Extraction:
 
     def _answerers(self) -> str:
         """Who wrote the values: one model, or the draft's and the final's with a plus between them."""
-        models = self._trail.models
-        return "+".join(models) if self._routed not in ((), ("",)) else self._trail.attempts[-1].model
+        givers = self._trail.givers
+        return "+".join(dict.fromkeys(givers)) if self._routed not in ((), ("",)) else givers[-1]
 
     def _end_early(self, reason: Reason, message: str) -> None:
         """No answer came: a failure, unless an answer stands that was only looked over."""

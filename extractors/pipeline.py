@@ -424,7 +424,9 @@ class _Tally:
             latency_p95=round(quantiles[18], 4) if quantiles else None,
             stopped=stopped,
             saved=saved,
-            routing=None if endpoint.final is None else self.routed.as_dict(endpoint.final.model),
+            routing=None
+            if endpoint.final is None
+            else self.routed.as_dict(endpoint.final.model, calibrated=recipe.calibration is not None),
         )
 
     def watch_limits(self, stats: LimitStats) -> None:

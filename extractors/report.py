@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from extractors.errors import InternalError
+from extractors.routing_report import joined
 
 
 def new_run_id(at: datetime) -> str:
@@ -101,7 +102,7 @@ class RunReport:
             chunks=self.chunks + first.chunks,
             replayed=self.replayed + first.replayed,
             rate_limited=self.rate_limited + first.rate_limited,
-            routing=_both(self.routing, first.routing),
+            routing=joined((self.routing, first.routing)),
         )
 
     @property
@@ -155,15 +156,6 @@ class RunReport:
         saved = told.get("saved")
         money = {"cost": None if cost is None else Decimal(cost), "saved": None if saved is None else Decimal(saved)}
         return cls(**{**told, **money})
-
-
-def _both(routing: Mapping[str, Any] | None, first: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """What was routed in two runs: every figure is a sum, the final's name is the same."""
-    if routing is None or first is None:
-        return routing or first
-    return {
-        key: value if isinstance(value, str) else round(value + first.get(key, 0), 10) for key, value in routing.items()
-    }
 
 
 @dataclass(slots=True)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from extractors.qwen.requests import Purpose
 from extractors.store.parts import Item
 from schemas.ledger import CallRecord
-from schemas.outcomes import Extracted
+from schemas.outcomes import Attempt, Extracted
 
 _FOLLOWING = {one.value for one in (Purpose.CORRECT, Purpose.REASK, Purpose.CONTINUE, Purpose.LOOK)}
 """Whoever was asked last is asked these."""
+_PUT_RIGHT = {one.value for one in (Purpose.CORRECT, Purpose.REASK, Purpose.CONTINUE)}
+_USABLE = (None, "invalid")
+"""The errors of an attempt that was read; any other is a call that failed, or a reply that is no JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +32,10 @@ class Routed:
     final_tokens: int = 0
     final_seconds: float = 0.0
     unanswered: int = 0
-    """Records that the final was asked about in vain: the draft stands, or the record failed."""
+    """Records that the final was asked about in vain, since its calls failed or it wrote no JSON: the draft stands, or the
+    record failed."""
     kept: int = 0
-    """Values of the drafts that were left alone."""
+    """Values of the drafts that were left alone, those that the final was asked about in vain among them."""
     draft_cost: float = 0.0
     final_cost: float = 0.0
     doubt: float = 0.0
@@ -40,17 +44,17 @@ class Routed:
     @classmethod
     def of(cls, items: Sequence[Item], calls: Sequence[CallRecord]) -> Routed:
         """The counts of a chunk."""
-        asked = {call.fingerprint: call for call in calls if call.purpose == Purpose.ROUTE.value}
-        answered = {name for name, call in asked.items() if call.status == "ok"}
+        asked = {call.fingerprint for call in calls if call.purpose == Purpose.ROUTE.value}
         first = [call for call in calls if call.purpose == Purpose.EXTRACT.value and call.status == "ok"]
         draft, final = _by_model(calls)
         own = [item.outcome for item in items if not item.merged]
+        vain = [_in_vain(outcome.attempts) for outcome in own]
         left = [
             sure
-            for outcome in own
+            for outcome, unheard in zip(own, vain, strict=True)
             if isinstance(outcome, Extracted)
             for path, sure in outcome.confidence.items()
-            if not any(path == one or path.startswith(f"{one}/") for one in outcome.routed)
+            if unheard or not any(path == one or path.startswith(f"{one}/") for one in outcome.routed)
         ]
         return cls(
             records=len(own),
@@ -60,7 +64,7 @@ class Routed:
             draft_seconds=sum(call.latency for call in draft),
             final_tokens=sum(call.input_tokens + call.output_tokens for call in final),
             final_seconds=sum(call.latency for call in final),
-            unanswered=len(asked) - len(answered),
+            unanswered=sum(vain),
             kept=len(left),
             draft_cost=sum(float(call.cost or 0) for call in draft),
             final_cost=sum(float(call.cost or 0) for call in final),
@@ -83,9 +87,10 @@ class Routed:
             self.doubt + other.doubt,
         )
 
-    def as_dict(self, final: str) -> dict[str, Any]:
-        """JSON values for the run's report; ``final`` is the final model's name. What the final alone would have used is
-        reckoned: each record as long as a routed one, and its price by the token for the drafts' tokens."""
+    def as_dict(self, final: str, *, calibrated: bool = False) -> dict[str, Any]:
+        """JSON values for the run's report; ``final`` is the final model's name, ``calibrated`` whether confidence is a
+        probability. What the final alone would have used is reckoned: each record as long as a routed one, and its price
+        by the token for the drafts' tokens."""
         alone = self.final_cost / self.final_tokens * self.first_tokens if self.final_tokens else 0.0
         return {
             "final": final,
@@ -104,7 +109,100 @@ class Routed:
             "final_unanswered": self.unanswered,
             "values_kept": self.kept,
             "values_kept_expected_wrong": round(self.doubt, 1),
+            "calibrated": calibrated,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A line of what routing did. ``warns``: something is to be done about it."""
+
+    text: str
+    warns: bool = False
+
+
+def sentences(routing: Mapping[str, Any], currency: str) -> list[Sentence]:
+    """What a run's report tells of routing (``as_dict``), for people; nothing where no record was decided."""
+    told = {**Routed().as_dict(""), **routing}
+    final, asked, vain = told["final"], told["routed_records"], told["final_unanswered"]
+    if not told["records"]:
+        return []
+    fields = f"{told['routed_fields']:,} fields of " if told["routed_fields"] or not asked else ""
+    text = f"{final} was asked about {fields}{asked:,} of {told['records']:,} records"
+    if not vain:
+        saved = told["final_tokens_saved"]
+        text += f": about {abs(saved):,} tokens {'less' if saved >= 0 else 'more'} than asking it for all"
+    found = [Sentence(text)]
+    if vain:
+        found.append(
+            Sentence(
+                f"{final} gave no usable answer for {vain:,} of these {asked:,} records: the draft's values stand there, or "
+                "the record failed. Its calls (purpose route) say why",
+                warns=True,
+            )
+        )
+    if asked > vain:
+        found.append(_worth(told, currency))
+    if told["values_kept"]:
+        how = "" if told["calibrated"] else ", which is no probability without a calibration (quarry calibrate)"
+        found.append(
+            Sentence(
+                f"{told['values_kept']:,} values are the draft's alone: about {told['values_kept_expected_wrong']:,.1f} of "
+                f"them are wrong by their own confidence{how}"
+            )
+        )
+    return found
+
+
+def joined(parts: Iterable[Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+    """What was routed in several runs of one recipe: every figure is a sum, the final's name is the same. None where
+    nothing was."""
+    whole: Mapping[str, Any] | None = None
+    for part in parts:
+        if part is None or whole is None:
+            whole = whole or part
+            continue
+        whole = {key: _sum(value, part.get(key, 0)) for key, value in whole.items()}
+    return whole
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return one if isinstance(one, str | bool) else round(one + other, 10)
+
+
+def _worth(told: Mapping[str, Any], currency: str) -> Sentence:
+    """What draft and final used together, beside the final alone: in money where it has a price, else in time."""
+    priced = bool(told["final_cost"])
+    kind = "cost" if priced else "seconds"
+    both, alone = told[f"draft_{kind}"] + told[f"final_{kind}"], told[f"final_{kind}_if_all"]
+
+    def said(amount: float) -> str:
+        return f"{amount:.6f} {currency}" if priced else f"{amount:,.1f} s of calls"
+
+    text = f"draft and final took {said(both)}, the final alone would have taken about {said(alone)}"
+    if both <= alone:
+        return Sentence(text)
+    return Sentence(
+        f"{text}: routing did not pay. A lower --route-below asks the final less; --model {told['final']} without a draft "
+        "asks it alone",
+        warns=True,
+    )
+
+
+def _in_vain(attempts: Iterable[Attempt]) -> bool:
+    """Whether the final was asked about a record, or about a window of it, and nothing that it said could be read."""
+    heard: list[bool] = []
+    asked = False
+    for attempt in attempts:
+        usable = attempt.error in _USABLE
+        if attempt.purpose == Purpose.ROUTE.value:
+            asked = True
+            heard.append(usable)
+        elif attempt.purpose not in _PUT_RIGHT:
+            asked = False
+        elif asked:
+            heard[-1] = heard[-1] or usable
+    return not all(heard)
 
 
 def _by_model(calls: Sequence[CallRecord]) -> tuple[list[CallRecord], list[CallRecord]]:

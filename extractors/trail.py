@@ -11,10 +11,12 @@ class Trail:
     """The attempts at one record, oldest first. ``limit`` is how many may be made, ``most_tokens`` how much they may
     use together (None: no limit)."""
 
-    __slots__ = ("_most_tokens", "attempts", "limit", "usage")
+    __slots__ = ("_most_tokens", "attempts", "givers", "limit", "usage")
 
     def __init__(self, *, limit: int, most_tokens: int | None) -> None:
         self.attempts: list[Attempt] = []
+        self.givers: list[str] = []
+        """Who gave answers, in order: the model of each call that brought one."""
         self.usage = Usage()
         self.limit = limit
         self._most_tokens = most_tokens
@@ -24,8 +26,18 @@ class Trail:
         """Whether the record used all the tokens that it may."""
         return self._most_tokens is not None and self.usage.total_tokens >= self._most_tokens
 
-    def note(self, request: ChatRequest, reply: ChatReply | CallError, *, raw: str | None, error: str | None) -> None:
-        """Keep an answer, or the error in its place."""
+    def note(
+        self,
+        request: ChatRequest,
+        reply: ChatReply | CallError,
+        *,
+        raw: str | None,
+        error: str | None,
+        used: bool = True,
+    ) -> None:
+        """Keep an answer, or the error in its place. ``used``: something of it is taken."""
+        if used and isinstance(reply, ChatReply):
+            self.givers.append(reply.model or request.model)
         self.attempts.append(
             Attempt(
                 number=request.attempt,
@@ -42,8 +54,3 @@ class Trail:
     def asked_for(self, purpose: str) -> bool:
         """Whether an attempt was made for this purpose."""
         return any(attempt.purpose == purpose for attempt in self.attempts)
-
-    @property
-    def models(self) -> list[str]:
-        """Who answered, in order, each once."""
-        return list(dict.fromkeys(attempt.model for attempt in self.attempts))

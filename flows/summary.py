@@ -7,6 +7,7 @@ from pathlib import Path
 
 from extractors.forecast import LEVEL, Forecast, Interval, duration
 from extractors.report import Progress, RunReport
+from extractors.routing_report import sentences
 from flows.escaping import escaped
 from flows.tally import EXAMPLES, Tally
 from schemas.job import ExtractionJob
@@ -37,6 +38,9 @@ def summary_markdown(report: RunReport, *, report_file: Path | None = None) -> s
     ]
     if report.saved:
         lines.append(f"- the batch lane saved {report.saved:f} {report.currency} against the same answers live")
+    if report.routing:
+        told = sentences(report.routing, report.currency)
+        lines += [f"- {'**' * one.warns}{escaped(one.text, 500)}{'**' * one.warns}" for one in told]
     if report.stopped:
         lines.append(f"- stopped: {escaped(report.stopped, 500)}; run it again to go on")
     if report.removed:

@@ -49,6 +49,7 @@ class LongLists:
         "_at",
         "_attempts",
         "_gaps",
+        "_givers",
         "_lists",
         "_offset",
         "_parts",
@@ -78,6 +79,8 @@ class LongLists:
         self._lists = [Listed(one) for one in parts.lists]
         self._rest: Extracted | None = None
         self._attempts: list[Attempt] = []
+        self._givers: dict[str, None] = {}
+        """Who gave the values, in order."""
         self._usage = Usage()
         self._offset = 0
         self._repaired = False
@@ -169,7 +172,9 @@ class LongLists:
         if outcome.attempts:
             self._offset += max(attempt.number for attempt in outcome.attempts)
         self._usage += outcome.usage
-        self._repaired = self._repaired or (isinstance(outcome, Extracted) and outcome.repaired)
+        if isinstance(outcome, Extracted):
+            self._repaired = self._repaired or outcome.repaired
+            self._givers.update(dict.fromkeys(outcome.model.split("+")))
 
     def _next_window(self) -> None:
         self._at += 1
@@ -317,7 +322,7 @@ class LongLists:
         self.outcome = Extracted(
             value=value,
             evidence=evidence if pages is None else pages.told(evidence),
-            model="+".join(dict.fromkeys(attempt.model for attempt in self._attempts)),
+            model="+".join(self._givers),
             attempts=self._attempts,
             usage=self._usage,
             corrected=tuple(marks["corrected"]),

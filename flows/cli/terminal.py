@@ -146,6 +146,8 @@ def money(cost: Decimal | None, currency: str = "USD") -> str:
 
 def summary(console: Console, report: RunReport) -> None:
     """The counts that add up, the cost, and what to do next."""
+    from extractors.routing_report import sentences
+
     console.print(
         f"[bold]{report.records:,} records = {report.rows:,} rows + {report.failures:,} failures + "
         f"{report.skipped:,} already done + {report.undone:,} undone[/bold]"
@@ -157,13 +159,8 @@ def summary(console: Console, report: RunReport) -> None:
         f"{money(report.cost, report.currency)}, {report.seconds:,.1f} s, model {report.model}, recipe {report.recipe}"
     )
     if report.routing:
-        told = report.routing
-        console.print(
-            f"{told['final']} was asked about {told['routed_fields']:,} fields of {told['routed_records']:,} of "
-            f"{told['records']:,} records: about {told['final_tokens_saved']:,} tokens less than asking it for all"
-        )
-        if told["routed_records"]:
-            console.print(_worth(told, report.currency))
+        for one in sentences(report.routing, report.currency):
+            console.print(one.text, style="yellow" if one.warns else None, markup=False)
     if report.saved:
         console.print(f"the batch lane saved {money(report.saved, report.currency)} against the same answers live")
     if report.replayed:
@@ -177,24 +174,6 @@ def summary(console: Console, report: RunReport) -> None:
         console.print(f"failures: {reasons}")
     if report.stopped:
         console.print(f"[yellow]stopped: {report.stopped}[/yellow]")
-
-
-def _worth(told: Mapping[str, Any], currency: str) -> str:
-    """What draft and final used together, beside the final alone: in money where it has a price, else in time."""
-    priced = bool(told["final_cost"])
-    kind = "cost" if priced else "seconds"
-    both, alone = told[f"draft_{kind}"] + told[f"final_{kind}"], told[f"final_{kind}_if_all"]
-
-    def said(amount: float) -> str:
-        return money(Decimal(str(amount)), currency) if priced else f"{amount:,.1f} s of calls"
-
-    text = f"draft and final took {said(both)}, the final alone would have taken about {said(alone)}"
-    if both <= alone:
-        return text
-    return (
-        f"{text}: [yellow]routing did not pay[/yellow]. A lower --route-below asks the final less; --model "
-        f"{told['final']} without a draft asks it alone"
-    )
 
 
 def next_commands(console: Console, report: RunReport, resume: str) -> None:

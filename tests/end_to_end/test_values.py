@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from pathlib import Path
@@ -13,10 +14,13 @@ from typer.testing import CliRunner
 from extractors.calibration import Calibration
 from extractors.endpoint import Settings
 from extractors.pipeline import run
+from extractors.report import RunReport
+from extractors.reporting import write_report
 from extractors.store.catalog import query
 from flows.cli.app import app
+from flows.summary import summary_markdown
 from tests.end_to_end.things import job_for
-from tests.fakes.qwen import FakeQwen
+from tests.fakes.qwen import FakeQwen, Fault
 
 runner = CliRunner()
 WORDS = ["red", "blue", "kettle", "lamp", "Berlin", "12", "4.50", "old", "new", "Müller"]
@@ -97,6 +101,39 @@ def test_a_final_model_is_asked_just_what_the_draft_is_not_sure_of(tmp_path: Pat
         ("extract", "qwen-flash", 20),
         ("route", "qwen-max", 5),
     ]
+
+
+@pytest.mark.parametrize("final", [Fault.status(500), "Sorry, I think that it is blue."])
+def test_a_final_model_that_never_answers_is_told_of_wherever_people_read(tmp_path: Path, final: Any) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"id": f"r{n}", "text": f"item {n}: a blue kettle"}) + "\n" for n in range(3)))
+    draft = json.dumps({"what": "kettle", "color": "red"})
+    out = tmp_path / "out"
+    with FakeQwen(lambda asked: draft if asked["model"] == "qwen-flash" else final) as qwen:
+        options = [
+            "--schema",
+            "what, color",
+            "--model",
+            "qwen-flash",
+            "--final",
+            "qwen-max",
+            "--base-url",
+            qwen.base_url,
+        ]
+        done = runner.invoke(app, ["run", str(source), *options, "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    said = "qwen-max gave no usable answer for 3 of these 3 records: the draft's values stand there"
+    kept = "6 values are the draft's alone: about 3.0 of them are wrong by their own confidence"
+    shown = runner.invoke(app, ["show", str(out)]).output
+    page = html.unescape(write_report(out).path.read_text())
+    [file] = (out / "runs").glob("*.json")
+    told = {key: value for key, value in json.loads(file.read_text()).items() if key != "job"}
+    artifact = html.unescape(summary_markdown(RunReport.from_dict(told))).replace("\\", "")
+    for text in (done.output, shown, page, artifact):
+        assert said in text and kept in text, text
+    assert "less than asking it for all" not in done.output
+    models = query(out, "select distinct _meta.model as model from extraction").to_pylist()
+    assert [row["model"] for row in models] == ["qwen-flash"]
 
 
 def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshold(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def test_a_value_that_stands_nowhere_does_not_replace_one_that_stands_in_the_rec
 def test_the_draft_stands_where_the_final_brings_nothing(answer: Any) -> None:
     outcome, _ = drive([{**GOOD, "price": 7}, answer])
     assert isinstance(outcome, Extracted) and outcome.value.price == 7
+    assert (outcome.model, outcome.routed) == ("cheap", ("price",)), "who gave nothing is not named"
 
 
 def test_a_draft_that_cannot_be_put_right_is_handed_over_by_its_failing_paths() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from decimal import Decimal
 
-from extractors.routing_report import Routed
+from pydantic import BaseModel
+
+from extractors.routing_report import Routed, joined, sentences
 from extractors.store.parts import Item
-from flows.cli.terminal import _worth
 from schemas.ledger import CallRecord
-from schemas.outcomes import Failed, Reason
+from schemas.outcomes import Attempt, Extracted, Failed, Reason
 from schemas.records import Record
+from schemas.usage import Usage
 
 
 def call(fingerprint: str, purpose: str, tokens: int) -> CallRecord:
@@ -67,8 +69,49 @@ def test_what_the_final_alone_would_have_used_is_told_beside_what_both_did() -> 
     assert Routed().as_dict("big")["final_cost_if_all"] == 0
     free = Routed.of(items, [replace(one, cost=None) for one in priced]).as_dict("big")
 
+    first, worth = sentences(told, "USD")
+    assert first.text == "big was asked about 2 of 4 records: about 300 tokens less than asking it for all"
     assert (
-        _worth(told, "USD") == "draft and final took 1.400000 USD, the final alone would have taken about 4.000000 USD"
+        worth.text == "draft and final took 1.400000 USD, the final alone would have taken about 4.000000 USD"
+        and not worth.warns
     )
-    assert "6.0 s of calls, the final alone would have taken about 4.0 s" in _worth(free, "USD")
-    assert "did not pay" in _worth(free, "USD") and "--model big" in _worth(free, "USD")
+    _, worth = sentences(free, "USD")
+    assert "6.0 s of calls, the final alone would have taken about 4.0 s" in worth.text and worth.warns
+    assert "did not pay" in worth.text and "--model big" in worth.text
+    both = joined((told, None, told))
+    assert both is not None and (both["draft_cost"], both["final"], both["calibrated"]) == (0.8, "big", False)
+
+
+class _Value(BaseModel):
+    what: str
+    color: str
+
+
+def _row(name: str, *tries: tuple[str, str | None]) -> Item:
+    """A row whose color the final was asked about; ``tries`` are purposes with their errors."""
+    attempts = [Attempt(n, purpose, "m", None, None, 0, 0, error) for n, (purpose, error) in enumerate(tries, start=1)]
+    sure = {"what": 0.9, "color": 0.1}
+    value = _Value(what="a", color="b")
+    return Item(
+        Record(name, name, name), Extracted(value, (), "m", attempts, Usage(), confidence=sure, routed=("color",))
+    )
+
+
+def test_a_final_that_failed_or_wrote_prose_is_told_of_and_its_doubtful_values_are_counted_as_kept() -> None:
+    rows = [
+        _row("a", ("extract", None), ("route", None)),
+        _row("b", ("extract", None), ("route", "overloaded: busy")),
+        _row("c", ("extract", None), ("route", "it holds no JSON")),
+        _row("d", ("extract", None), ("route", "it holds no JSON"), ("reask", None)),
+        _row("e", ("extract", None), ("route", None), ("extract", None), ("route", "busy"), ("extract", None), ("correct", None)),
+    ]  # fmt: skip
+    found = Routed.of(rows, [call(name, "route", 10) for name in "abcde"])
+    assert (found.routed, found.unanswered, found.kept, round(found.doubt, 6)) == (5, 3, 8, 3.2)
+    told = [one.text for one in sentences(found.as_dict("big"), "USD")]
+    assert told[0] == "big was asked about 5 fields of 5 of 5 records", "what was not answered saves nothing"
+    assert told[1].startswith("big gave no usable answer for 3 of these 5 records: the draft's values stand there")
+    assert told[-1].startswith(
+        "8 values are the draft's alone: about 3.2 of them are wrong by their own confidence, which"
+    )
+    assert sentences(found.as_dict("big", calibrated=True), "USD")[-1].text.endswith("by their own confidence")
+    assert sentences(Routed().as_dict("big"), "USD") == [], "a run that decided nothing"

@@ -11,6 +11,7 @@ from extractors.reporting.markup import Markup, data, tag
 from extractors.reporting.sections.parts import number_cell, panel, section
 from extractors.reporting.sections.story import Story
 from extractors.reporting.words import count, money, seconds
+from extractors.routing_report import joined, sentences
 
 
 def costs(story: Story) -> Markup:
@@ -62,7 +63,21 @@ def costs(story: Story) -> Markup:
         tag("p", {"class": "explain"}, f"{count(figures.answered)} answered calls, {money(figures.cost, figures.currency)}"
             + (f"; {count(figures.reasoning_tokens)} of the output tokens were thinking" if figures.reasoning_tokens else "")
             + ". All calls count, those of records that were asked again later too."),
+        _routing(story),
         tag("div", {"class": "panels"}, panels),
+    )  # fmt: skip
+
+
+def _routing(story: Story) -> Markup | None:
+    """What a final model was asked in the runs that are told of, and what it did not answer."""
+    runs = [one for one in story.scope.runs if story.scope.run in (None, one["run_id"])]
+    routing = joined(one.get("routing") for one in runs)
+    told = [] if routing is None else sentences(routing, story.figures.currency)
+    if not told:
+        return None
+    return panel(
+        "Draft and final", "of the runs that left a report",
+        tag("ul", {"class": "notes"}, [tag("li", {"class": "bad" if one.warns else None}, data(one.text)) for one in told]),
     )  # fmt: skip
 
 

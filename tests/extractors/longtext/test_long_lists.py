@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated, Any
 
 import pytest
@@ -227,6 +228,25 @@ def test_a_window_that_fails_leaves_the_list_incomplete_where_the_job_says_so() 
 
     assert isinstance(outcome, Extracted) and outcome.incomplete == ("items",)
     assert 100 < len(names(outcome)) < 300
+
+
+def test_a_final_model_that_answers_no_window_is_not_named() -> None:
+    job = ExtractionJob.model_validate({"source": "x.csv", "schema": "x", "out": "out", "route_below": 1.0})
+    final = ModelPolicy("strong", Mode.PROMPTED, None, max_input_tokens=4_000, max_output_tokens=8_000)
+    text, model = catalogue(200), ListingModel()
+    policy = replace(POLICY, final=final)
+    extraction = begin(compile_recipe(job, Bare, policy), Record("r1", text, content_fingerprint(text)))
+    routed = 0
+    while (request := extraction.next_request()) is not None:
+        said, why = model.answer(request.messages[0].content, request.messages[-1].content, 9_999)
+        error = CallError(ErrorKind.OVERLOADED, "busy", "strong")
+        routed += request.purpose is Purpose.ROUTE
+        extraction.receive(
+            error if request.model == "strong" else ChatReply(said, why, Usage(1, 1, 1), model=request.model)
+        )
+
+    assert isinstance(extraction.outcome, Extracted) and routed > 1
+    assert extraction.outcome.model == "fake"
 
 
 def test_items_with_one_key_are_one_item_wherever_they_stand() -> None:
