@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import date, time
 from decimal import Decimal
 
@@ -16,6 +17,8 @@ from extractors.grounding.numbers import Hit, NumberIndex, is_whole_number, numb
 MOST_PLACES = 32
 """Occurrences of one value that are weighed against each other."""
 _MOST_TRIES = 256
+_REREADS = 4
+"""A text's length of needles that are compared anew, before one that overlaps itself is read on."""
 PREPARED = 1_000_000
 """Characters of a text that are folded and scanned for numbers and dates; beyond them only exact finds reach."""
 
@@ -39,14 +42,17 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf
 class Haystack:
     """A record's text, prepared at most once for all that is looked up in it, and only when needed.
 
-    Holds up to three more copies of the text once a value was not found as it is. Preparing stops after the
-    first million characters, which bounds the time for any text at about a second.
+    Holds up to three more copies of the text once a value was not found as it is, and where each value stands.
+    Preparing stops after the first million characters, which bounds the time for any text at about a second.
     """
 
-    __slots__ = ("_dates", "_folded", "_numbers", "_squeezed", "_work", "text")
+    __slots__ = ("_dates", "_exact", "_folded", "_in_folded", "_numbers", "_squeezed", "_work", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
+        # A model that loops says one value hundreds of times.
+        self._exact: dict[str, list[Place]] = {}
+        self._in_folded: dict[str, list[Place]] = {}
         self._folded: Folded | None = None
         self._squeezed: Squeezed | None = None
         self._numbers: NumberIndex | None = None
@@ -76,7 +82,9 @@ class Haystack:
 
     def exact(self, value: str) -> list[Place]:
         """Where ``value`` stands as it is: whole words if there are any, else the first place inside a word."""
-        return occurrences(self.text, value)
+        if value not in self._exact:
+            self._exact[value] = occurrences(self.text, value)
+        return self._exact[value]
 
     def normalised(self, value: str) -> list[Place]:
         """Where ``value`` stands but for case, width, white space and, if it holds a letter, punctuation."""
@@ -84,10 +92,15 @@ class Haystack:
         if not needle:
             return []
         folded = self.folded
-        places = occurrences(folded.text, needle)
+        places = self._folded_places(needle)
         if places:
             return [folded.span(start, end) for start, end in places]
         return self._unpunctuated(needle)
+
+    def _folded_places(self, needle: str) -> list[Place]:
+        if needle not in self._in_folded:
+            self._in_folded[needle] = occurrences(self.folded.text, needle)
+        return self._in_folded[needle]
 
     def _unpunctuated(self, needle: str) -> list[Place]:
         bare = squeeze(needle)
@@ -118,7 +131,7 @@ class Haystack:
             for word in number_words()[int(value)]:
                 hits += [
                     (*folded.span(start, end), 0.9)
-                    for start, end in occurrences(folded.text, word)
+                    for start, end in self._folded_places(word)
                     if at_edges(folded.text, start, end)
                 ]
         return hits
@@ -244,21 +257,17 @@ def occurrences(text: str, needle: str) -> list[Place]:
     Inside a word counts only what can hardly be there by chance: three characters with a letter, or six digits.
     """
     length = len(needle)
-    at = text.find(needle)
-    if at < 0:
-        return []
     places: list[Place] = []
-    first = at
-    tries = 0
-    while at >= 0 and len(places) < MOST_PLACES and tries < _MOST_TRIES:
-        end = at + length
-        if at_edges(text, at, end):
-            places.append((at, end))
-            at = text.find(needle, end)
-        else:
-            at = text.find(needle, at + 1)
-        tries += 1
-    if places:
+    first = -1
+    beyond = 0
+    for at in _starts(text, needle):
+        first = at if first < 0 else first
+        if at >= beyond and at_edges(text, at, at + length):
+            beyond = at + length
+            places.append((at, beyond))
+            if len(places) == MOST_PLACES:
+                break
+    if places or first < 0:
         return places
     if length >= 3 and any(char.isalpha() for char in needle):
         return [(first, first + length)]
@@ -267,6 +276,39 @@ def occurrences(text: str, needle: str) -> list[Place]:
     if not any(char.isalnum() for char in needle):
         return [(first, first + length)]
     return []
+
+
+def _starts(text: str, needle: str) -> Iterator[int]:
+    """Where ``needle`` begins, overlapping itself too. However often that is, the time grows only with the text."""
+    length = len(needle)
+    at = text.find(needle)
+    # Each find reads the needle once more, which is its square where it overlaps itself all along the text.
+    left = _REREADS * len(text)
+    while at >= 0 and left > 0:
+        yield at
+        left -= length
+        at = text.find(needle, at + 1)
+    if at >= 0:
+        yield from _overlapping(text, needle, at)
+
+
+def _overlapping(text: str, needle: str, start: int) -> Iterator[int]:
+    """The same from ``start`` on, reading each character once (Knuth, Morris and Pratt): slower, but for such a needle."""
+    length = len(needle)
+    borders = [0] * (length + 1)
+    shared = 0
+    for at in range(1, length):
+        while shared and needle[at] != needle[shared]:
+            shared = borders[shared]
+        shared += needle[at] == needle[shared]
+        borders[at + 1] = shared
+    agreed = 0
+    for at in range(start, len(text)):
+        while agreed and (agreed == length or text[at] != needle[agreed]):
+            agreed = borders[agreed]
+        agreed += text[at] == needle[agreed]
+        if agreed == length:
+            yield at + 1 - length
 
 
 def at_edges(text: str, start: int, end: int) -> bool:

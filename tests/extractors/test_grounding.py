@@ -9,9 +9,12 @@ from enum import Enum
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from extractors.grounding import Haystack, ground, is_classification, ungrounded_paths
+from extractors.grounding.spans import _overlapping, _starts, at_edges
 from schemas.evidence import Evidence, Match
 
 
@@ -102,6 +105,32 @@ def test_without_siblings_the_first_place_is_taken() -> None:
 
 def test_a_whole_word_comes_before_an_earlier_place_inside_a_word() -> None:
     assert one("art", "smart art").start == 6
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [("cat", "category " * 300 + "a cat"), ("7", "row 17 " * 300 + "and 7 "), ("é", "té " * 300 + "é")],
+)
+def test_a_whole_word_is_found_behind_hundreds_of_places_inside_words(value: str, text: str) -> None:
+    assert (one(value, text).match, one(value, text).start) == (Match.EXACT, text.rindex(value))
+
+
+@pytest.mark.parametrize("value", ["a", "a" * 300, "a" * 5_000, "a" * 75_000])
+def test_a_value_that_overlaps_itself_all_along_the_text_is_found_at_its_edge(value: str) -> None:
+    hostile = "a" * 150_000
+    start = clock.process_time()
+    assert one(value, f"{hostile} {value} b").start == len(hostile) + 1
+    # A tenth of a second when the machine is free.
+    assert clock.process_time() - start < 2
+
+
+@given(st.text(st.sampled_from("ab "), max_size=40), st.text(st.sampled_from("ab "), min_size=1, max_size=6))
+def test_every_whole_word_is_found_however_often_it_overlaps_itself(text: str, value: str) -> None:
+    whole = [at for at in range(len(text)) if text.startswith(value, at) and at_edges(text, at, at + len(value))]
+    assert [*_starts(text, value)] == [at for at in range(len(text)) if text.startswith(value, at)]
+    assert [*_overlapping(text, value, 0)] == [*_starts(text, value)]
+    found = [at for at, end in Haystack(text).exact(value) if at_edges(text, at, end)]
+    assert bool(found) == bool(whole) and set(found) <= set(whole)
 
 
 def test_a_place_inside_a_word_counts_when_there_is_no_other_but_not_for_one_letter() -> None:

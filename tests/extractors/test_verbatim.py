@@ -138,6 +138,15 @@ def test_another_spelling_is_written_as_the_record_does_without_a_call() -> None
     assert outcome.value.lines[0].what == "12 Mill Lane"
 
 
+@pytest.mark.parametrize(("word", "text"), [("cat", "category " * 300 + "a cat"), ("7", "row 17 " * 300 + " and 7 ")])
+def test_a_word_behind_hundreds_of_others_that_hold_it_is_taken_as_it_is(word: str, text: str) -> None:
+    verdict = Judge(recipe(), Record("r", text, content_fingerprint(text)), pictured=False).data({"seller": word})
+    assert (verdict.reason, [(one.match, one.start) for one in verdict.evidence]) == (
+        None,
+        [(Match.EXACT, text.rindex(word))],
+    )
+
+
 @pytest.mark.parametrize("part", ["Corn", "akery", "25", "250", "1,250", "Mill Lan", "CORN"])
 def test_a_part_of_a_word_or_a_number_is_asked_again(part: str) -> None:
     outcome, asked = drive([{"seller": part}, {"seller": "Corner"}])
