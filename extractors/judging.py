@@ -27,7 +27,7 @@ from extractors.documents.places import pages_of
 from extractors.dropping import dropped, nothings, says_nothing, without_items
 from extractors.examples import Example, copied_form
 from extractors.grounding import Haystack, ground, ungrounded_paths
-from extractors.grounding.spans import at_edges
+from extractors.grounding.edges import is_span
 from extractors.longtext.evidence import LongGrounding
 from extractors.longtext.focus import Focus
 from extractors.parsing import Answer, beyond_floats, dumps_exact, joined_keys, loads_exact, read_answer, repeats_a_key
@@ -243,11 +243,11 @@ class Judge:
             if once is not None:
                 return once
         loose = self._loose(evidence, text) if self._recipe.verbatim else []
-        if any(one.match is Match.NORMALISED for one in loose):
+        spellings = _spellings(loose)
+        if spellings:
             spelt = loads_exact(text)
-            for one in loose:
-                if one.match is Match.NORMALISED:
-                    spelt = with_value(spelt, one.path, one.quote)
+            for path, spelling in spellings.items():
+                spelt = with_value(spelt, path, spelling)
             respelt = self.fitting(spelt)
             if respelt is not None:
                 value, text, evidence = respelt, dumps_exact(spelt), self.ground(respelt)
@@ -346,11 +346,11 @@ class Judge:
         return found
 
     def _loose(self, evidence: Sequence[Evidence], text: str) -> list[Evidence]:
-        """The evidence of verbatim strings that do not stand in the record as they are, from a word's edge to another's."""
+        """The evidence of verbatim strings that are no spans of the record as they are."""
         data: Any = None
         found = []
         for one in evidence:
-            if one.match is Match.IMAGE or (one.match is Match.EXACT and not self._inside_a_word(one)):
+            if one.match is Match.IMAGE or (one.match is Match.EXACT and self._is_span(one)):
                 continue
             try:
                 if is_verbatim(subschema(self._recipe.schema, one.path)):
@@ -361,10 +361,10 @@ class Judge:
                 continue
         return found
 
-    def _inside_a_word(self, one: Evidence) -> bool:
+    def _is_span(self, one: Evidence) -> bool:
         if one.start is None or one.end is None:
-            return False
-        return not at_edges(self._record.text, one.start, one.end)
+            return True
+        return is_span(self._record.text, one.start, one.end)
 
     def _cut_strings(self, data: Any) -> list[FieldProblem]:
         """The strings that the embedded grammar cut off."""
@@ -381,6 +381,16 @@ def _not_json(text: str) -> str | None:
     except (ValueError, RecursionError) as problem:
         return f"it was not valid JSON ({problem})"
     return None
+
+
+def _spellings(loose: Sequence[Evidence]) -> dict[str, str]:
+    """What the record has in the place of values that differ from it in case, spaces or punctuation only, by path."""
+    found = {}
+    for one in loose:
+        spelling = (one.quote or "").strip()
+        if one.match is Match.NORMALISED or (one.match is Match.EXACT and spelling != one.quote):
+            found[one.path] = spelling
+    return found
 
 
 def _shown(data: Any, path: str) -> str | None:

@@ -11,6 +11,7 @@ from rapidfuzz import fuzz
 from rapidfuzz.distance import Indel
 
 from extractors.grounding.dates import DateIndex, Place
+from extractors.grounding.edges import UNSPACED, at_edges, glued
 from extractors.grounding.folding import Folded, Squeezed, fold, squeeze
 from extractors.grounding.numbers import Hit, NumberIndex, is_whole_number, number_words
 
@@ -35,8 +36,6 @@ _FUZZY_WORK = 40_000_000
 """Characters that seeds may be searched in, and cells that alignments may fill in steps of 64, per record."""
 
 _DIGITS = re.compile(r"\d+")
-# Scripts written without spaces: every place is a word's edge.
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 class Haystack:
@@ -105,7 +104,7 @@ class Haystack:
     def _unpunctuated(self, needle: str) -> list[Place]:
         bare = squeeze(needle)
         letter = next((char for char in bare if char.isalpha()), "")
-        if not letter or len(bare) < (2 if _UNSPACED.match(letter) else 3):
+        if not letter or len(bare) < (2 if UNSPACED.match(letter) else 3):
             return []
         folded, squeezed = self.folded, self.squeezed
         digits = _DIGITS.findall(needle)
@@ -311,43 +310,11 @@ def _overlapping(text: str, needle: str, start: int) -> Iterator[int]:
             yield at + 1 - length
 
 
-def at_edges(text: str, start: int, end: int) -> bool:
-    """Whether ``text[start:end]`` neither begins nor ends inside a word or a number."""
-    return starts_at_edge(text, start) and ends_at_edge(text, end)
-
-
-def starts_at_edge(text: str, start: int) -> bool:
-    """Whether what begins at ``start`` does not begin inside a word or a number."""
-    # 45.3 is not in 45.35 nor 45 in 45.30 or 3.45.
-    if not start:
-        return True
-    before, first = text[start - 1], text[start]
-    if _glued(before, first):
-        return False
-    return not (before in ".," and first.isdigit() and start > 1 and text[start - 2].isdigit())
-
-
-def ends_at_edge(text: str, end: int) -> bool:
-    """Whether what ends before ``end`` does not end inside a word or a number."""
-    if end >= len(text):
-        return True
-    last, after = text[end - 1], text[end]
-    if _glued(last, after):
-        return False
-    return not (after in ".," and last.isdigit() and end + 1 < len(text) and text[end + 1].isdigit())
-
-
-def _glued(left: str, right: str) -> bool:
-    if left.isalpha():
-        return right.isalpha() and not (left > "\u0dff" and (_UNSPACED.match(left) or _UNSPACED.match(right)))
-    return left.isdigit() and right.isdigit()
-
-
 def _to_edges(text: str, start: int, end: int) -> Place:
     """``start`` and ``end`` moved outwards to the next word's edge, if it is near."""
     for _ in range(3):
-        if start and (_glued(text[start - 1], text[start])):
+        if start and glued(text, start):
             start -= 1
-        if end < len(text) and _glued(text[end - 1], text[end]):
+        if end < len(text) and glued(text, end):
             end += 1
     return start, end

@@ -1,7 +1,7 @@
 """GBNF rules for the spans of a text: a JSON string that can be nothing but a piece of it, from word to word.
 
-Where a span may begin and end is what makes evidence exact (``extractors.grounding.spans``): at the edges of words
-and numbers. The rules are the tree of the text's suffixes that begin at such an edge, merged as far as they read
+Where a span may begin and end is what the check of an answer asks too (``extractors.grounding.edges``): at the edges
+of words and numbers. The rules are the tree of the text's suffixes that begin at such an edge, merged as far as they read
 the same, so that a decoder which copies has one way to go at nearly every character; from where a beginning is
 unlike any other, the way on is shared along the text. Their size grows with the number of words.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from extractors.grounding.spans import ends_at_edge, starts_at_edge
+from extractors.grounding.edges import begins_span, ends_span
 
 SPAN = "quoted-span"
 """The name of the rule that is a span between its quotes."""
@@ -36,7 +36,7 @@ class _Writer:
         self.rules: dict[str, str] = {}
         length = len(text)
         known = [_known(letter) for letter in text]
-        self._ends = [i for i in range(1, length + 1) if known[i - 1] and _is_end(text, i)]
+        self._ends = [i for i in range(1, length + 1) if known[i - 1] and ends_span(text, i)]
         self._is_end = bytearray(length + 1)
         for place in self._ends:
             self._is_end[place] = 1
@@ -50,7 +50,7 @@ class _Writer:
             self._next_end[i] = following
             if self._is_end[i]:
                 following = i
-        starts = [i for i in range(length) if known[i] and _is_start(text, i) and self._reaches(i)]
+        starts = [i for i in range(length) if known[i] and begins_span(text, i) and self._reaches(i)]
         starts.sort(key=lambda i: text[i : i + _DEEPEST])
         if starts:
             self._write_tails()
@@ -129,14 +129,6 @@ class _Writer:
         name = f"{SPAN}-{len(self.rules) + 1}"
         self.rules[name] = f"{piece} {body}".rstrip()
         return name
-
-
-def _is_start(text: str, at: int) -> bool:
-    return not text[at].isspace() and starts_at_edge(text, at)
-
-
-def _is_end(text: str, at: int) -> bool:
-    return not text[at - 1].isspace() and ends_at_edge(text, at)
 
 
 def _known(letter: str) -> bool:

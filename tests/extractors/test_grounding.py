@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from extractors.grounding import Haystack, ground, is_classification, ungrounded_paths
-from extractors.grounding.spans import _overlapping, _starts, at_edges
+from extractors.grounding.edges import at_edges, is_span
+from extractors.grounding.spans import _overlapping, _starts
 from schemas.evidence import Evidence, Match
 
 
@@ -131,6 +132,49 @@ def test_every_whole_word_is_found_however_often_it_overlaps_itself(text: str, v
     assert [*_overlapping(text, value, 0)] == [*_starts(text, value)]
     found = [at for at, end in Haystack(text).exact(value) if at_edges(text, at, end)]
     assert bool(found) == bool(whole) and set(found) <= set(whole)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ("Jose", "Jose\u0301 Diaz"),
+        ("हिन", "हिन्दी भाषा"),
+        ("ह", "हिन्दी भाषा"),
+        ("م", "مُحَمَّد"),
+        ("کتاب", "کتاب\u200cها"),
+        ("👩", "👩\u200d👩\u200d👧 here"),
+        ("👧", "👩\u200d👩\u200d👧 here"),
+        ("👍", "👍🏽 here"),
+        ("1", "1\ufe0f\u20e3 here"),
+        ("\u0301", "Jose\u0301 Diaz"),
+        ("a", "a" + "\u0301" * 40 + "b"),
+        ("b", "a" + "\u0301" * 40 + "b"),
+        ("か", "か\u3099く"),
+    ],
+)
+def test_a_character_is_not_cut_from_its_marks_nor_a_word_behind_one(part: str, text: str) -> None:
+    at = text.index(part)
+    assert not at_edges(text, at, at + len(part))
+    assert is_span(text, 0, len(text))
+
+
+@pytest.mark.parametrize(
+    ("word", "text"),
+    [
+        ("Jose\u0301", "Jose\u0301 Diaz"),
+        ("हिन्दी", "हिन्दी, भाषा"),
+        ("love", "❤\ufe0flove"),
+        ("abc", "abc\u200c def"),
+        ("abc", "\u0301abc"),
+        ("กั", "กันข"),
+        ("iPhone", "购买iPhone手机"),
+        ("手机", "购买iPhone手机"),
+        ("公司", "Apple公司"),
+    ],
+)
+def test_a_word_ends_with_its_marks_and_where_another_script_begins(word: str, text: str) -> None:
+    at = text.index(word)
+    assert is_span(text, at, at + len(word))
 
 
 def test_a_place_inside_a_word_counts_when_there_is_no_other_but_not_for_one_letter() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, field_validator
 from extractors.extraction import Extraction
 from extractors.judging import Judge
 from extractors.qwen.requests import ChatReply, ChatRequest, Mode
-from extractors.qwen.span_grammar import SPAN
+from extractors.qwen.span_grammar import SPAN, span_rules
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
 from schemas.arrow_types import SchemaMappingError
 from schemas.evidence import Match
@@ -25,6 +26,7 @@ from schemas.outcomes import Extracted, Failed, Reason
 from schemas.records import Record, content_fingerprint
 from schemas.usage import Usage
 from schemas.verbatim import Verbatim
+from tests.extractors.qwen.test_span_grammar import TEXTS, language
 
 TEXT = "Sold by Corner  Bakery Ltd. of 12 Mill Lane.\nPaid: 1,250.75 EUR"
 
@@ -147,6 +149,28 @@ def test_a_word_behind_hundreds_of_others_that_hold_it_is_taken_as_it_is(word: s
     )
 
 
+def test_space_around_a_span_is_taken_off_without_a_call() -> None:
+    outcome, asked = drive([{"seller": " Corner ", "lines": [{"what": "Paid:\n"}, {"what": "\nPaid"}]}])
+    assert isinstance(outcome, Extracted) and len(asked) == 1
+    assert (outcome.value.seller, [line.what for line in outcome.value.lines]) == ("Corner", ["Paid:", "Paid"])
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [("Jose", "Jose\u0301 Diaz"), ("हिन", "हिन्दी भाषा"), ("م", "مُحَمَّد ذهب"), ("👩", "👩\u200d👩\u200d👧 here")],
+)
+def test_a_letter_without_its_marks_is_asked_again(part: str, text: str) -> None:
+    whole = text.split()[0]
+    outcome, asked = drive([{"seller": part}, {"seller": whole}], text=text)
+    assert isinstance(outcome, Extracted) and len(asked) == 2
+    assert outcome.value.seller == whole
+
+
+def test_a_latin_word_in_chinese_text_is_a_span() -> None:
+    outcome, asked = drive([{"seller": "iPhone"}], text="购买iPhone手机")
+    assert isinstance(outcome, Extracted) and len(asked) == 1
+
+
 @pytest.mark.parametrize("part", ["Corn", "akery", "25", "250", "1,250", "Mill Lan", "CORN"])
 def test_a_part_of_a_word_or_a_number_is_asked_again(part: str) -> None:
     outcome, asked = drive([{"seller": part}, {"seller": "Corner"}])
@@ -208,6 +232,20 @@ def test_no_answer_gets_a_value_into_a_row_that_is_not_in_the_record(answers: li
 
 
 # What constrains the decoder --------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS)
+def test_what_the_grammar_can_write_is_what_the_check_takes_as_it_is(text: str) -> None:
+    judge = Judge(recipe(), Record("r", text, content_fingerprint(text)), pictured=False)
+    grammar = language(text) if span_rules(text) else re.compile("(?!)")
+    pieces = {text[start:end] for start in range(len(text)) for end in range(start + 1, len(text) + 1)}
+    for piece in pieces:
+        if re.search("[\ud800-\udfff]", piece):
+            continue
+        verdict = judge.data({"seller": piece})
+        taken = verdict.reason is None and verdict.data["seller"] == piece
+        assert taken == bool(grammar.fullmatch(json.dumps(piece, ensure_ascii=False))), piece
 
 
 def test_the_grammar_of_a_record_holds_its_own_spans() -> None:
