@@ -38,6 +38,7 @@ from extractors.repeats import repeats
 from extractors.second_look import is_choice
 from extractors.tools.evidence import Results
 from extractors.validating import validate_model
+from schemas.branches import subschemas_of
 from schemas.evidence import Evidence, Match
 from schemas.jsonschema import subschema
 from schemas.outcomes import FieldProblem, Reason
@@ -354,8 +355,10 @@ class Judge:
                 continue
             try:
                 if is_verbatim(subschema(self._recipe.schema, one.path)):
-                    data = loads_exact(text) if data is None else data
-                    if isinstance(value_at(data, one.path), str):
+                    # Python refuses an int of thousands of digits; which branch it is in a float says as well.
+                    data = json.loads(text, parse_int=float) if data is None else data
+                    own = subschemas_of(self._recipe.schema, data, one.path)
+                    if isinstance(value_at(data, one.path), str) and all(map(is_verbatim, own)):
                         found.append(one)
             except KeyError:
                 continue

@@ -96,7 +96,7 @@ def subschema(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
     """
     found = [dict(schema)]
     for step in split(path):
-        found = [inner for outer in found for inner in _children(outer, step)]
+        found = [inner for outer in found for inner in children(outer, step)]
     distinct: list[dict[str, Any]] = []
     for each in found:
         if each not in distinct:
@@ -106,7 +106,8 @@ def subschema(schema: Mapping[str, Any], path: str) -> dict[str, Any]:
     return distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
 
 
-def _children(schema: Mapping[str, Any], step: str) -> list[dict[str, Any]]:
+def children(schema: Mapping[str, Any], step: str) -> list[dict[str, Any]]:
+    """The schemas of the member ``step`` of what a schema describes, one of each union branch that has it."""
     if not schema:
         return [{}]  # any value: so is what lies inside it
     properties = schema.get("properties", {})
@@ -114,7 +115,7 @@ def _children(schema: Mapping[str, Any], step: str) -> list[dict[str, Any]]:
         return [dict(properties[step])]
     found = []
     for branch in (branch for key in ("anyOf", "oneOf", "allOf") for branch in schema.get(key, ())):
-        found.extend(_children(branch, step))
+        found.extend(children(branch, step))
     if step.isdigit() and ("items" in schema or "prefixItems" in schema):
         prefix = schema.get("prefixItems", ())
         items = prefix[int(step)] if int(step) < len(prefix) else schema.get("items")

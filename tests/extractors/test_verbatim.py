@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, Field, field_validator
 
 from extractors.extraction import Extraction
 from extractors.judging import Judge
@@ -201,6 +201,47 @@ def test_what_stays_outside_fails_the_record_where_null_is_not_allowed() -> None
 def test_a_field_that_is_not_marked_may_say_what_it_likes() -> None:
     outcome, _ = drive([{"seller": "Corner", "note": "a small shop"}])
     assert isinstance(outcome, Extracted)
+
+
+class Copied(BaseModel):
+    kind: Literal["copied"]
+    said: Annotated[str, Verbatim()]
+
+
+class Told(BaseModel):
+    kind: Literal["told"]
+    said: str
+
+
+Saying = Annotated[Copied | Told, Field(discriminator="kind")]
+
+
+class Sayings(BaseModel):
+    first: Saying
+    others: list[Saying] = []
+
+
+def test_a_mark_holds_for_its_own_branch_of_a_union_alone() -> None:
+    told = {"kind": "told", "said": "a small shop"}
+    outcome, asked = drive(
+        [{"first": told, "others": [{"kind": "copied", "said": "no such words"}, told]}, {"others/0/said": "Paid"}],
+        using=recipe(Sayings),
+    )
+    assert isinstance(outcome, Extracted) and list(asked[1].shape.schema["properties"]) == ["others/0/said"]
+    assert outcome.value.model_dump(mode="json") == {
+        "first": told,
+        "others": [{"kind": "copied", "said": "Paid"}, told],
+    }
+
+
+def test_a_mark_holds_where_each_branch_that_the_value_fits_has_it() -> None:
+    class Named(BaseModel):
+        who: Annotated[str, Verbatim()] | Literal["nobody"]
+
+    outcome, asked = drive([{"who": "nobody"}], using=recipe(Named))
+    assert isinstance(outcome, Extracted) and len(asked) == 1
+    outcome, _ = drive([{"who": "somebody"}, {"who": "someone"}], using=recipe(Named))
+    assert isinstance(outcome, Failed)
 
 
 def test_what_a_validator_makes_of_a_span_is_held_to_it_too() -> None:
