@@ -354,15 +354,24 @@ class Judge:
             if one.match is Match.IMAGE or (one.match is Match.EXACT and self._is_span(one)):
                 continue
             try:
-                if is_verbatim(subschema(self._recipe.schema, one.path)):
-                    # Python refuses an int of thousands of digits; which branch it is in a float says as well.
-                    data = json.loads(text, parse_int=float) if data is None else data
-                    own = subschemas_of(self._recipe.schema, data, one.path)
-                    if isinstance(value_at(data, one.path), str) and all(map(is_verbatim, own)):
-                        found.append(one)
+                if not is_verbatim(subschema(self._recipe.schema, one.path)):
+                    continue
             except KeyError:
                 continue
+            # Python refuses an int of thousands of digits; which branch it is in a float says as well.
+            data = json.loads(text, parse_int=float) if data is None else data
+            if self._is_held(data, one.path):
+                found.append(one)
         return found
+
+    def _is_held(self, data: Any, path: str) -> bool:
+        """Whether what is at a path that may be verbatim is a string, and of branches that are."""
+        try:
+            held = all(map(is_verbatim, subschemas_of(self._recipe.schema, data, path)))
+            return held and isinstance(value_at(data, path), str)
+        except KeyError:
+            # A model that also reads a field's own name in the place of its alias.
+            return True
 
     def _is_span(self, one: Evidence) -> bool:
         if one.start is None or one.end is None:

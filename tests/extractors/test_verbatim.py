@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from extractors.extraction import Extraction
 from extractors.judging import Judge
@@ -242,6 +242,17 @@ def test_a_mark_holds_where_each_branch_that_the_value_fits_has_it() -> None:
     assert isinstance(outcome, Extracted) and len(asked) == 1
     outcome, _ = drive([{"who": "somebody"}, {"who": "someone"}], using=recipe(Named))
     assert isinstance(outcome, Failed)
+
+
+def test_a_field_under_its_own_name_is_held_to_its_mark_as_under_its_alias() -> None:
+    class Aliased(BaseModel):
+        model_config = ConfigDict(populate_by_name=True)
+
+        seller: Annotated[str, Verbatim()] = Field(alias="Seller")
+
+    outcome, asked = drive([{"seller": "nobody"}, {"Seller": "Corner"}], using=recipe(Aliased))
+    assert isinstance(outcome, Extracted) and len(asked) == 2
+    assert outcome.value.seller == "Corner"
 
 
 def test_what_a_validator_makes_of_a_span_is_held_to_it_too() -> None:
