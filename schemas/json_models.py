@@ -50,7 +50,7 @@ from schemas.keys import KEY as ITEM_KEY
 from schemas.keys import key_named
 from schemas.pointers import escape, unescape
 from schemas.verbatim import KEY as VERBATIM
-from schemas.verbatim import Verbatim
+from schemas.verbatim import Verbatim, refuse_unheld
 
 _MOST_FIELDS = 2_000
 _BEYOND_TYPES = frozenset(
@@ -229,7 +229,7 @@ class _Builder:
         flat, refs = self._flat(schema, pointer, refs)
         if _BEYOND_TYPES & set(flat):
             self._beyond = True
-        self._refuse_marked(flat, pointer)
+        refuse_unheld(flat, pointer)
         if "const" in flat:
             return self._literal([flat["const"]], flat)
         if "enum" in flat:
@@ -338,21 +338,6 @@ class _Builder:
         limits = length_limits(flat, minItems="min_length", maxItems="max_length")
         kind = list[item | None] if nullable and item is not JsonValue else list[item]
         return Annotated[kind, Field(**limits)] if limits else kind
-
-    def _refuse_marked(self, flat: Mapping[str, Any], pointer: str) -> None:
-        """``x-verbatim`` where it could not be held to: raises ``SchemaMappingError``."""
-        if flat.get(VERBATIM) is not True:
-            return
-        kinds = [kind for kind in types_named(flat) if kind != "null"]
-        if "const" in flat or "enum" in flat:
-            said = f"{'const' if 'const' in flat else 'enum'} names the values already"
-        elif plain_branches(flat) or kinds == ["string"]:
-            return
-        elif kinds == ["array"]:
-            said = "a list is none; put it beside the type of its items"
-        else:
-            said = f"{' or '.join(kinds) or 'a place of any type'} is none"
-        raise SchemaMappingError(f"{pointer}: {VERBATIM} is for plain strings, and {said}")
 
     def _string(self, flat: Mapping[str, Any], pointer: str) -> Any:
         typed = _FORMATS.get(str(flat.get("format")))

@@ -7,6 +7,7 @@ the rule, not pydantic; what pydantic changes afterwards (a validator, ``str_str
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
 from schemas.arrow_types import SchemaMappingError
+from schemas.json_merge import plain_branches
+from schemas.json_shape import types_named
 
 KEY = "x-verbatim"
 """The keyword in JSON Schema."""
@@ -41,6 +44,25 @@ def is_verbatim(schema: Mapping[str, Any]) -> bool:
 def has_verbatim(schema: Any) -> bool:
     """Whether any place of the schema is marked."""
     return any(True for _ in _marks(schema))
+
+
+def refuse_unheld(flat: Mapping[str, Any], pointer: str) -> None:
+    """Raises ``SchemaMappingError`` for a mark in a JSON Schema that is none, or that could not be held to."""
+    mark = flat.get(KEY, False)
+    if not isinstance(mark, bool):
+        raise SchemaMappingError(f"{pointer}: {KEY} is {json.dumps(mark)}, which is neither true nor false")
+    if not mark:
+        return
+    kinds = [kind for kind in types_named(flat) if kind != "null"]
+    if "const" in flat or "enum" in flat:
+        said = f"{'const' if 'const' in flat else 'enum'} names the values already"
+    elif plain_branches(flat) or kinds == ["string"]:
+        return
+    elif kinds == ["array"]:
+        said = "a list is none; put it beside the type of its items"
+    else:
+        said = f"{' or '.join(kinds) or 'a place of any type'} is none"
+    raise SchemaMappingError(f"{pointer}: {KEY} is for plain strings, and {said}")
 
 
 def _marked(schema: JsonSchemaValue) -> JsonSchemaValue:

@@ -111,6 +111,16 @@ def test_a_mark_that_could_not_be_held_to_is_refused(marked: dict[str, Any], sai
         load_schema(str(file))
 
 
+@pytest.mark.parametrize("mark", ["true", 1, None, {}])
+def test_a_mark_that_is_neither_true_nor_false_is_refused(mark: Any, tmp_path: Path) -> None:
+    file = tmp_path / "bad.json"
+    file.write_text(json.dumps({"type": "object", "properties": {"shade": {"type": "string", "x-verbatim": mark}}}))
+    with pytest.raises(
+        SchemaMappingError, match=f"#/properties/shade: x-verbatim is {json.dumps(mark)}, which is neither"
+    ):
+        load_schema(str(file))
+
+
 def test_a_mark_makes_another_recipe_and_is_told_to_the_model() -> None:
     class Plain(BaseModel):
         seller: str
