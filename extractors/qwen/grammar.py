@@ -67,9 +67,10 @@ def compact_grammar(
     uuid, the sign of numbers, local ``$ref``. Left to validation: ``pattern``, other bounds and formats,
     ``uniqueItems``. An object without ``properties`` and ``additionalProperties`` is empty.
     ``spans`` are the rules of ``span_grammar.span_rules`` for the record's text: with them a string marked
-    ``x-verbatim`` can be nothing but a span of it. With ``text_order`` an object of which two or more properties may be
-    left out has those that must be there in the schema's order, and then any others in any order; a grammar cannot forbid
-    one that was written already, only that there are more than there are properties.
+    ``x-verbatim`` can be nothing but a span of it, whose minLength and maxLength are left to validation too.
+    With ``text_order`` an object of which two or more properties may be left out has those that must be there in the
+    schema's order, and then any others in any order; a grammar cannot forbid one that was written already, only that
+    there are more than there are properties.
     Raises ``SchemaError`` for a schema that no value fits or a ``$ref`` that leads nowhere.
     """
     return _Writer(schema, spans or {}, text_order=text_order).text()

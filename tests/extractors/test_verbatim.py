@@ -338,3 +338,14 @@ def test_a_picture_alone_has_no_text_to_hold_a_value_to() -> None:
     judge = Judge(recipe(), Record("r", "", content_fingerprint("")), pictured=True)
     verdict = judge.reply('{"seller": "Corner"}', "stop")
     assert getattr(verdict, "reason", "") is None
+
+
+def test_a_span_beyond_its_limits_which_the_grammar_does_not_hold_is_asked_again() -> None:
+    class Short(BaseModel):
+        seller: Annotated[str, Field(min_length=4, max_length=8), Verbatim()]
+
+    outcome, asked = drive(
+        [{"seller": "Corner  Bakery"}, {"seller": "of"}, {"seller": "Corner"}], using=recipe(Short, Mode.GRAMMAR)
+    )
+    assert isinstance(outcome, Extracted) and len(asked) == 3
+    assert outcome.value.seller == "Corner"
