@@ -30,6 +30,7 @@ from extractors.connect import connect, liveness
 from extractors.endpoint import Endpoint, Settings, resolve_endpoint, settings_of
 from extractors.engine import ChunkDone, Engine, Known
 from extractors.errors import JobError, SchemaError
+from extractors.kept_prompts import compile_again
 from extractors.limits import LimitStats, Permit
 from extractors.qwen.batch_client import BatchClient
 from extractors.recipe import Recipe, compile_recipe
@@ -144,7 +145,7 @@ def run(
     started, clock = datetime.now(UTC), time.monotonic()
     endpoint = resolve_endpoint(job, settings)
     schema = schema or model_of(job)
-    recipe = compile_recipe(job, schema, endpoint.policy)
+    recipe = compile_again(job, schema, endpoint.policy, recipe=expect or (None if retry is None else retry.recipe))
     if retry is not None and retry.recipe not in (None, recipe.id[:8]):
         raise JobError(
             f"these records failed under recipe {retry.recipe}, and {_changed(recipe)}. Put it back, or run the job again; "
@@ -160,7 +161,7 @@ def run(
     if model is not None:
         # The row belongs to the failed record's own recipe; only who answers, and how it is asked, differ.
         answering = resolve_endpoint(job, settings, model=model)
-        stand_in = compile_recipe(job, schema, answering.policy)
+        stand_in = compile_recipe(job, schema, answering.policy, prompts=recipe.prompter.texts.own)
         recipe = replace(stand_in, id=recipe.id, document=recipe.document)
     run_id = new_run_id(started)
     with ExitStack() as stack:

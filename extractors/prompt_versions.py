@@ -7,7 +7,7 @@ in the same way). Texts that are not chosen stay as they are by default.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -26,16 +26,18 @@ _SLOTS = {
 """What a text must have a place for."""
 
 
-def choose_texts(choice: str | None) -> PromptTexts:
-    """The default texts with what ``choice`` names in their place. Raises ``JobError`` that lists what there is."""
+def choose_texts(choice: str | None, *, own: Mapping[str, str] | None = None) -> PromptTexts:
+    """The default texts with what ``choice`` names in their place; of files that ``own`` has by their names, its texts. Raises
+    ``JobError`` that lists what there is."""
     texts = load_texts()
     if not choice:
         return texts
-    known = {one.name for one in fields(PromptTexts)} - {"version"}
+    known = {one.name for one in fields(PromptTexts)} - {"version", "own"}
     changes: dict[str, str] = {}
+    read: dict[str, str] = {}
     versions: dict[str, str] = {}
     for part in (part.strip() for part in choice.split(",") if part.strip()):
-        for name, version, text in _own(part) if part.endswith(".txt") else _shipped(part):
+        for name, version, text in _own(part, own or {}) if part.endswith(".txt") else _shipped(part):
             field = _FIELDS.get(name, name)
             if field not in known:
                 names = ", ".join(sorted({"continue"} | known - {"rest"}))
@@ -47,14 +49,17 @@ def choose_texts(choice: str | None) -> PromptTexts:
                 raise JobError(f"{part}: the text must have {' and '.join(missing)} where they are to be filled in")
             changes[field] = text
             versions[name] = version
-    return replace(texts, version=version_of(versions), **changes)
+            if part.endswith(".txt"):
+                read[Path(part).name] = text
+    return replace(texts, version=version_of(versions), own=read, **changes)
 
 
-def _own(part: str) -> Iterator[tuple[str, str, str]]:
+def _own(part: str, known: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     path = Path(part)
     name, _, version = path.name.removesuffix(".txt").partition(".")
     try:
-        yield name, version or "own", path.read_text(encoding="utf-8").strip()
+        text = known[path.name] if path.name in known else path.read_text(encoding="utf-8").strip()
+        yield name, version or "own", text
     except OSError as error:
         raise JobError(f"the prompt file {part} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

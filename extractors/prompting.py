@@ -12,7 +12,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -43,7 +43,7 @@ _ONLY_A_PICTURE = "The record is the picture; it has no text of its own."
 @dataclass(frozen=True, slots=True)
 class PromptTexts:
     """The texts of one prompt version, as read from ``extractors/prompts``. ``image`` is a rule for recipes
-    whose records have pictures."""
+    whose records have pictures. ``own`` are those that were read from files of one's own, by the file's name."""
 
     version: str
     extract: str
@@ -56,6 +56,7 @@ class PromptTexts:
     order: str
     compact: str
     pack: str
+    own: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def version_of(chosen: Mapping[str, str]) -> str:
@@ -239,11 +240,11 @@ def describe(schema: Mapping[str, Any]) -> str:
 
 def _fields(schema: Mapping[str, Any], *, indent: str) -> list[str]:
     lines: list[str] = []
-    for name, field in schema.get("properties", {}).items():
-        note = str(field.get("description") or _branch(field).get("description") or "").strip()
+    for name, one in schema.get("properties", {}).items():
+        note = str(one.get("description") or _branch(one).get("description") or "").strip()
         comment = f"  # {' '.join(note.split())}" if note else ""
-        lines.append(f"{indent}- {orjson.dumps(name).decode()}: {type_words(field)}{comment}")
-        nested = _nested(field)
+        lines.append(f"{indent}- {orjson.dumps(name).decode()}: {type_words(one)}{comment}")
+        nested = _nested(one)
         if nested is not None:
             lines.extend(_fields(nested, indent=indent + "  "))
     return lines

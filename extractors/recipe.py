@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,8 +25,8 @@ from extractors.qwen.fitting import SEEN_ACCEPTED, has_an_order, with_words
 from extractors.qwen.modes import compile_shape
 from extractors.qwen.requests import AnswerShape, Message, Mode
 from extractors.repeats import may_repeat
+from extractors.required_evidence import check_evidence
 from extractors.routing import SHORT_ANSWER
-from extractors.second_look import is_choice
 from extractors.tools.loading import load_tools
 from extractors.tools.toolbox import Toolbox
 from extractors.tools.words import NOW
@@ -199,9 +199,12 @@ class Recipe:
         return shape
 
 
-def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy) -> Recipe:
-    """Compile what the job asks for. Raises ``SchemaError`` for a schema that has no typed table and
-    for ``require_evidence`` fields that it does not have, ``JobError`` for a look-up that cannot be loaded."""
+def compile_recipe(
+    job: ExtractionJob, model: type[BaseModel], policy: ModelPolicy, *, prompts: Mapping[str, str] | None = None
+) -> Recipe:
+    """Compile what the job asks for, with ``prompts`` in the place of its own prompt files. Raises ``SchemaError`` for a
+    schema that has no typed table and for ``require_evidence`` fields that it does not have, ``JobError`` for a look-up or a
+    prompt that cannot be loaded."""
     try:
         codec = RowCodec(model)
     except SchemaMappingError as error:
@@ -215,7 +218,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             f"require_evidence names {', '.join(unknown)}, which {model.__name__} does not have; "
             f"its fields are {', '.join(fields)}"
         )
-    _check_evidence([path for path in job.require_evidence if path != ALL], schema)
+    check_evidence([path for path in job.require_evidence if path != ALL], schema)
     calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
@@ -224,7 +227,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
     text_order = _text_order(job, policy, omits=omits, modes=modes) and has_an_order(schema)
     examples = _examples(job, model, policy, omit_nulls=omits, text_order=text_order, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None
-    texts = choose_texts(job.prompt)
+    texts = choose_texts(job.prompt, own=prompts)
     policies = [policy] if final is None else [policy, final]
     # The embedded grammar holds constraints by itself; the other modes must be told of them, and a tuned model is told the
     # same whatever stands beside it.
@@ -266,6 +269,7 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
             "correct": texts.correct,
             "reask": texts.reask,
             "continue": texts.rest,
+            **({"own": dict(texts.own)} if texts.own else {}),
         },
         "model": asked,
         "corrections": {"max_attempts": job.max_attempts, "max_record_tokens": job.max_record_tokens},
@@ -323,6 +327,8 @@ def compile_recipe(job: ExtractionJob, model: type[BaseModel], policy: ModelPoli
         # It gives the numbers in the rows another meaning, and lies beside them as data.
         document["calibration"] = calibration.as_dict()
     identity = {key: value for key, value in document.items() if key not in ("schema_spec", "text", "images")}
+    # The same text in a file of its own asks the same: only what it makes counts.
+    identity["prompt"] = {key: value for key, value in document["prompt"].items() if key != "own"}
     # A row means the same in whichever mode it was asked for, and what is known of a model changes with time:
     # what was asked for takes part, and what came of it does not, so that nothing is paid for again.
     identity["model"] = {
@@ -454,38 +460,6 @@ def _check_keys(schema: Mapping[str, Any]) -> None:
                 key_of(each, item)
             except SchemaMappingError as error:
                 raise SchemaError(f"{name}: {error}") from error
-
-
-def _check_evidence(required: Sequence[str], schema: Mapping[str, Any]) -> None:
-    """Evidence of a choice can hardly ever be found, since what a record says instead of ``true`` is anything.
-    Raises ``SchemaError`` naming such a field."""
-    for field_path in required:
-        for path, leaf in _leaves_at(schema, field_path.removeprefix("/").split("/"), ""):
-            if is_choice(leaf):
-                raise SchemaError(
-                    f"require_evidence names {field_path!r}, but {path!r} is a choice among fixed values (true or false, "
-                    "an enum), which a record rarely prints, so that its evidence would hardly ever be found; name only "
-                    "fields whose values are copied from the record"
-                )
-
-
-def _leaves_at(schema: Mapping[str, Any], steps: Sequence[str], path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The schemas of the values at or below a path, in which ``*`` and any number are an item of a list."""
-    branches = [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()) if branch.get("type") != "null"]
-    if branches and not is_choice(schema):
-        for branch in branches:
-            yield from _leaves_at(branch, steps, path)
-        return
-    inner = [
-        (name, each) for name, each in schema.get("properties", {}).items() if not steps or steps[0] in ("*", name)
-    ]
-    for name, each in inner:
-        yield from _leaves_at(each, steps[1:], f"{path}/{name}" if path else name)
-    for key in ("items", "additionalProperties"):
-        if isinstance(schema.get(key), Mapping):
-            yield from _leaves_at(schema[key], steps[1:], f"{path}/*")
-    if not inner and not steps and "items" not in schema:
-        yield path, schema
 
 
 def schema_name(model: type[BaseModel]) -> str:
