@@ -56,16 +56,17 @@ class Comparison:
         fields = [field for field, one in self.by_field.items() if one.shown()]
         if gap.value is None:
             return "No difference can be shown: F1 is not defined for one of the two."
-        bounds = "" if gap.low is None or gap.high is None else f", 95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
-        told = f"F1 {gap.value:+.3f} for {name_b} against {name_a}{bounds}, p = {self.f1.p:.3g}, {self.records} records"
+        few = gap.low is None or gap.high is None
+        bounds = "too few records for an interval" if few else f"95 % interval {gap.low:+.3f} to {gap.high:+.3f}"
+        records = "1 record" if self.records == 1 else f"{self.records} records"
+        told = f"F1 {gap.value:+.3f} for {name_b} against {name_a}, {bounds}, p = {self.f1.p:.3g}, {records}"
         if self.f1.shown():
             better = name_b if gap.value > 0 else name_a
             first = f"{better} is better: {told}."
         else:
             first = f"No difference can be shown: {told}."
-            if gap.low is not None and gap.high is not None and gap.high > gap.low:
-                hidden = max(abs(gap.low), abs(gap.high))
-                first += f" One of up to {hidden:.3f} may be hidden in so few records."
+            hidden = "any size" if gap.low is None or gap.high is None else f"up to {max(-gap.low, gap.high):.3f}"
+            first += f" One of {hidden} may be hidden in so few records."
         if fields:
             first += f" A difference is shown in {', '.join(fields)}."
         return first

@@ -78,8 +78,9 @@ def _difference_cells(one: Difference) -> str:
     gap = one.difference
     kind = "" if not one.shown() or not gap.value else "better" if gap.value > 0 else "worse"
     told = "-" if gap.value is None else f"{gap.value:+.3f}"
-    if gap.value is not None and gap.low is not None and gap.high is not None:
-        told += f" <small>[{gap.low:+.3f}, {gap.high:+.3f}]</small>"
+    if gap.value is not None:
+        few = gap.low is None or gap.high is None
+        told += f" <small>{'too few records' if few else f'[{gap.low:+.3f}, {gap.high:+.3f}]'}</small>"
     cells = [
         number_text(one.a),
         number_text(one.b),

@@ -204,7 +204,7 @@ def interval_text(interval: Interval) -> str:
     if interval.value is None:
         return "-"
     if interval.low is None or interval.high is None:
-        return f"{interval.value:.3f}"
+        return f"{interval.value:.3f} <small>too few records</small>"
     return f"{interval.value:.3f} <small>[{interval.low:.3f}, {interval.high:.3f}]</small>"
 
 

@@ -99,11 +99,14 @@ class Routes:
         told = f"F1 {best.f1.value:.3f}, {gap.value:+.3f} against {self.final} alone"
         if gap.low is not None and gap.high is not None:
             told += f" (95 % interval {gap.low:+.3f} to {gap.high:+.3f})"
+        else:
+            told += " (too few records for an interval)"
         if best.cost is not None:
             told += f", at {best.cost:.0%} of its {self.unit}"
         text = f"{self._named(best)}: {told}; {best.routed:.0%} of the records routed."
-        if gap.low is not None and gap.low < -self.max_loss:
-            text += f" A loss of up to {-gap.low:.3f} may be hidden in so few records ({self.records})."
+        if gap.low is None or gap.low < -self.max_loss:
+            loss = "any size" if gap.low is None else f"up to {-gap.low:.3f}"
+            text += f" A loss of {loss} may be hidden in so few records ({self.records})."
         return text
 
     @property

@@ -4,6 +4,12 @@ Intervals: the percentile bootstrap over records (Efron and Tibshirani, An Intro
 chapter 13): all of a record's values stay together, since they are right or wrong together. Two outputs: approximate
 randomisation, which swaps a record's counts between the two at random (Noreen 1989; Yeh, COLING 2000), and for whole
 records the exact test of McNemar (1947). Several fields are tested at once, so their p-values are Holm's (1979).
+
+Where all records say the same, as at 0 and at 1, every draw is the same too and the bootstrap has no width. Records that
+say otherwise may still be missing from those at hand: with confidence c they are at most 1 - (1 - c)^(1/n) of all, the
+bound of Clopper and Pearson (Biometrika 26, 1934) for none of n, about 3/n at 95 % (Hanley and Lippman-Hand, "If nothing
+goes wrong, is everything all right?", JAMA 249, 1983). The interval has what that share of records could do at most; where
+they could go either way, each side has half of 1 - c. Below five records no interval says anything, and there is none.
 """
 
 from __future__ import annotations
@@ -21,13 +27,16 @@ Floats = NDArray[np.float64]
 
 ROUNDS = 2_000
 CONFIDENCE = 0.95
+FEWEST = 5
+"""Records that say something about a figure: with fewer it has no interval."""
+_NO_WIDTH = 1e-12
 _AT_ONCE = 4_000_000
 """Numbers in an array of random draws at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure and the bounds that hold 95 % of its bootstrap distribution; None where it is not defined."""
+    """A figure and its 95 % bounds. None where it is not defined; bounds None where the records are too few for any."""
 
     value: float | None
     low: float | None = None
@@ -37,7 +46,7 @@ class Interval:
         if self.value is None:
             return "-"
         if self.low is None or self.high is None:
-            return f"{self.value:.3f}"
+            return f"{self.value:.3f} (too few records)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
     @property
@@ -46,7 +55,7 @@ class Interval:
         if self.value is None:
             return "-"
         if self.low is None or self.high is None:
-            return f"{self.value:+.3f}"
+            return f"{self.value:+.3f} (too few records)"
         return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
 
 
@@ -81,13 +90,14 @@ class Difference:
 def scores(counts: Counts, *, rounds: int = ROUNDS, seed: int = 0) -> tuple[Score, list[Score]]:
     """The micro-average over all fields, and each field's score."""
     draws = np.concatenate([_ratios(drawn) for drawn in _resampled(counts, rounds, seed)]) if len(counts) else None
-    totals = counts.sum(axis=0)
-    every = np.concatenate([totals.sum(axis=0, keepdims=True), totals])
+    every = _with_all(counts.sum(axis=0))
+    said = _said(_with_all(counts))
     found = []
     for number, total in enumerate(every):
         measured = _ratios(total[np.newaxis])[0]
         precision, recall, f1 = (
-            _interval(measured[which], None if draws is None else draws[:, number, which]) for which in range(3)
+            _interval(measured[which], None if draws is None else draws[:, number, which], said[number, which])
+            for which in range(3)
         )
         true, positive, negative = (int(one) for one in total)
         found.append(Score(true, positive, negative, precision, recall, f1))
@@ -109,7 +119,8 @@ def ratio(
     pairs = np.stack([numerators, denominators], axis=1)[:, np.newaxis, :]
     drawn = np.concatenate(list(_resampled(pairs, rounds, seed)))[:, 0, :].astype(float)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return _interval(float(numerators.sum() / denominators.sum()), drawn[:, 0] / drawn[:, 1])
+        value = float(numerators.sum() / denominators.sum())
+        return _interval(value, drawn[:, 0] / drawn[:, 1], int((denominators > 0).sum()))
 
 
 def paired(a: Counts, b: Counts, *, rounds: int = 10_000, seed: int = 0) -> tuple[Difference, list[Difference]]:
@@ -128,13 +139,14 @@ def paired(a: Counts, b: Counts, *, rounds: int = 10_000, seed: int = 0) -> tupl
             for with_a, with_b in zip(_resampled(a, ROUNDS, seed), _resampled(b, ROUNDS, seed), strict=True)
         ]
     )
+    said = _said(_with_all(a + b))[:, 2]
     p_values = _randomised(a, b, observed, rounds, seed)
     adjusted = [p_values[0], *holm(p_values[1:])]
     found = [
         Difference(
             _or_none(of_a[number]),
             _or_none(of_b[number]),
-            _interval(observed[number], spread[:, number]),
+            _interval(observed[number], spread[:, number], said[number], least=-1.0),
             p_values[number],
             adjusted[number],
         )
@@ -228,13 +240,27 @@ def _ratios(totals: NDArray[np.int64]) -> Floats:
     return found
 
 
-def _interval(value: float, draws: Floats | None) -> Interval:
+def _said(counts: Counts) -> NDArray[np.int64]:
+    """The records that say something about precision, recall and F1, of all fields and of each."""
+    true, positive, negative = (counts[..., which] for which in range(3))
+    some: NDArray[np.int64] = np.stack([true + positive, true + negative, true + positive + negative], axis=-1)
+    said: NDArray[np.int64] = (some > 0).sum(axis=0)
+    return said
+
+
+def _interval(value: float, draws: Floats | None, records: int, *, least: float = 0.0) -> Interval:
+    """The bounds of a figure between ``least`` and 1 about which so many ``records`` say something."""
     if math.isnan(value):
         return Interval(None)
     kept = np.empty(0) if draws is None else draws[~np.isnan(draws)]
-    if not len(kept):
+    if not len(kept) or records < FEWEST:
         return Interval(float(value))
     low, high = np.quantile(kept, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    if high - low < _NO_WIDTH:
+        chance = 1 - CONFIDENCE
+        # A figure at its end can only be less extreme; a difference is tested on both sides.
+        unseen = 1 - float(chance if least == 0 and value in (0, 1) else chance / 2) ** (1 / float(records))
+        low, high = value + unseen * (least - value), value + unseen * (1 - value)
     return Interval(float(value), float(low), float(high))
 
 

@@ -39,6 +39,51 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     assert 0.88 <= np.mean(hits) <= 0.99
 
 
+@pytest.mark.parametrize(("hits", "low", "high"), [
+    ([True] * 30, 0.05 ** (1 / 30), 1.0),
+    ([False] * 30, 0.0, 1 - 0.05 ** (1 / 30)),
+])  # fmt: skip
+def test_at_nought_and_one_the_interval_has_what_so_many_records_can_hide(
+    hits: list[bool], low: float, high: float
+) -> None:
+    found = share(hits)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_records_that_all_say_the_same_leave_an_interval_on_both_sides() -> None:
+    micro, _ = scores(counts(*[[RIGHT, WRONG]] * 20))
+    assert micro.f1.value == 0.5
+    assert (micro.f1.low or 0) < 0.5 < (micro.f1.high or 0)
+
+
+def test_too_few_records_have_no_interval() -> None:
+    micro, [often, seldom] = scores(counts(*[[RIGHT, WRONG]] * 2, *[[RIGHT, (0, 0, 0)]] * 3))
+    assert (seldom.f1.value, seldom.f1.low, seldom.f1.high) == (0.0, None, None)
+    assert str(seldom.f1) == "0.000 (too few records)"
+    assert often.f1.low is not None and micro.f1.low is not None
+    assert share([True] * 4).low is None and share([True] * 5).low is not None
+
+
+def test_a_precision_of_few_given_values_has_no_interval_and_the_recall_has() -> None:
+    _, [field] = scores(counts(*[[RIGHT]] * 4, *[[MISSING]] * 10))
+    assert (field.precision.value, field.precision.low) == (1.0, None)
+    assert field.recall.low is not None
+
+
+def test_no_difference_has_the_width_of_what_may_be_hidden() -> None:
+    same = counts(*[[RIGHT]] * 40)
+    gap = paired(same, same, rounds=10)[0].difference
+    hidden = 1 - 0.025 ** (1 / 40)
+    assert (gap.value, gap.low, gap.high) == (0.0, pytest.approx(-hidden), pytest.approx(hidden))
+
+
+def test_an_interval_of_few_records_that_all_differ_does_not_contradict_the_test() -> None:
+    for records in range(1, 12):
+        found, _ = paired(counts(*[[WRONG]] * records), counts(*[[RIGHT]] * records), rounds=20_000)
+        above = found.difference.low is not None and found.difference.low > 0
+        assert above == found.shown(), f"{records} records: p = {found.p}, {found.difference}"
+
+
 def test_a_clear_difference_is_shown_and_where_it_lies() -> None:
     a = counts(*[[RIGHT, WRONG]] * 40)
     b = counts(*[[RIGHT, RIGHT]] * 40)
@@ -83,4 +128,4 @@ def test_an_interval_holds_possible_values_only(records: list[tuple[int, int, in
     micro, _ = scores(counts(*[[one] for one in records]), rounds=100)
     for figure in (micro.precision, micro.recall, micro.f1):
         if figure.low is not None and figure.high is not None:
-            assert 0 <= figure.low <= figure.high <= 1
+            assert 0 <= figure.low < figure.high <= 1
