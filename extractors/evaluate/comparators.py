@@ -6,8 +6,9 @@
                         between digits count (1.50 is not 150, 10-12 not 1012, 10⁶ not 106), and so do a minus, a
                         decimal point, < and > before a number. Anything else: ``exact``
 ``alnum``               only letters and digits are compared
-``number[:TOLERANCE]``  equal numbers, printed ones as well (``RM 1,234.50``); the tolerance is absolute (``0.01``) or
-                        relative to the expected value (``1%``). Without one, floats that are no whole numbers may
+``number[:TOLERANCE]``  equal numbers, printed ones as well (``RM 1,234.50``), of the same unit (``12%``, ``5 kg``); of what
+                        is none, ``text``. The tolerance is absolute (``0.01``) or relative to the expected value
+                        (``1%``). Without one, floats that are no whole numbers may
                         differ by the noise of calculation, 1e-12 of the value; integers and decimals by nothing
 ``date[:DAYS]``         the same day, time or instant in any printed form; where a string can be read as several days,
                         one of them is enough
@@ -41,7 +42,7 @@ from rapidfuzz.distance import Indel
 from extractors.errors import JobError
 from extractors.grounding.dates import parse_dates
 from extractors.grounding.folding import fold, squeeze
-from extractors.grounding.numbers import as_decimal, parse_amount
+from extractors.grounding.numbers import as_decimal, parse_amount, parse_measure
 
 Likeness = Callable[[Any, Any], float]
 """Expected, got -> 0 to 1. At or above the comparator's ``least`` they count as equal."""
@@ -200,13 +201,15 @@ def _number(option: str) -> Likeness:
         raise ValueError(f"{option!r} must be 0 or more, and of a size that is printed")
 
     def likeness(expected: Any, got: Any) -> float:
-        wanted, found = _numbers(expected), _numbers(got)
-        if not wanted or not found:
+        wanted, found = _amount(expected), _amount(got)
+        if not wanted.values or not found.values or wanted.unit != found.unit:
             return _text(expected, got)
+        # Of two plain numbers neither is printed: 1.234 is 1234 only beside what is no text, or printed in some way.
+        plain = wanted.plain and found.plain
         noise = _FLOAT_NOISE if _may_be_noisy(expected, got) else Decimal(0)
-        for one in wanted:
+        for one in wanted.values if plain else wanted.readings:
             tolerance = max(abs(one) * given / 100 if relative else given, abs(one) * noise)
-            if any(abs(one - other) <= tolerance for other in found):
+            if any(abs(one - other) <= tolerance for other in (found.values if plain else found.readings)):
                 return 1.0
         return 0.0
 
@@ -220,20 +223,40 @@ def _may_be_noisy(expected: Any, got: Any) -> bool:
     return any(isinstance(one, float) for one in both) and not exact
 
 
-def _numbers(value: Any) -> Sequence[Decimal]:
+@dataclass(frozen=True, slots=True)
+class _Amount:
+    """What a value means as a number; no ``values`` where it is none. ``plain`` is a string such as a ``Decimal`` is
+    written as, ``others`` what it means where it was printed."""
+
+    values: Sequence[Decimal] = ()
+    unit: str = ""
+    plain: bool = False
+    others: Sequence[Decimal] = ()
+
+    @property
+    def readings(self) -> Sequence[Decimal]:
+        return (*self.values, *self.others)
+
+
+def _amount(value: Any) -> _Amount:
     if isinstance(value, bool):
-        return ()
+        return _Amount()
     if isinstance(value, int | float | Decimal):
-        return _measured(as_decimal(value))
-    return _printed_numbers(value) if isinstance(value, str) else ()
+        return _Amount(_measured(as_decimal(value)))
+    return _printed(value) if isinstance(value, str) else _Amount()
 
 
 @lru_cache(maxsize=8192)
-def _printed_numbers(text: str) -> Sequence[Decimal]:
+def _printed(text: str) -> _Amount:
     try:
-        return _measured(Decimal(text.strip()))
+        number = _measured(Decimal(text.strip()))
     except InvalidOperation:
-        return tuple(parse_amount(text))
+        if values := parse_amount(text):
+            return _Amount(tuple(values))
+        values, unit = parse_measure(text)
+        return _Amount(tuple(values), "".join(fold(unit).split()).rstrip("."))
+    others = tuple(one for one in parse_amount(text) if one not in number) if number else ()
+    return _Amount(number, plain=True, others=others)
 
 
 def _measured(number: Decimal) -> Sequence[Decimal]:

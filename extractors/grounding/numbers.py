@@ -23,6 +23,8 @@ _DECIMAL = re.compile(r"(\d*)(?:[.,](\d+))?(?:[eE]([+-]?\d+))?")
 _GROUPED = re.compile(r"([1-9]\d{0,2}([.,'])(?:\d{2,3}\2)*\d{3})(?:(?!\2)[.,](\d+))?")
 _MINUS = "-−–﹣－"
 _PERCENT = re.compile(r"\s?(?:[%％٪﹪]|percent\b|per cent\b|Prozent\b|pour cent\b)", re.IGNORECASE)
+# Not a power or a fraction, which belong to the number.
+_UNIT = re.compile(r"(?![⁰¹²³⁴-⁹¼-¾⅐-⅞↉])(?:[^\W\d_]|[\s°℃℉%‰'\"′″²³/·.])+")
 _CURRENCY = re.compile(
     r"(?:AED|ARS|AUD|BRL|CAD|CHF|CLP|CNY|COP|CZK|DKK|EGP|EUR|GBP|HKD|HUF|IDR|ILS|INR|JPY|KRW|MXN|MYR|NOK|NZD|PEN|PHP|PLN"
     r"|RMB|RON|RUB|SAR|SEK|SGD|THB|TRY|TWD|UAH|USD|VND|ZAR|RM|Rs|kr|Rp|Fr|zł|Kč|Ft|lei|US|HK|NT|NZ|[ACRS元円圓원])\.?",
@@ -124,6 +126,24 @@ def parse_amount(text: str) -> list[Decimal]:
             return []
     values = readings(_ascii(match.group()))
     return [-value for value in values] if negative else values
+
+
+def parse_measure(text: str) -> tuple[list[Decimal], str]:
+    """The values of a string that is an amount with a unit or a percent sign behind it ("12 %", "-5,0 kg"), and the unit,
+    a percent sign in any spelling as "%"; no values and "" for anything else. A bracketed percentage is negative; of
+    other units brackets say nothing, and such a string is none."""
+    match = _TOKEN.search(text)
+    if match is None:
+        return [], ""
+    amount, unit = text[: match.end()], text[match.end() :].strip()
+    if amount.lstrip().startswith("(") and unit.endswith(")"):
+        amount, unit = f"{amount})", unit[:-1]
+        if _PERCENT.fullmatch(unit) is None:
+            return [], ""
+    if _UNIT.fullmatch(unit) is None and _PERCENT.fullmatch(unit) is None:
+        return [], ""
+    values = parse_amount(amount)
+    return (values, "%" if _PERCENT.fullmatch(unit) else unit) if values else ([], "")
 
 
 def as_decimal(value: int | float | Decimal) -> Decimal:

@@ -82,6 +82,37 @@ EXAMPLES = [
     ("number:0.01", 9.98, "10.00", False),
     ("number:1%", 200, 202, True),
     ("number:1%", 200, 203, False),
+    ("number", "12%", "12.0 %", True),
+    ("number", "12%", "12 per cent", True),
+    ("number", "12%", 12, False),
+    ("number", "12%", 0.12, False),
+    ("number", "12%", "-12%", False),
+    ("number", "-12%", "(12.0%)", True),
+    ("number", "12%", "12.1%", False),
+    ("number:0.5", "12%", "12.1%", True),
+    ("number:0.5", "12%", "12.6%", False),
+    ("number:1%", "200 kg", "202 kg", True),
+    ("number:1%", "200 kg", "203 kg", False),
+    ("number", "5 kg", "5.0 kg", True),
+    ("number", "5kg", "5.0 KG.", True),
+    ("number", "5 kg", "5 lb", False),
+    ("number", "5 kg", 5, False),
+    ("number", "5 m²", "5.0 m2", False),
+    ("number", "5 m²", "5.0 m³", False),
+    ("number", "5'", '5.0"', False),
+    ("number", "-5 °C", "5.0 °C", False),
+    ("number", "-5 °C", "−5.0 °C", True),
+    ("number", "1,234.5 km/h", "1.234,50 km/h", True),
+    ("number:9", "5 apples and 7 pears", "5 apples and 6 pears", False),
+    ("number:1", "10⁶", "11⁶", False),
+    ("number:1", "1½ kg", "1 kg", False),
+    ("number", "(5 kg)", "5 kg", True),
+    ("number", 1234, "1.234", True),
+    ("number", 1234, "1,234", True),
+    ("number", 1.234, "1.234", True),
+    ("number", -1234, "1.234", False),
+    ("number", "1.234", "1234", False),
+    ("number", "1.234", "1.234,00 €", True),
     ("date", "2024-03-05", "5 March 2024", True),
     ("date", "2024-03-05", "03/05/2024", True),
     ("date", "2024-03-05", "2024-03-06", False),
@@ -155,6 +186,31 @@ def test_a_number_is_found_in_its_printed_form(number: Any) -> None:
 def test_decimals_are_equal_as_numbers_and_only_then(one: Decimal, other: Decimal) -> None:
     small = all(not number or abs(number.adjusted()) < 10_000 for number in (one, other))
     assert comparator("number").same(str(one), str(other)) == (one == other) or not small
+
+
+UNITS = st.sampled_from(["%", " %", " kg", "km/h", " °C", " percent"])
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=2, min_value=-(10**9), max_value=10**9), UNITS, UNITS)
+def test_amounts_are_equal_in_any_printed_form_of_the_same_unit_and_only_so(
+    number: Decimal, unit: str, other: str
+) -> None:
+    rule = comparator("number")
+    percent = {"%", " %", " percent"}
+    alike = unit == other or {unit, other} <= percent
+    assert rule.same(f"{number}{unit}", f"{number:,}0{other}") == alike
+    assert not rule.same(f"{number}{unit}", f"{number + 1}{unit}")
+    assert rule.same(f"{number}{unit}", f"{-number}{unit}") == (not number)
+    assert comparator("number:1").same(f"{number}{unit}", f"{number + 1}{unit}")
+    assert not rule.same(f"{number}{unit}", float(number))
+
+
+@given(st.integers(1_000, 999_999), st.sampled_from(".,'"))
+def test_a_number_is_found_with_any_mark_of_thousands(number: int, mark: str) -> None:
+    printed = f"{number:,}".replace(",", mark)
+    for value in (number, float(number)):
+        assert comparator("number").same(value, printed) and comparator("number").same(printed, value)
+        assert not comparator("number").same(-value, printed)
 
 
 SIGNS = st.text(st.sampled_from(list(".,:;/-–'\"_*^~|!?·()[]<> ")), max_size=3)
