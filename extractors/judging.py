@@ -6,6 +6,7 @@ Pure. A ``Verdict`` says that an answer is right, or which paths are wrong and w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
