@@ -121,6 +121,9 @@ class ExampleBank:
         made_up: bool = False,
     ) -> None:
         self.made_up = made_up
+        printed = sum(len(one.printed) for one in examples)
+        self.share_printed = printed / (printed + sum(len(one.unprinted) for one in examples) or 1)
+        """The share of the labels' values that stand in their texts."""
         self._room = math.inf if room is None else room
         self._examples = tuple(examples) if made_up else _without_usual(examples)
         examples = self._examples

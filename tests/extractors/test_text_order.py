@@ -151,6 +151,27 @@ def test_a_grammar_that_leaves_nulls_out_lets_them_be_written_so_by_itself(tmp_p
         assert not unlike.shape.text_order and "field_order" not in unlike.document
 
 
+def test_answers_that_are_concluded_rather_than_copied_keep_the_schemas_order(tmp_path: Path) -> None:
+    """An example has five values: where one of ten does not stand in its text there is no order of the text to keep."""
+    copied = {"number": 7, "price": 12.5, "city": "Oslo", "guests": ["Bo", "Ann"]}
+    lines = [{"text": f"{number}. {TEXT}", "expected": copied} for number in range(2)]
+    path = tmp_path / "golden.jsonl"
+
+    def written(*others: str) -> Recipe:
+        for line, city in zip(lines, others, strict=True):
+            line["expected"] = {**copied, "city": city}
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        return recipe(examples=str(path))
+
+    assert written("Oslo", "Norway's capital").shape.text_order
+    mostly = written("the capital", "Norway's capital")
+    assert not mostly.shape.text_order and "field_order" not in mostly.document and mostly.shape.omit_nulls
+    assert mostly.examples is not None
+    [shown, *_] = mostly.examples.of(Record("r", "other", "f"))
+    assert list(json.loads(shown.answer)) == ["number", "price", "city", "guests"]
+    assert recipe(examples=str(path), field_order="text").shape.text_order, "whoever says so has it"
+
+
 def test_records_that_are_asked_together_have_their_fields_in_any_order_too(tmp_path: Path) -> None:
     using = recipe(examples=golden(tmp_path), examples_choice="fixed", omit_nulls=True, records_per_call=2)
     grammar = as_regex(using.pack_shape(2).wire["grammar"])
