@@ -3,8 +3,8 @@
     python -m benchmarks.calibration [--set mit_restaurant] [--records 200] [--model local-1.5b] [--out calibration-out]
 
 The first rows of a set's dev half, asked as ``benchmarks.parts`` has it; of a set with several schemas the values of all
-together. The expected calibration error has ten bins of equal width (Guo et al. 2017). Calibrated ones are by five folds,
-made in forty ways, since one way of making them says as much about the folds; beside them what as many values would show of
+together. The expected calibration error has ten bins of equal width (Guo et al. 2017). Calibrated ones are by five folds of
+records, made in forty ways, since one way of making them says as much about the folds; beside them what as many values would show of
 a perfect calibration. Answers stay in ``OUT``: stop it at any time and run it on.
 """
 
@@ -14,20 +14,39 @@ import logging
 import random
 import statistics
 import sys
+from collections.abc import Sequence
 
 from benchmarks.parts import parser, parts
 from benchmarks.sets import f1
-from extractors.calibration import Pair, error_by_chance, expected_calibration_error, held_out_both
+from extractors.calibration import error_by_chance, expected_calibration_error, held_out_both
 from extractors.endpoint import Settings
 from extractors.evaluate.evaluation import evaluate
-from extractors.evaluate.reliability import KINDS, confidence_pairs
+from extractors.evaluate.reliability import KINDS, ConfidencePairs, confidence_pairs
 
 WAYS = 40
 
 
-def shuffled(pairs: list[Pair], seed: int) -> list[Pair]:
-    """The pairs in another order, and so in other folds."""
-    return random.Random(seed).sample(pairs, len(pairs))
+def shuffled(records: Sequence[int], seed: int) -> list[int]:
+    """The records with other numbers, and so in other folds."""
+    numbers = sorted(set(records))
+    other = dict(zip(numbers, random.Random(seed).sample(numbers, len(numbers)), strict=True))
+    return [other[one] for one in records]
+
+
+def joined(parts: Sequence[ConfidencePairs]) -> ConfidencePairs:
+    """The values of all parts, each record with a number of its own."""
+    whole = ConfidencePairs([], [], [])
+    of_nulls: list[int] = []
+    first = 0
+    for values, nulls, records in parts:
+        numbers = [first + one for one in records]
+        whole.values.extend(values)
+        whole.nulls.extend(nulls)
+        whole.records.extend(numbers[: len(values)])
+        of_nulls.extend(numbers[len(values) :])
+        first = max(numbers, default=first) + 1
+    whole.records.extend(of_nulls)
+    return whole
 
 
 def main() -> int:
@@ -45,13 +64,12 @@ def main() -> int:
     ]
     if not found:
         return 0
-    pairs = [confidence_pairs(one) for one in found]
-    values, nulls = ([pair for each in pairs for pair in each[kind]] for kind in (0, 1))
+    values, nulls, records = joined([confidence_pairs(one) for one in found])
     cells = [one.cells for each in found for one in each.records]
     print(f"  {arguments.model}: F1 {f1(cells)}, {len(values)} values and {len(nulls)} nulls with a confidence")
     print(f"  {'as it is':>8}: {expected_calibration_error([*values, *nulls]):.3f}")
     for kind in KINDS:
-        made = [held_out_both(shuffled(values, way), shuffled(nulls, way), kind=kind) for way in range(WAYS)]
+        made = [held_out_both(values, nulls, kind=kind, records=shuffled(records, way)) for way in range(WAYS)]
         errors = [expected_calibration_error(one) for one in made]
         chance = statistics.fmean(error_by_chance(one, draws=20) for one in made)
         print(

@@ -135,8 +135,7 @@ class Calibration:
 
 def fit(pairs: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
     """The map of labelled values. Raises ``JobError`` for fewer than 20."""
-    if len(pairs) < LEAST_PAIRS:
-        raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
+    _check_enough(pairs)
     return _fitted(pairs, kind)
 
 
@@ -145,9 +144,12 @@ def _fitted(pairs: Sequence[Pair], kind: Kind) -> Calibration:
     return Calibration(kind, points, len(pairs), lowest=min(score for score, _ in pairs))
 
 
-def fit_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:
-    """One map for values and one for nulls; one for both where either has fewer than 20. Raises ``JobError``."""
-    if min(len(values), len(nulls)) < LEAST_PAIRS:
+def fit_both(
+    values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic", records: Sequence[int] | None = None
+) -> Calibration:
+    """One map for values and one for nulls; one for both where either has fewer than 20, or those of one record alone.
+    ``records`` are those of the values, then of the nulls. Raises ``JobError``."""
+    if not _apart(values, nulls, records):
         return fit([*values, *nulls], kind=kind)
     return replace(fit(values, kind=kind), nulls=fit(nulls, kind=kind))
 
@@ -203,24 +205,53 @@ def error_by_chance(pairs: Sequence[Pair], *, bins: int = 10, draws: int = 200, 
     return sum(errors) / draws
 
 
-def held_out_pairs(pairs: Sequence[Pair], *, kind: Kind = "isotonic", folds: int = 5) -> list[Pair]:
-    """The pairs with calibrated scores, each from a map fitted on the other folds (every ``folds``-th pair is one):
-    what a calibration is worth is not told by the values that it was fitted on. Raises ``JobError`` for fewer than 20."""
-    if len(pairs) < LEAST_PAIRS:
-        raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
-    made: list[Pair] = []
-    for fold in range(folds):
-        rest = [pair for number, pair in enumerate(pairs) if number % folds != fold]
+def held_out_pairs(
+    pairs: Sequence[Pair], *, kind: Kind = "isotonic", folds: int = 5, records: Sequence[int] | None = None
+) -> list[Pair]:
+    """The pairs with calibrated scores, each from a map fitted on the other folds: what a calibration is worth is not told by
+    the values that it was fitted on. ``records`` is the number of each pair's record: every ``folds``-th record is one fold,
+    so that no value is judged by a map that was fitted on others of its record; without it each is a record's only one. Raises
+    ``JobError`` for fewer than 20, and for those of one record alone."""
+    _check_enough(pairs)
+    whose = range(len(pairs)) if records is None else records
+    numbers = sorted(set(whose))
+    if len(numbers) == 1:
+        raise JobError("a calibration needs labelled values of two records at least: one is judged by the others")
+    fold_of = {record: rank % folds for rank, record in enumerate(numbers)}
+    made = list(pairs)
+    for fold in range(min(folds, len(numbers))):
+        rest = [pair for pair, record in zip(pairs, whose, strict=True) if fold_of[record] != fold]
         fitted = _fitted(rest, kind)
-        made += [(fitted.apply(score), right) for score, right in pairs[fold::folds]]
+        for at, ((score, right), record) in enumerate(zip(pairs, whose, strict=True)):
+            if fold_of[record] == fold:
+                made[at] = fitted.apply(score), right
     return made
 
 
-def held_out_both(values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic") -> list[Pair]:
-    """``held_out_pairs`` of the maps that ``fit_both`` makes."""
+def held_out_both(
+    values: Sequence[Pair], nulls: Sequence[Pair], *, kind: Kind = "isotonic", records: Sequence[int] | None = None
+) -> list[Pair]:
+    """``held_out_pairs`` of the maps that ``fit_both`` makes, the values first. ``records`` are those of the values, then of the
+    nulls."""
+    if not _apart(values, nulls, records):
+        return held_out_pairs([*values, *nulls], kind=kind, records=records)
+    first, second = (None, None) if records is None else (records[: len(values)], records[len(values) :])
+    return [
+        *held_out_pairs(values, kind=kind, records=first),
+        *held_out_pairs(nulls, kind=kind, records=second),
+    ]
+
+
+def _apart(values: Sequence[Pair], nulls: Sequence[Pair], records: Sequence[int] | None) -> bool:
+    """Whether values and nulls have a map each: there are enough of both, and of more than one record."""
     if min(len(values), len(nulls)) < LEAST_PAIRS:
-        return held_out_pairs([*values, *nulls], kind=kind)
-    return [*held_out_pairs(values, kind=kind), *held_out_pairs(nulls, kind=kind)]
+        return False
+    return records is None or min(len(set(records[: len(values)])), len(set(records[len(values) :]))) > 1
+
+
+def _check_enough(pairs: Sequence[Pair]) -> None:
+    if len(pairs) < LEAST_PAIRS:
+        raise JobError(f"a calibration needs {LEAST_PAIRS} labelled values at least, not {len(pairs)}")
 
 
 def _isotonic(pairs: Sequence[Pair]) -> tuple[tuple[float, float], ...]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from extractors.calibration import Pair
 from extractors.continuation import answered
 from extractors.corrections import value_at, with_value
+from extractors.error_bounds import chance_of_so_few
 from extractors.errors import JobError
 from extractors.parsing import dumps_exact
 from extractors.qwen.fitting import may_be_left_out, nullable
@@ -155,14 +156,18 @@ def merged(
     return Merged(data, value, tuple(changed), agreed)
 
 
-def threshold_for(pairs: Sequence[Pair], *, max_error: float, sure: float = 0.95) -> float:
+def threshold_for(
+    pairs: Sequence[Pair], *, max_error: float, sure: float = 0.95, records: Sequence[int] | None = None
+) -> float:
     """The confidence from which a draft's values may stand so that, with probability ``sure``, at most ``max_error``
-    of them are wrong. ``pairs`` are (confidence, right) of labelled values of the draft.
+    of them are wrong. ``pairs`` are (confidence, right) of labelled values of the draft, ``records`` the record of each,
+    whose values are right or wrong together; without it each is a record's only one.
 
     Tested are the thresholds that let the surest tenth stand, the surest two tenths, and so on to all, each by the
-    exact binomial tail (Clopper and Pearson 1934) with its share of the uncertainty (Bonferroni); the lowest that
-    passes is it. They depend on the confidences alone, so that choosing among them costs no more than that. 1.01, above
-    any confidence, where none passes: everything is routed. Raises ``JobError`` for bounds that are no probabilities.
+    binomial tail of as many values as the records are worth (``extractors.error_bounds``) with its share of the
+    uncertainty (Bonferroni); the lowest that passes is it. They depend on the confidences alone, so that choosing among
+    them costs no more than that. 1.01, above any confidence, where none passes: everything is routed. Raises ``JobError``
+    for bounds that are no probabilities.
     """
     if not (0 < max_error < 1 and 0 < sure < 1):
         raise JobError(f"an error bound and its certainty lie between 0 and 1, not {max_error} and {sure}")
@@ -170,20 +175,16 @@ def threshold_for(pairs: Sequence[Pair], *, max_error: float, sure: float = 0.95
     tested = sorted(
         {scores[max(math.ceil(len(scores) * part / _PARTS), 1) - 1] for part in range(1, _PARTS + 1) if scores}
     )
+    whose = range(len(pairs)) if records is None else records
     for threshold in tested:
-        kept = [right for score, right in pairs if score >= threshold]
-        if _binomial_tail(kept.count(False), len(kept), max_error) <= (1 - sure) / len(tested):
+        kept: dict[int, tuple[int, int]] = {}
+        for (score, right), record in zip(pairs, whose, strict=True):
+            if score >= threshold:
+                wrong, count = kept.get(record, (0, 0))
+                kept[record] = (wrong + (not right), count + 1)
+        if chance_of_so_few(list(kept.values()), max_error) <= (1 - sure) / len(tested):
             return threshold
     return 1.01
-
-
-def _binomial_tail(wrong: int, count: int, rate: float) -> float:
-    """The probability of at most ``wrong`` errors in ``count`` values if each is wrong with probability ``rate``."""
-    total = 0.0
-    for errors in range(wrong + 1):
-        ways = math.lgamma(count + 1) - math.lgamma(errors + 1) - math.lgamma(count - errors + 1)
-        total += math.exp(ways + errors * math.log(rate) + (count - errors) * math.log1p(-rate))
-    return min(total, 1.0)
 
 
 def _loses(draft: Draft, evidence: Sequence[Evidence], paths: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from extractors.calibration import (
     Bin,
@@ -80,6 +80,15 @@ class Reliability:
         }
 
 
+class ConfidencePairs(NamedTuple):
+    """(confidence, right) of every value that was given, and of every null that has a confidence; ``records`` is the number of
+    the record of each value, then of each null, in an order that means nothing."""
+
+    values: list[Pair]
+    nulls: list[Pair]
+    records: list[int]
+
+
 def draft_alone(job: ExtractionJob, pair: Endpoint) -> ExtractionJob:
     """The job with the draft of its ``pair`` alone, asked as it is in front of the final: both leave nulls out, and order
     fields, in one way, and scores count by it. A job without a final stays as it is."""
@@ -95,20 +104,22 @@ def draft_alone(job: ExtractionJob, pair: Endpoint) -> ExtractionJob:
     return alone.model_copy(update={"omit_nulls": before.omit_nulls, "field_order": order})
 
 
-def confidence_pairs(evaluation: Evaluation) -> tuple[list[Pair], list[Pair]]:
-    """(confidence, right) of every value that was given, and of every null that has a confidence, record by record in
-    an order that means nothing."""
+def confidence_pairs(evaluation: Evaluation) -> ConfidencePairs:
+    """What a calibration of an evaluation's confidences is fitted on."""
     records = list(evaluation.records)
     random.Random(_SEED).shuffle(records)
     values: list[Pair] = []
     nulls: list[Pair] = []
-    for record in records:
+    of_values: list[int] = []
+    of_nulls: list[int] = []
+    for number, record in enumerate(records):
         for cell in record.cells:
             sure = record.given.confidence.get(cell.path)
             if sure is not None:
                 nothing = cell.verdict in (Verdict.MISSING, Verdict.ABSENT)
                 (nulls if nothing else values).append((sure, cell.verdict in (Verdict.RIGHT, Verdict.ABSENT)))
-    return values, nulls
+                (of_nulls if nothing else of_values).append(number)
+    return ConfidencePairs(values, nulls, [*of_values, *of_nulls])
 
 
 def reliability_of(
@@ -116,12 +127,13 @@ def reliability_of(
 ) -> Reliability:
     """Fit a calibration on an evaluation's values; ``auto`` takes the kind that has the lower Brier score by folds. Raises
     ``JobError`` where there are too few."""
-    values, nulls = confidence_pairs(evaluation)
+    values, nulls, records = confidence_pairs(evaluation)
     pairs = [*values, *nulls]
     # What the map makes of the values that it was fitted on would flatter a threshold too.
-    tried = {one: held_out_both(values, nulls, kind=one) for one in (KINDS if kind == "auto" else (kind,))}
+    kinds = KINDS if kind == "auto" else (kind,)
+    tried = {one: held_out_both(values, nulls, kind=one, records=records) for one in kinds}
     chosen = min(tried, key=lambda one: brier_score(tried[one]))
-    calibration, fresh = fit_both(values, nulls, kind=chosen), tried[chosen]
+    calibration, fresh = fit_both(values, nulls, kind=chosen, records=records), tried[chosen]
     return Reliability(
         pairs=len(pairs),
         before=expected_calibration_error(pairs),
@@ -130,6 +142,6 @@ def reliability_of(
         bins=reliability(pairs),
         calibration=calibration,
         max_error=max_error,
-        threshold=threshold_for(fresh, max_error=max_error),
+        threshold=threshold_for(fresh, max_error=max_error, records=records),
         wrong=sum(not right for _, right in pairs),
     )

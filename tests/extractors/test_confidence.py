@@ -342,6 +342,24 @@ def test_what_is_enough_for_a_calibration_is_enough_to_tell_its_worth_by_folds(
     assert [right for _, right in told].count(False) >= count and max(score for score, _ in told[count:]) < 0.1
 
 
+def test_no_value_is_judged_by_a_map_that_was_fitted_on_others_of_its_record() -> None:
+    """The one record that is right has the others' share: what they say of it is that it is wrong."""
+    pairs = [(record / 10, record == 9) for record in range(10) for _ in range(6)]
+    records = [record for record in range(10) for _ in range(6)]
+    by_record, by_value = held_out_pairs(pairs, records=records), held_out_pairs(pairs)
+    assert [right for _, right in by_record] == [right for _, right in pairs]
+    assert max(score for score, _ in by_record[-6:]) < 0.1 and min(score for score, _ in by_value[-6:]) > 0.7
+    with pytest.raises(JobError, match="two records at least"):
+        held_out_pairs(pairs, records=[7] * 60)
+
+
+def test_nulls_of_one_record_have_no_map_of_their_own() -> None:
+    values, nulls, records = made_pairs(60), [(0.5, True)] * 25, [*range(60), *([3] * 25)]
+    assert fit_both(values, nulls).nulls is not None and fit_both(values, nulls, records=records).nulls is None
+    told = held_out_both(values, nulls, records=records)
+    assert [right for _, right in told] == [right for _, right in [*values, *nulls]]
+
+
 def test_the_threshold_that_is_told_lets_the_values_stand_that_have_just_it() -> None:
     level = 0.95267
     fitted = Calibration("isotonic", ((0.5, level),), 20)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from extractors.calibration import Calibration
 from extractors.endpoint import Settings, resolve_endpoint
+from extractors.error_bounds import chance_of_so_few
 from extractors.errors import JobError
 from extractors.extraction import Extraction
 from extractors.grounding import ground
@@ -351,3 +354,61 @@ def test_the_bound_by_hand() -> None:
 def test_a_bound_that_is_no_probability_is_refused() -> None:
     with pytest.raises(JobError, match="between 0 and 1"):
         threshold_for([], max_error=1.0)
+
+
+def _clustered(draw: random.Random, rate: float, how: str) -> tuple[int, int]:
+    """(wrong, values) of a record whose values are wrong at a rate."""
+    count = draw.randint(1, 12) if how == "of all sizes" else 6
+    if how == "independent":
+        return sum(draw.random() < rate for _ in range(count)), count
+    if how == "half of a record":
+        bad = 0.5 if draw.random() < 2 * rate else 0.0
+        return sum(draw.random() < bad for _ in range(count)), count
+    if how == "both":
+        alone = 0.3 * rate / (1 - 0.7 * rate)
+        return (count if draw.random() < 0.7 * rate else sum(draw.random() < alone for _ in range(count))), count
+    return count * (draw.random() < rate), count
+
+
+@pytest.mark.parametrize("how", ["independent", "whole records", "half of a record", "both", "of all sizes"])
+@pytest.mark.parametrize("count", [60, 150])
+def test_a_stated_error_bound_holds_in_95_of_100_golden_sets(how: str, count: int) -> None:
+    """Values of a record are wrong together, and a bound that took them one by one was false of up to three sets in ten."""
+    stated = 0
+    for seed in range(400):
+        draw = random.Random(seed)
+        pairs: list[tuple[float, bool]] = []
+        records: list[int] = []
+        for record in range(count):
+            wrong, values = _clustered(draw, 0.0505, how)
+            pairs += [(0.9, at >= wrong) for at in range(values)]
+            records += [record] * values
+        stated += threshold_for(pairs, max_error=0.05, records=records) <= 1
+    assert stated <= 28, "5 % of 400 are 20, and chance on top"
+
+
+def test_records_without_an_error_count_as_records_and_errors_by_how_they_cluster() -> None:
+    def stated(records: int, wrong: int, *, together: bool = False) -> bool:
+        """Six values a record, of which some are wrong: one a record, or all of as many records as it takes."""
+        pairs = []
+        for number in range(6 * records):
+            hit = number < wrong if together else number % 6 == 0 and number < 6 * wrong
+            pairs.append((0.9, not hit))
+        return threshold_for(pairs, max_error=0.05, records=[number // 6 for number in range(6 * records)]) == 0.9
+
+    assert not stated(58, 0) and stated(59, 0)
+    assert stated(150, 18) and not stated(150, 18, together=True), "as three records of 150, or 2 % of 900 values"
+    assert stated(150, 12, together=True)
+
+
+@pytest.mark.parametrize(("wrong", "count"), [(0, 1), (3, 59), (59, 60), (12, 400), (40, 400)])
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.3])
+def test_the_binomial_tail_of_values_that_are_records_by_themselves_is_exact(
+    wrong: int, count: int, rate: float
+) -> None:
+    exact = sum(
+        math.comb(count, k) * Fraction(rate) ** k * (1 - Fraction(rate)) ** (count - k) for k in range(wrong + 1)
+    )
+    found = chance_of_so_few([(int(at < wrong), 1) for at in range(count)], rate)
+    assert found == pytest.approx(float(exact), rel=1e-6, abs=1e-12)
+    assert chance_of_so_few([(1, 1)] * 3, rate) == chance_of_so_few([], rate) == 1.0
