@@ -102,7 +102,7 @@ async def _with_final(
 ) -> Call:
     """``call``, with the final model's beside it where there is one."""
     final = endpoint.final
-    if final is None or final.model == endpoint.model:
+    if final is None:
         return call
     other = await _connect_one(
         job,

@@ -125,8 +125,8 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
     it answers alone.
 
     Without a model, an address and a region in the job, the embedded one answers. Raises ``JobError`` for a
-    hosted model without an address, for a region or a workspace that cannot be, and for options that the model's
-    profile rules out.
+    hosted model without an address, for a region or a workspace that cannot be, for options that the model's
+    profile rules out, and for a draft that is its own final.
     """
     endpoint = _resolve(job, settings, model)
     if job.embedding_model is not None or job.rerank_model is not None:
@@ -135,6 +135,12 @@ def resolve_endpoint(job: ExtractionJob, settings: Settings, *, model: str | Non
         return endpoint
     usual = DEFAULT_MODEL if endpoint.embedded is not None else FINAL_MODEL
     final = _resolve(job, settings, job.final or settings.final_model or usual)
+    if final.model == endpoint.model or (final.policy.weights or "") == endpoint.policy.weights:
+        # It would be paid twice for what it thought the first time.
+        raise JobError(
+            f"the draft and the final are both {endpoint.model}: give two models, a cheap one with --model and a stronger "
+            "one with --final (QWEN_FINAL_MODEL with --high-accuracy), or leave the final out"
+        )
     if job.max_cost is not None and final.pricing.currency != endpoint.pricing.currency and final.pricing.known:
         raise JobError(
             f"--max-cost cannot be held over two currencies: {endpoint.model} is paid in {endpoint.pricing.currency}, "
@@ -149,7 +155,8 @@ def _resolve(job: ExtractionJob, settings: Settings, model: str | None) -> Endpo
     asked_for = job.base_url or job.region or settings.base_url or native
     usual = VISION_MODEL if has_pictures(job) else "qwen-plus"
     default = settings.vision_model if has_pictures(job) and settings.vision_model else settings.default_model
-    embedded = DRAFT_MODEL if job.final is not None and is_embedded(job.final) else DEFAULT_MODEL
+    final = job.final or ((settings.final_model or DEFAULT_MODEL) if job.high_accuracy else None)
+    embedded = DRAFT_MODEL if final is not None and is_embedded(final) else DEFAULT_MODEL
     name = model or job.draft or job.model or default or (usual if asked_for else embedded)
     if is_embedded(name) and job.base_url is None:
         return _embedded(job, name, settings)

@@ -195,7 +195,7 @@ def run(
             replay = store.replay()
             address = stack.enter_context(answering.serve(progress=watch.fetching))
             final, final_address, final_traced = answering.final, "", None
-            if final is not None and final.model != answering.model:
+            if final is not None:
                 final_address = stack.enter_context(final.serve(progress=watch.fetching))
                 final_traced = observer.layer(final_address, embedded=final.embedded is not None)
             traced = observer.layer(address, embedded=answering.embedded is not None)

@@ -47,7 +47,7 @@ def route_command(
     Example: `quarry route golden.jsonl --schema schemas.product:Product --model qwen-flash --final qwen-max`
     """
     from extractors.endpoint import resolve_endpoint, settings_of
-    from extractors.evaluate.evaluation import Evaluation, evaluate, foreseen
+    from extractors.evaluate.evaluation import Evaluation, evaluate
     from extractors.evaluate.page import evaluation_page
     from extractors.evaluate.results import write_results, write_routes
     from extractors.evaluate.routes import routes
@@ -61,9 +61,6 @@ def route_command(
     alone = made.model_copy(update={"draft": None, "final": None, "high_accuracy": False})
     rules = rules_of(compare)
     updates = [{"model": pair.model}, {"model": pair.final.model, **_ways_of_pair(made, pair.policy)}]
-    first, second = (foreseen(path, alone.model_copy(update=update), rules=rules).recipe for update in updates)
-    if first == second:
-        raise JobError(f"the draft and the final are both {pair.model}: give two models, --model and --final")
     found: list[Evaluation] = []
     for update in updates:
         name = update["model"]

@@ -299,7 +299,7 @@ def job(**options: Any) -> ExtractionJob:
     [
         ({"draft": "local-0.5b", "final": "local-1.5b"}, ("local-0.5b", "local-1.5b")),
         ({"final": "local-1.5b"}, ("local-0.5b", "local-1.5b")),
-        ({"high_accuracy": True}, ("local-1.5b", "local-1.5b")),
+        ({"high_accuracy": True}, ("local-0.5b", "local-1.5b")),
         (
             {"model": "qwen-flash", "base_url": "http://127.0.0.1:1/v1", "high_accuracy": True},
             ("qwen-flash", "qwen-max"),
@@ -316,6 +316,26 @@ def test_the_models_of_a_job(options: dict[str, Any], models: tuple[str, str | N
 def test_the_environment_names_the_final_model_of_high_accuracy() -> None:
     endpoint = resolve_endpoint(job(model="local-0.5b", high_accuracy=True), Settings(final_model="local-1.5b"))
     assert endpoint.final is not None and endpoint.final.model == "local-1.5b"
+
+
+def test_the_draft_of_an_embedded_final_that_the_environment_names_is_the_smaller_one() -> None:
+    endpoint = resolve_endpoint(job(high_accuracy=True), Settings(final_model="local-1.5b"))
+    assert (endpoint.model, endpoint.final and endpoint.final.model) == ("local-0.5b", "local-1.5b")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": "qwen-flash", "final": "qwen-flash", "base_url": "http://127.0.0.1:1/v1"},
+        {"model": "qwen-max", "high_accuracy": True, "base_url": "http://127.0.0.1:1/v1"},
+        {"model": "local-1.5b", "high_accuracy": True},
+    ],
+)
+def test_a_draft_that_is_its_own_final_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(JobError, match=f"are both {options['model']}: give two models"):
+        resolve_endpoint(job(**options), Settings())
+    again = resolve_endpoint(job(**options), Settings(), model=options["model"])
+    assert again.final is None, "a retry with another model has one alone"
 
 
 @pytest.mark.parametrize("options", [{"draft": "a", "model": "b"}, {"draft": "a"}, {"final": "a", "lane": "batch"}])
