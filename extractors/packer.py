@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from extractors.packing import Packable, after_pack, pack_request, packable, packs, shares, unread
+from extractors.packing import (
+    UNSEEN,
+    Packable,
+    after_pack,
+    is_mostly_choices,
+    pack_request,
+    packable,
+    packs,
+    shares,
+    unread,
+)
 from extractors.qwen.requests import CallError, ChatReply, ChatRequest
 from extractors.recipe import Recipe
 from extractors.store.journal import PACKED, entry_result
@@ -43,11 +53,16 @@ class Packer:
         self._counts: Counter[bool] = Counter()
         """Records that were asked in packs, by whether they had an answer of their own."""
         self._told = False
+        self._unseen = is_mostly_choices(recipe.schema)
+        """Whether it is still to be told what packs of this schema do not show."""
 
     def packs(self, groups: Sequence[Group]) -> tuple[list[list[Group]], list[Group]]:
         """The groups that are asked together, and those that are asked alone."""
         new = [group for group in groups if group.donor is None]
         found = [[new[place] for place in pack] for pack in packs([group.records[0] for group in new], self._recipe)]
+        if found and self._unseen:
+            self._unseen = False
+            logger.warning("%s", UNSEEN)
         together = {id(group) for pack in found for group in pack}
         return found, [group for group in groups if id(group) not in together]
 

@@ -34,6 +34,12 @@ MOST = 2_000
 _PRINTED = (Match.EXACT, Match.NORMALISED, Match.VALUE)
 """How a value stands in another record that it may have been taken from."""
 
+UNSEEN = (
+    "more than half of the schema's values are choices: where a model gives one record of a pack the choices of another, "
+    "nothing shows it. Compare records_per_call with 1 on labelled records first (`quarry compare`)"
+)
+"""What packs of records cannot be told to have gone wrong in."""
+
 _LOOSE = (Match.UNGROUNDED, Match.FUZZY)
 """How a value does not stand in its own record: the name of a namesake in the next one is nearly there."""
 
@@ -91,6 +97,12 @@ def records_together(recipe: Recipe, texts: Sequence[str]) -> float:
     room = min(MOST, recipe.policy.max_input_tokens // 2)
     pack = max(1.0, min(recipe.records_per_call, room * len(short) / max(1, sum(short))))
     return len(lengths) / (len(short) / pack + len(lengths) - len(short))
+
+
+def is_mostly_choices(schema: Mapping[str, Any]) -> bool:
+    """Whether more than half of the values of an answer are choices, which cannot be told from another record's."""
+    choices = list(_choices(schema))
+    return sum(choices) * 2 > len(choices)
 
 
 def packable(recipe: Recipe, record: Record) -> Packable:
@@ -308,6 +320,18 @@ def _mixed_up(recipe: Recipe, records: Sequence[Record], values: Mapping[str, tu
                 found.add(number)
                 break
     return found
+
+
+def _choices(schema: Mapping[str, Any]) -> Iterator[bool]:
+    """Of each value that the schema describes, whether it is a choice."""
+    inner = [*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")]
+    inner += [branch for key in ("anyOf", "oneOf") for branch in schema.get(key, ()) if branch.get("type") != "null"]
+    inner = [each for each in inner if isinstance(each, Mapping)]
+    if is_choice(schema) or not inner:
+        yield is_choice(schema)
+        return
+    for each in inner:
+        yield from _choices(each)
 
 
 def _is_choice(recipe: Recipe, path: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from extractors.longtext.begin import is_in_parts
 from extractors.longtext.budget import budget_of, is_longer
 from extractors.longtext.many import windows_of
 from extractors.longtext.parts import parts_of
-from extractors.packing import records_together
+from extractors.packing import UNSEEN, is_mostly_choices, records_together
 from extractors.pipeline import model_of
 from extractors.prompting import fence
 from extractors.qwen.prices import Pricing
@@ -32,6 +33,8 @@ from extractors.vectors.models import HelperModel
 from extractors.vectors.preparing import chooses_chunks
 from schemas.job import ExtractionJob
 from schemas.usage import Usage
+
+logger = logging.getLogger(__name__)
 
 _SAMPLE = 200
 _OVERHEAD = 16
@@ -229,11 +232,14 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
         texts = plan.sample(_SAMPLE)
     to_ask = counts.distinct
     context = _context(recipe, texts, to_ask)
+    together = records_together(recipe, texts)
+    if together > 1 and is_mostly_choices(recipe.schema):
+        logger.warning("%s", UNSEEN)
     seen = mean_output_tokens(job.out, name=recipe.name, recipe=recipe.id[:8])
     pricing = endpoint.pricing
     if job.lane != "live":
         pricing = batch_pricing(pricing, endpoint.profile.batch_price)
-    calls = _calls(recipe, context, to_ask, seen=seen, together=records_together(recipe, texts))
+    calls = _calls(recipe, context, to_ask, seen=seen, together=together)
     usage = sum((each.usage(pricing) for each in calls), Usage())
     helper = endpoint.helpers.embedding
     return Estimate(

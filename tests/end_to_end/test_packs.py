@@ -17,7 +17,9 @@ import pytest
 
 from extractors.endpoint import Settings
 from extractors.errors import OutputError
+from extractors.packing import UNSEEN
 from extractors.pipeline import run
+from extractors.planning import estimate
 from extractors.store.catalog import current_rows, open_failures, query
 from extractors.store.journal import Journal
 from tests.end_to_end.things import job_for, run_things, write_things
@@ -59,6 +61,15 @@ def without(*numbers: int) -> Any:
         return "{" + ",".join(told) + "}"
 
     return answer
+
+
+def test_a_plan_says_where_packs_of_choices_cannot_be_checked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = write_things(tmp_path / "things.jsonl", range(6))
+    with FakeQwen(thing_pack) as qwen:
+        for spec, told in (("name, sold: bool, used: bool", [UNSEEN]), ("name, sold: bool", [])):
+            caplog.clear()
+            estimate(job_for(source, tmp_path / "out", qwen, schema=spec, records_per_call=4))
+            assert caplog.messages == told
 
 
 def test_a_pack_gives_every_record_its_row_in_fewer_calls(tmp_path: Path) -> None:

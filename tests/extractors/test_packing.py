@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 from extractors.errors import SchemaError
-from extractors.packing import after_pack, pack_request, packable, packs, records_together, shares, with_packs
+from extractors.packer import Packer
+from extractors.packing import UNSEEN, after_pack, pack_request, packable, packs, records_together, shares, with_packs
 from extractors.qwen.requests import CallError, ChatReply, ErrorKind, Logprobs, Mode
 from extractors.recipe import ModelPolicy, Recipe, compile_recipe
+from extractors.store.plan import Group
 from schemas.job import ExtractionJob
 from schemas.records import ImageRef, Record, content_fingerprint
 from schemas.usage import Usage
@@ -104,6 +106,32 @@ def test_a_record_goes_with_those_that_are_shown_the_same_examples(tmp_path: Pat
     using = recipe(4, examples=str(golden), examples_choice="fixed", examples_shown=1)
     records = [record("Blue kettle"), record("Grey cup 1 for 1"), record("Red pan")]
     assert packs(records, using) == [(0, 2)], "the second is an example itself and is shown another one"
+
+
+class Judged(BaseModel):
+    mood: Literal["good", "bad"]
+    urgent: bool | None = None
+    product: str | None = None
+
+
+class Judgements(BaseModel):
+    subject: str
+    parts: list[Judged]
+
+
+@pytest.mark.parametrize(("model", "mostly"), [(Offer, False), (Judged, True), (Judgements, False)])
+def test_it_is_told_once_where_most_values_are_choices_which_no_record_shows(
+    model: type[BaseModel], mostly: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    groups = [Group((one,)) for one in THREE]
+    packer = Packer(recipe(model=model), {})
+    for _ in range(2):
+        found, _ = packer.packs(groups)
+        assert len(found) == 1
+    assert caplog.messages == ([UNSEEN] if mostly else [])
+    caplog.clear()
+    Packer(recipe(model=model), {}).packs(groups[:1])
+    assert not caplog.messages, "nothing is packed"
 
 
 def test_a_plan_knows_that_the_prompt_is_shared() -> None:
