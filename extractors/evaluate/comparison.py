@@ -15,9 +15,9 @@ import numpy as np
 
 from extractors.errors import JobError
 from extractors.evaluate.evaluation import Evaluation, Outlook, Scored, counted
-from extractors.evaluate.outcomes import Key
+from extractors.evaluate.outcomes import Given, Key
 from extractors.evaluate.results import figures
-from extractors.evaluate.statistics import CONFIDENCE, Difference, Interval, mcnemar, paired
+from extractors.evaluate.statistics import CONFIDENCE, Difference, Interval, mcnemar, paired, paired_ratio
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,8 @@ class Changed:
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """B against A. ``only_a`` and ``only_b`` are records that only one of them has wholly right, ``whole_p`` McNemar's
-    p-value for them. ``seconds_ratio`` and ``tokens_ratio`` are B over A, with intervals by record."""
+    p-value for them. ``tokens_ratio`` (input and output), ``seconds_ratio`` (records that both were asked themselves) and
+    ``cost_ratio`` (where both have a price in one currency) are means of B over those of A, with intervals by record."""
 
     a: Evaluation
     b: Evaluation
@@ -46,6 +47,9 @@ class Comparison:
     only_a: int
     only_b: int
     whole_p: float
+    tokens_ratio: Interval
+    seconds_ratio: Interval
+    cost_ratio: Interval
     changed: Sequence[Changed]
 
     @property
@@ -71,6 +75,11 @@ class Comparison:
             first += f" A difference is shown in {', '.join(fields)}."
         return first
 
+    def taken(self, whose: str) -> str:
+        """What B takes of what A takes, which is called ``whose``; what is not known is left out."""
+        ratios = (("tokens", self.tokens_ratio), ("seconds", self.seconds_ratio), ("cost", self.cost_ratio))
+        return ", ".join(f"{name} {one.of(whose)}" for name, one in ratios if one.value is not None)
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
         return {
@@ -81,6 +90,11 @@ class Comparison:
             "shown": self.f1.shown(),
             "f1": _told(self.f1),
             "whole": {"only_a": self.only_a, "only_b": self.only_b, "p": round(self.whole_p, 6)},
+            "ratios": {
+                "tokens": _bounds(self.tokens_ratio),
+                "seconds": _bounds(self.seconds_ratio),
+                "cost": _bounds(self.cost_ratio),
+            },
             "fields": {field: _told(one) for field, one in self.by_field.items()},
         }
 
@@ -97,6 +111,7 @@ def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B")
     micro, differences = paired(counts_a, counts_b, seed=seed)
     whole_a, whole_b = (np.array([bool(each[key].whole) for key in keys]) for each in (of_a, of_b))
     only_a, only_b = int((whole_a & ~whole_b).sum()), int((whole_b & ~whole_a).sum())
+    tokens, seconds, cost = _ratios(a, b, [(of_a[key].given, of_b[key].given) for key in keys], seed)
     return Comparison(
         a,
         b,
@@ -107,6 +122,9 @@ def compare(a: Evaluation, b: Evaluation, *, names: tuple[str, str] = ("A", "B")
         only_a=only_a,
         only_b=only_b,
         whole_p=mcnemar(only_a, only_b),
+        tokens_ratio=tokens,
+        seconds_ratio=seconds,
+        cost_ratio=cost,
         changed=_changed(keys, of_a, of_b, fields),
     )
 
@@ -131,6 +149,23 @@ def check_pair(a: Evaluation | Outlook, b: Evaluation | Outlook) -> list[str]:
 def _counts(records: Sequence[Scored], fields: Sequence[str]) -> Any:
     known = set(fields)
     return counted([[cell for cell in one.cells if cell.field in known] for one in records], fields)
+
+
+def _ratios(
+    a: Evaluation, b: Evaluation, pairs: Sequence[tuple[Given, Given]], seed: int
+) -> tuple[Interval, Interval, Interval]:
+    """Of tokens, seconds and cost."""
+    timed = [(one.seconds, other.seconds) for one, other in pairs if None not in (one.seconds, other.seconds)]
+    costs = [(one.cost, other.cost) for one, other in pairs if None not in (one.cost, other.cost)]
+    # Where a record has no price, the others' would stand for it.
+    priced = len(costs) == len(pairs) and a.currency is not None and a.currency == b.currency
+    tokens = [tuple(each.input_tokens + each.output_tokens for each in pair) for pair in pairs]
+    return _ratio(tokens, seed), _ratio(timed, seed), _ratio(costs if priced else (), seed)
+
+
+def _ratio(pairs: Sequence[Sequence[Any]], seed: int) -> Interval:
+    of_a, of_b = ([float(pair[side]) for pair in pairs] for side in (0, 1))
+    return paired_ratio(of_a, of_b, seed=seed)
 
 
 def _changed(
@@ -162,6 +197,11 @@ def _told(one: Difference) -> dict[str, Any]:
         "p_adjusted": round(one.p_adjusted, 6),
         "shown": one.shown(),
     }
+
+
+def _bounds(interval: Interval) -> list[float | None]:
+    """[value, low, high]"""
+    return [_rounded(interval.value), _rounded(interval.low), _rounded(interval.high)]
 
 
 def _rounded(value: float | None) -> float | None:

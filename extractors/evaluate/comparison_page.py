@@ -24,6 +24,7 @@ def comparison_page(comparison: Comparison) -> str:
         f"(McNemar's exact test: p = {comparison.whole_p:.3g}).</p>",
         "<h2>Side by side</h2>",
         _side_by_side(comparison),
+        _taken(comparison),
         "<h2>F1 by field</h2>",
         plot(
             [(field, comparison.a.by_field[field].f1, comparison.b.by_field[field].f1) for field in fields],
@@ -54,12 +55,16 @@ def _sides(comparison: Comparison) -> Iterator[tuple[str, list[str]]]:
     yield "values without evidence", [interval_text(one.ungrounded) for one in sides]
     yield "input tokens a record", [f"{one.input_tokens / len(one.records):,.0f}" for one in sides]
     yield "output tokens a record", [f"{one.output_tokens / len(one.records):,.0f}" for one in sides]
-    yield (
-        "cost of 1,000 records",
-        ["unknown" if one.cost is None else f"{one.cost / len(one.records) * 1000:.4f}" for one in sides],
-    )
+    yield "cost of 1,000 records", [escaped(one.price or "unknown") for one in sides]
     yield "seconds a record, p50", [number_text(one.seconds[0], 2) for one in sides]
     yield "seconds a record, p95", [number_text(one.seconds[1], 2) for one in sides]
+
+
+def _taken(comparison: Comparison) -> str:
+    name_a, name_b = comparison.names
+    if not (taken := comparison.taken(name_a)):
+        return ""
+    return f"<p>{escaped(name_b)} takes {escaped(taken)}. In parentheses: 95 % intervals, paired bootstrap over records.</p>"
 
 
 def _difference_table(comparison: Comparison) -> str:

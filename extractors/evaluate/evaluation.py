@@ -24,6 +24,7 @@ from extractors.evaluate.outcomes import Given, read_outcomes
 from extractors.evaluate.records import LabelledRecords, labels_of, prepared
 from extractors.evaluate.scoring import Cell, labels_any, score_record
 from extractors.evaluate.statistics import Counts, Interval, Score, ratio, scores, share
+from extractors.history import run_documents
 from extractors.limits import Permit
 from extractors.pipeline import Conductor, Control, Watcher, model_of, run
 from extractors.qwen.adapters import adapter_at
@@ -83,6 +84,8 @@ class Evaluation:
     whole: Interval
     valid: Interval
     ungrounded: Interval
+    currency: str | None = None
+    """Of the costs; None where it is not known, or more than one was paid in."""
     learned: int = 0
     """Scored records that a tuned model which answered was tuned on."""
     report: RunReport | None = None
@@ -131,9 +134,17 @@ class Evaluation:
 
     @property
     def cost(self) -> Decimal | None:
-        """Of all scored records; None where a price is not known."""
+        """Of all scored records; None where a price or the currency is not known."""
+        if self.currency is None:
+            return None
         known = [one.given.cost for one in self.records]
         return None if None in known else sum((one for one in known if one is not None), Decimal(0))
+
+    @property
+    def price(self) -> str | None:
+        """What 1,000 records cost, with the currency; None where that is not known."""
+        cost = self.cost
+        return None if cost is None else f"{cost / max(1, len(self.records)) * 1000:.4f} {self.currency}"
 
     @property
     def seconds(self) -> tuple[float | None, float | None]:
@@ -348,9 +359,21 @@ def score_output(
         whole=share([one.whole for one in scored if one.whole is not None]),
         valid=share([one.given.value is not None for one in scored]),
         ungrounded=ratio(grounded[:, 0], grounded[:, 1]),
+        currency=_currency(out, name=name, recipe=recipe),
         learned=sum(content_fingerprint(one.text) in learned for one in scored),
         report=report,
     )
+
+
+def _currency(out: Path, *, name: str, recipe: str) -> str | None:
+    """What the recipe's runs were paid in, else what the last one would have been."""
+    told = [
+        (one.get("currency"), Decimal(one.get("cost") or 0)) for one in run_documents(out, name=name, recipe=recipe)
+    ]
+    paid = {currency for currency, cost in told if cost}
+    if len(paid) > 1:
+        return None
+    return next(iter(paid), told[0][0] if told else None)
 
 
 def _learned(out: Path, *, name: str, recipe: str) -> frozenset[str]:

@@ -102,8 +102,6 @@ def _bar(interval: Interval, top: float, left: int, width: int, kind: str) -> It
 def _figures(evaluation: Evaluation) -> str:
     p50, p95 = evaluation.seconds
     records = max(1, len(evaluation.records))
-    cost = evaluation.cost
-    currency = evaluation.report.currency if evaluation.report else ""
     told = [
         ("F1, all values", interval_text(evaluation.micro.f1)),
         ("precision", interval_text(evaluation.micro.precision)),
@@ -114,7 +112,7 @@ def _figures(evaluation: Evaluation) -> str:
         ("values without evidence", interval_text(evaluation.ungrounded)),
         ("input tokens a record", f"{evaluation.input_tokens / records:,.0f}"),
         ("output tokens a record", f"{evaluation.output_tokens / records:,.0f}"),
-        ("cost of 1,000 records", "unknown" if cost is None else escaped(f"{cost / records * 1000:.4f} {currency}")),
+        ("cost of 1,000 records", escaped(evaluation.price or "unknown")),
         ("seconds a record, p50", number_text(p50, 2)),
         ("seconds a record, p95", number_text(p95, 2)),
     ]

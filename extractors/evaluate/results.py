@@ -226,7 +226,7 @@ def figures(evaluation: Evaluation) -> dict[str, Any]:
         "input_tokens_a_record": round(evaluation.input_tokens / scored, 1),
         "output_tokens_a_record": round(evaluation.output_tokens / scored, 1),
         "cost": None if cost is None else format(cost, "f"),
-        "currency": evaluation.report.currency if evaluation.report else None,
+        "currency": evaluation.currency,
         "seconds_p50": _rounded(p50),
         "seconds_p95": _rounded(p95),
         "fields": {

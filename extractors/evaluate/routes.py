@@ -177,8 +177,9 @@ class _Costs:
 
     @classmethod
     def of(cls, draft: Evaluation, final: Evaluation, both: Sequence[Replay]) -> _Costs:
-        """In money where both have a price, else in seconds of the calls."""
-        unit: Literal["money", "seconds"] = "money" if draft.cost is not None and final.cost else "seconds"
+        """In money where both have a price in one currency, else in seconds of the calls."""
+        priced = draft.cost is not None and final.cost and draft.currency == final.currency
+        unit: Literal["money", "seconds"] = "money" if priced else "seconds"
 
         def price(given: Given) -> float:
             return float((given.cost if unit == "money" else given.seconds) or 0)

@@ -15,7 +15,7 @@ they could go either way, each side has half of 1 - c. Below five records no int
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,13 @@ class Interval:
         if self.low is None or self.high is None:
             return f"{self.value:.3f} (too few records)"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+    def of(self, whose: str) -> str:
+        """The text of a ratio, such as "0.46 of A's (0.41 to 0.52)"."""
+        if self.value is None:
+            return "-"
+        bounds = "" if self.low is None or self.high is None else f" ({_short(self.low)} to {_short(self.high)})"
+        return f"{_short(self.value)} of {whose}'s{bounds}"
 
     @property
     def signed(self) -> str:
@@ -121,6 +128,19 @@ def ratio(
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(numerators.sum() / denominators.sum())
         return _interval(value, drawn[:, 0] / drawn[:, 1], int((denominators > 0).sum()))
+
+
+def paired_ratio(a: Sequence[float], b: Sequence[float], *, rounds: int = ROUNDS, seed: int = 0) -> Interval:
+    """The mean of B over the mean of A, a number a record for the same records in the same order; not defined where A is 0
+    in all. The draws are those of ``paired``."""
+    pairs = np.stack([np.asarray(one, dtype=float) for one in (a, b)], axis=1)
+    if not len(pairs) or not pairs[:, 0].sum():
+        return Interval(None)
+    drawn = np.concatenate([weights.astype(float) @ pairs for weights in _weights(len(pairs), rounds, seed)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = drawn[:, 1] / drawn[:, 0]
+    # Few records that took anything: a draw may have none of them.
+    return _interval(float(pairs[:, 1].sum() / pairs[:, 0].sum()), np.where(np.isfinite(spread), spread, np.nan))
 
 
 def paired(a: Counts, b: Counts, *, rounds: int = 10_000, seed: int = 0) -> tuple[Difference, list[Difference]]:
@@ -203,15 +223,19 @@ def _randomised(a: Counts, b: Counts, observed: Floats, rounds: int, seed: int) 
 
 def _resampled(counts: NDArray[np.int64], rounds: int, seed: int) -> list[NDArray[np.int64]]:
     """Sums over records drawn with replacement: rounds x (all fields, each field) x counts, in batches."""
-    generator = np.random.default_rng(seed)
-    records = len(counts)
-    flat = counts.reshape(records, -1)
+    flat = counts.reshape(len(counts), -1)
     found = []
-    for size in _batches(rounds, records):
-        weights = generator.multinomial(records, np.full(records, 1 / records), size=size)
-        sums = _product(weights, flat).reshape(size, *counts.shape[1:])
+    for weights in _weights(len(counts), rounds, seed):
+        sums = _product(weights, flat).reshape(len(weights), *counts.shape[1:])
         found.append(_with_all(sums) if counts.shape[-1] == 3 else sums)
     return found
+
+
+def _weights(records: int, rounds: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """How often each record is drawn in each round, in batches; the same for the same seed."""
+    generator = np.random.default_rng(seed)
+    for size in _batches(rounds, records):
+        yield generator.multinomial(records, np.full(records, 1 / records), size=size)
 
 
 def _product(weights: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -262,6 +286,10 @@ def _interval(value: float, draws: Floats | None, records: int, *, least: float 
         unseen = 1 - float(chance if least == 0 and value in (0, 1) else chance / 2) ** (1 / float(records))
         low, high = value + unseen * (least - value), value + unseen * (1 - value)
     return Interval(float(value), float(low), float(high))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _or_none(value: float) -> float | None:

@@ -279,7 +279,6 @@ def say_caution(found: Evaluation) -> None:
 
 def _print_scores(found: Evaluation) -> None:
     console = terminal.talk()
-    p50, p95 = found.seconds
     records = len(found.records)
     unasked = f", {len(found.unasked):,} not asked" if found.unasked else ""
     silent = f", {found.unlabelled:,} of them without a label that is scored" if found.unlabelled else ""
@@ -300,11 +299,7 @@ def _print_scores(found: Evaluation) -> None:
         f"whole records right {found.whole}; valid {found.valid}; values without evidence {found.ungrounded}",
         markup=False,
     )
-    cost = "cost unknown" if found.cost is None else f"{found.cost / records * 1000:.4f} for 1,000 records"
-    times = "" if p50 is None or p95 is None else f"; {p50:.2f} s a record, 95 % within {p95:.2f} s"
-    console.print(
-        f"{found.input_tokens / records:,.0f} input and {found.output_tokens / records:,.0f} output tokens a record; {cost}{times}"
-    )
+    console.print(_taken(found), markup=False)
     console.print("in parentheses: 95 % intervals, bootstrap over records", markup=False)
 
 
@@ -313,15 +308,24 @@ def _print_comparison(found: Comparison) -> None:
     terminal.table(console, [_line("all", found.f1), *(_line(field, one) for field, one in found.by_field.items())])
     for name, side in zip(found.names, (found.a, found.b), strict=True):
         say_caution(side)
-        records, p50 = len(side.records), side.seconds[0]
-        cost = "cost unknown" if side.cost is None else f"{side.cost / records * 1000:.4f} for 1,000 records"
-        console.print(
-            f"{name}: F1 {side.micro.f1}, {side.output_tokens / records:,.0f} output tokens a record, {cost}"
-            + ("" if p50 is None else f", {p50:.2f} s a record")
-            + (f", {len(side.unasked):,} labelled records not asked" if side.unasked else ""),
-            markup=False,
-        )
+        unasked = f"; {len(side.unasked):,} labelled records not asked" if side.unasked else ""
+        console.print(f"{name}: F1 {side.micro.f1}; {_taken(side)}{unasked}", markup=False)
+    console.print(
+        f"wholly right with a only: {found.only_a:,}, with b only: {found.only_b:,} (McNemar's exact test: p = {found.whole_p:.3g})",
+        markup=False,
+    )
+    if taken := found.taken("a"):
+        console.print(f"b takes {taken}", markup=False)
     console.print(found.verdict, markup=False)
+
+
+def _taken(side: Evaluation) -> str:
+    """Tokens, cost and seconds of a record."""
+    records, (p50, p95) = len(side.records), side.seconds
+    cost = "cost unknown" if side.price is None else f"{side.price} for 1,000 records"
+    times = "" if p50 is None or p95 is None else f"; {p50:.2f} s a record, 95 % within {p95:.2f} s"
+    tokens = f"{side.input_tokens / records:,.0f} input and {side.output_tokens / records:,.0f} output tokens a record"
+    return f"{tokens}; {cost}{times}"
 
 
 def _line(field: str, one: Difference) -> dict[str, str]:

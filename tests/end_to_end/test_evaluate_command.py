@@ -148,6 +148,45 @@ def test_comparing_two_prompts_finds_the_better_one_and_pays_for_it_once(
     assert any("extract.careful" in version for version in recipes), "a recipe remembers its prompt"
 
 
+def test_costs_have_their_currency_and_a_comparison_says_what_either_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    golden = tmp_path / "golden.jsonl"
+    lines = [{"id": f"r{n}", "text": thing_text(n), "expected": {"name": f"thing-{n:07}"}} for n in range(12)]
+    golden.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with FakeQwen(thing_answer) as qwen:
+        options = [
+            str(golden),
+            "--schema",
+            SCHEMA,
+            "--out",
+            str(tmp_path / "out"),
+            "--base-url",
+            qwen.base_url,
+            "--model",
+            "qwen-plus",
+        ]
+        first = told(quarry("eval", *options, "--json"))
+        scored = quarry("eval", *options)
+        # What is there already was paid for by a run that this command knows only from the output.
+        sides = ["--a", f"recipe={first['recipe']}", "--b", f"instructions={'Hurry.' * 60}"]
+        done = quarry("compare", *options, *sides)
+        found = told(quarry("compare", *options, *sides, "--json"))
+    currency = first["currency"]
+    assert currency and f" {currency} for 1,000 records" in scored.stderr
+    assert (found["a"]["currency"], found["a"]["cost"]) == (currency, first["cost"])
+    value, low, high = found["ratios"]["tokens"]
+    assert 1 < low <= value <= high and found["ratios"]["cost"][0] > 1
+    assert f"b takes tokens {value:.2f} of a's ({low:.2f} to {high:.2f}), seconds " in done.stderr
+    assert ", cost " in done.stderr and done.stderr.count(f" {currency} for 1,000 records") == 2
+    assert done.stderr.count(" input and ") == 2 and done.stderr.count("95 % within") == 2
+    assert "wholly right with a only: 0, with b only: 0 (McNemar's exact test: p = 1)" in done.stderr
+    page = Path(found["page"]).read_text()
+    assert f"takes tokens {value:.2f} of recipe={first['recipe']}" in page
+    assert page.count(f" {currency}</td>") == 2
+
+
 def test_a_ceiling_of_the_command_holds_for_both_sides_together_also_where_one_is_a_job_file(tmp_path: Path) -> None:
     golden = tmp_path / "golden.jsonl"
     lines = [{"id": f"r{n}", "text": thing_text(n), "expected": {"name": f"thing-{n:07}"}} for n in range(12)]

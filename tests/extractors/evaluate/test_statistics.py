@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.evaluate.statistics import holm, mcnemar, paired, scores, share
+from extractors.evaluate.statistics import Interval, holm, mcnemar, paired, paired_ratio, scores, share
 
 RIGHT, WRONG, MISSING = (1, 0, 0), (0, 1, 1), (0, 0, 1)
 
@@ -129,3 +129,26 @@ def test_an_interval_holds_possible_values_only(records: list[tuple[int, int, in
     for figure in (micro.precision, micro.recall, micro.f1):
         if figure.low is not None and figure.high is not None:
             assert 0 <= figure.low < figure.high <= 1
+
+
+def test_a_ratio_is_of_means_and_its_interval_by_record() -> None:
+    generator = np.random.default_rng(3)
+    a = generator.uniform(100, 900, 60)
+    same = paired_ratio(a, a * 0.5)
+    assert (same.value, same.low, same.high) == pytest.approx((0.5, 0.5, 0.5)), "both are drawn the same records"
+    noisy = paired_ratio(a, a * generator.uniform(0.3, 0.7, 60))
+    assert noisy.low is not None and noisy.high is not None and noisy.value is not None
+    assert 0.4 < noisy.low < noisy.value < noisy.high < 0.6
+    assert paired_ratio([1, 3], [3, 5]).value == 2, "not the mean of the ratios"
+
+
+def test_a_ratio_to_nothing_is_not_defined() -> None:
+    assert paired_ratio([0, 0], [1, 2]).value is None
+    assert paired_ratio([], []).value is None
+    some = paired_ratio([0, 0, 4], [1, 1, 2])
+    assert some.value == 1 and some.high is not None and np.isfinite(some.high)
+
+
+def test_a_ratio_is_told_of_the_other() -> None:
+    assert Interval(0.456, 0.41, 0.523).of("A") == "0.46 of A's (0.41 to 0.52)"
+    assert Interval(0.0123).of("A") == "0.012 of A's"
