@@ -139,8 +139,12 @@ def paired_ratio(a: Sequence[float], b: Sequence[float], *, rounds: int = ROUNDS
     drawn = np.concatenate([weights.astype(float) @ pairs for weights in _weights(len(pairs), rounds, seed)])
     with np.errstate(divide="ignore", invalid="ignore"):
         spread = drawn[:, 1] / drawn[:, 0]
+    value = float(pairs[:, 1].sum() / pairs[:, 0].sum())
     # Few records that took anything: a draw may have none of them.
-    return _interval(float(pairs[:, 1].sum() / pairs[:, 0].sum()), np.where(np.isfinite(spread), spread, np.nan))
+    spread = spread[np.isfinite(spread)]
+    if len(pairs) < FEWEST or not len(spread):
+        return Interval(value)
+    return Interval(value, *map(float, np.quantile(spread, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])))
 
 
 def paired(a: Counts, b: Counts, *, rounds: int = 10_000, seed: int = 0) -> tuple[Difference, list[Difference]]:

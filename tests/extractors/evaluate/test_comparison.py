@@ -17,7 +17,11 @@ UNUSED: Any = None
 
 def comparison(a: list[tuple[int, int, int]], b: list[tuple[int, int, int]]) -> Comparison:
     f1, _ = paired(*(np.array(one, dtype=np.int64)[:, np.newaxis] for one in (a, b)))
-    return Comparison(UNUSED, UNUSED, ("A", "B"), len(a), f1, by_field={}, only_a=0, only_b=0, whole_p=1.0, changed=())
+    nothing = Interval(None)
+    return Comparison(
+        UNUSED, UNUSED, ("A", "B"), len(a), f1, by_field={}, only_a=0, only_b=0, whole_p=1.0, changed=(),
+        tokens_ratio=nothing, seconds_ratio=nothing, cost_ratio=nothing,
+    )  # fmt: skip
 
 
 def test_of_one_record_no_interval_is_told_and_any_difference_may_be_hidden() -> None:

@@ -145,7 +145,8 @@ def test_a_ratio_is_of_means_and_its_interval_by_record() -> None:
 def test_a_ratio_to_nothing_is_not_defined() -> None:
     assert paired_ratio([0, 0], [1, 2]).value is None
     assert paired_ratio([], []).value is None
-    some = paired_ratio([0, 0, 4], [1, 1, 2])
+    assert paired_ratio([1, 2, 3, 4], [1, 2, 3, 4]).low is None, "too few for an interval"
+    some = paired_ratio([0, 0, 0, 0, 4], [0, 0, 1, 1, 2])
     assert some.value == 1 and some.high is not None and np.isfinite(some.high)
 
 
