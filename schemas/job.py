@@ -308,7 +308,7 @@ class ExtractionJob(BaseModel):
         default=0.5,
         ge=0,
         le=1,
-        description="Values of less confidence are listed in the catalog's view of doubtful values.",
+        description="Values of less confidence wait in `quarry review`, and are in the catalog's view of doubtful values.",
     )
     ledger_text: Literal["none", "hash", "full"] = Field(
         default="full", description="How much of a failed record's text the ledger keeps."

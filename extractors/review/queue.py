@@ -1,9 +1,10 @@
-"""What waits for a person: open failures first, then rows with values that nothing in their source supports."""
+"""What waits for a person: open failures first, then rows with values that nothing in their source supports, or of less
+confidence than the last run's ``review_below``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +31,14 @@ LOW_SCORE = 0.9
 """Fuzzy evidence below this is looked at by a person."""
 MOST_ROWS = 5_000
 Kind = Literal["failure", "row"]
+_NAMED = 5
 _DOUBTFUL = f"list_filter(_evidence, lambda e: e.match = 'ungrounded' or (e.match = 'fuzzy' and e.score < {LOW_SCORE}))"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the queue. ``doubtful`` are a row's paths without (good) evidence, ``reason`` a failure's."""
+    """One line of the queue. ``doubtful`` are a row's paths without (good) evidence, ``unsure`` its other paths of little
+    confidence; ``reason`` is a failure's, or which of the two comes first."""
 
     kind: Kind
     record_id: str
@@ -44,6 +47,7 @@ class Entry:
     reason: str
     message: str
     doubtful: tuple[str, ...] = ()
+    unsure: Mapping[str, float] = field(default_factory=dict)
 
 
 class Queue:
@@ -78,22 +82,25 @@ class Queue:
                 f'select record_id, occurrence, quarry_sequence, reason, message from quarry."{self.name}_standing" '
                 "order by record_id, occurrence"
             ).fetchall()
+            [(below,)] = con.execute(f"select {reviews.review_below('?')}", [self.recipe]).fetchall()
+            unsure = f"list_filter(map_entries(_confidence), lambda e: e.value < {below!r})"
             rows = con.sql(
-                f'select record_id, _meta.occurrence, quarry_sequence, {_DOUBTFUL} as doubtful from quarry."{self.name}_current" '
-                f"where len(doubtful) > 0 order by record_id, 2 limit {MOST_ROWS}"
+                f"select record_id, _meta.occurrence, quarry_sequence, {_DOUBTFUL} as doubtful, {unsure} as unsure "
+                f'from quarry."{self.name}_current" where len(doubtful) > 0 or len(unsure) > 0 '
+                f"order by record_id, 2 limit {MOST_ROWS}"
             ).fetchall()
         found = [
             Entry("failure", record_id, occurrence, sequence, reason, message)
             for record_id, occurrence, sequence, reason, message in failures
             if not _settled(decided.get((record_id, occurrence, sequence)))
         ]
-        for record_id, occurrence, sequence, evidence in rows:
+        for record_id, occurrence, sequence, evidence, confidence in rows:
             doubtful = tuple(one["path"] for one in evidence if not self._is_choice(one["path"]))
-            if doubtful and not _settled(decided.get((record_id, occurrence, sequence))):
-                shown = ", ".join(doubtful[:5]) + (" …" if len(doubtful) > 5 else "")
-                found.append(
-                    Entry("row", record_id, occurrence, sequence, "low evidence", f"no evidence for {shown}", doubtful)
-                )
+            sure = {one["key"]: one["value"] for one in confidence or () if one["key"] not in doubtful}
+            if (doubtful or sure) and not _settled(decided.get((record_id, occurrence, sequence))):
+                reason = "low evidence" if doubtful else "low confidence"
+                message = _why(doubtful, sure, below)
+                found.append(Entry("row", record_id, occurrence, sequence, reason, message, doubtful, sure))
         return found
 
     def record(self, kind: Kind, record_id: str, occurrence: int) -> dict[str, Any]:
@@ -183,6 +190,20 @@ def queues(out: Path, *, name: str | None = None, recipe: str | None = None) -> 
         )
         raise JobError(f"{out} holds nothing of that schema and recipe; it holds {known or 'nothing yet'}")
     return [Queue(out, name=one.name, recipe=one.recipe) for one in held]
+
+
+def _why(doubtful: Sequence[str], unsure: Mapping[str, float], below: float) -> str:
+    """What is to be looked at in a row, and why."""
+    least = sorted(unsure, key=lambda path: (unsure[path], path))
+    told = [
+        f"no evidence for {_listed(doubtful)}" if doubtful else "",
+        f"confidence below {below:g}: {_listed([f'{path} {unsure[path]:.3g}' for path in least])}" if unsure else "",
+    ]
+    return "; ".join(filter(None, told))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (" …" if len(names) > _NAMED else "")
 
 
 def _settled(decision: reviews.Decision | None) -> bool:

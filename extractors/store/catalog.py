@@ -347,7 +347,6 @@ class _Views:
         """``<name>_doubtful``: one row for each value that someone should look at, the least sure first: of less
         confidence than the ``review_below`` of the recipe's last run, or, without a confidence, standing nowhere."""
         recipe = self._tail_names(_quoted(name))["recipe"]
-        below = "coalesce((select max_by((job->>'review_below')::double, started_at) from runs where runs.recipe = r.recipe), 0.5)"
         self._con.execute(
             f"create view {_quoted(f'{name}_doubtful')} as with held as (select record_id, fingerprint, {recipe} as recipe, "
             f"_evidence, _confidence from {_quoted(name)}), r as ("
@@ -356,7 +355,7 @@ class _Views:
             "union all select record_id, fingerprint, recipe, c.key, c.value, null, null "
             "from (select *, unnest(map_entries(_confidence)) as c from held) "
             "where not list_contains(list_transform(_evidence, lambda e: e.path), c.key)) "
-            f"select * from r where confidence < {below} or (confidence is null and match = 'ungrounded') "
+            f"select * from r where confidence < {reviews.review_below('r.recipe')} or (confidence is null and match = 'ungrounded') "
             "order by confidence nulls first, record_id, path"
         )
 

@@ -25,6 +25,12 @@ left as it is, and is not open any more; ``reopened`` takes that back. ``promote
 again, whatever came of it."""
 
 
+def review_below(recipe: str) -> str:
+    """SQL over the catalog's ``runs``: the confidence below which a value is looked at by a person, as the last run of a
+    recipe (SQL for its short id) had it; the default where no run of it left a report."""
+    return f"coalesce((select max_by((job->>'review_below')::double, started_at) from runs where runs.recipe = {recipe}), 0.5)"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One decision. ``sequence`` is that of the outcome's commit, ``decided_at`` ISO 8601 in UTC, ``who`` a login name."""

@@ -154,6 +154,11 @@ function fields(entry, record) {
   const schema = state.queues.get(state.queue).schema;
   const required = new Set(schema.required || []);
   const doubtful = new Set((entry.doubtful || []).map((path) => path.split("/")[0]));
+  const unsure = new Map();
+  for (const [path, sure] of Object.entries(entry.unsure || {})) {
+    const name = path.split("/")[0];
+    unsure.set(name, Math.min(sure, unsure.has(name) ? unsure.get(name) : 1));
+  }
   const problems = record.problems.map((one) => ({ path: one.path, message: one.message }));
   const nodes = Object.entries(schema.properties || {}).map(([name, about]) => {
     const { kind, choices, nullable } = kindOf(about);
@@ -174,10 +179,11 @@ function fields(entry, record) {
     Object.assign(input.dataset, { name, kind, before: input.value, null: value === null ? "yes" : "" });
     input.addEventListener("focus", () => markPath(name));
     const note = required.has(name) ? "required" : nullable ? "empty is null" : "";
-    return make("div", { class: `field${doubtful.has(name) ? " doubtful" : ""}`, "data-field": name },
+    return make("div", { class: `field${doubtful.has(name) || unsure.has(name) ? " doubtful" : ""}`, "data-field": name },
       make("label", { for: input.id }, name, make("span", {}, note)), input,
       about.description ? make("p", { class: "hint" }, about.description) : null,
-      doubtful.has(name) ? make("p", { class: "hint" }, "nothing in the source supports this value") : null);
+      doubtful.has(name) ? make("p", { class: "hint" }, "nothing in the source supports this value") : null,
+      unsure.has(name) ? make("p", { class: "hint" }, `confidence ${Number(unsure.get(name).toPrecision(3))}: less than the run's --review-below`) : null);
   });
   $("fields").replaceChildren(...nodes);
   showProblems(problems);

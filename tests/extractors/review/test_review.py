@@ -60,6 +60,24 @@ def test_failures_and_rows_without_evidence_wait(out: Path) -> None:
     ]
 
 
+def test_rows_of_less_confidence_than_the_last_run_asked_for_wait_with_the_reason(out: Path, tmp_path: Path) -> None:
+    queue = only(out)
+    assert len(queue.entries()) == 3, "0.5 by default"
+    with FakeQwen(thing_answer) as qwen:
+        run_things(tmp_path / "things.jsonl", out, qwen, keep=("id:sku",), review_below=0.95)
+        assert qwen.count == 0
+    rows = {one.record_id: one for one in queue.entries() if one.kind == "row"}
+    listed = query(out, "select distinct record_id from thing_doubtful order by 1").column("record_id").to_pylist()
+    assert list(rows) == listed and len(rows) == 8, "the queue and the view agree"
+    sure, wrong = rows["r00000"], rows["r00005"]
+    assert (sure.reason, sure.doubtful, dict(sure.unsure)) == ("low confidence", (), {"name": 0.9, "price": 0.9})
+    assert sure.message == "confidence below 0.95: name 0.9, price 0.9"
+    assert (wrong.reason, wrong.doubtful, dict(wrong.unsure)) == ("low evidence", ("name",), {"price": 0.9})
+    assert wrong.message == "no evidence for name; confidence below 0.95: price 0.9"
+    acts.decide(queue, acts.Target("row", "r00000", 0, sure.sequence), "confirmed")
+    assert "r00000" not in {one.record_id for one in queue.entries()}
+
+
 def test_a_record_is_shown_with_its_source_its_calls_and_its_evidence(out: Path) -> None:
     told = only(out).record("row", "r00005", 0)
     assert told["text"] == thing_text(5)
