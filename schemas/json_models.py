@@ -30,8 +30,8 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, create_model
 
 from schemas.arrow_types import RESERVED, SchemaMappingError
+from schemas.compare import ADDRESSES, Compare
 from schemas.compare import KEYWORD as COMPARE
-from schemas.compare import Compare
 from schemas.json_merge import ALSO, ALTERNATIVES, merge, plain_branches
 from schemas.json_rules import Rules, enforcing
 from schemas.json_shape import (
@@ -362,6 +362,8 @@ class _Builder:
             self._beyond = self._beyond or bool(limits)
             return typed
         kind: Any = Annotated[str, Field(**limits)] if limits else str
+        if flat.get("format") in ADDRESSES:
+            kind = Annotated[kind, Compare("address", by_type=True)]
         return Annotated[kind, Verbatim()] if verbatim else kind
 
     def _number(self, kind: type, flat: Mapping[str, Any]) -> Any:

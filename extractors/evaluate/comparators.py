@@ -5,13 +5,15 @@
 ``text``                strings equal but for case, width, white space and punctuation that separates words; signs
                         between digits count (1.50 is not 150, 10-12 not 1012, 10⁶ not 106), and so do a minus, a
                         decimal point, < and > before a number. Anything else: ``exact``
+``address``             e-mail addresses, URLs and UUIDs: strings equal to the last sign, but for the case of an e-mail's
+                        domain, of a URL's scheme and host, and of a UUID, and for white space at the ends
 ``alnum``               only letters and digits are compared
 ``number[:TOLERANCE]``  equal numbers, printed ones as well (``RM 1,234.50``), of the same unit (``12%``, ``5 kg``); of what
                         is none, ``text``. The tolerance is absolute (``0.01``) or relative to the expected value
-                        (``1%``). Without one, floats that are no whole numbers may
-                        differ by the noise of calculation, 1e-12 of the value; integers and decimals by nothing
+                        (``1%``). Without one, floats that are no whole numbers may differ by the noise of calculation,
+                        1e-12 of the value; integers and decimals by nothing
 ``date[:DAYS]``         the same day, time or instant in any printed form; where a string can be read as several days,
-                        one of them is enough
+                        one of them is enough. Times with an offset are instants
 ``fuzzy[:LEAST]``       similarity of folded strings, 1 - (insertions + deletions) / (both lengths), at least 0.9
 ``set[:RULE]``          lists without order: as many pairs as possible whose items are equal by RULE
 ``objects``             lists of objects: aligned so that as many of their values as possible are right, then each
@@ -20,8 +22,9 @@
 ``skip``                not compared
 ======================  ==============================================================================================
 
-Without a rule: texts ``text``; enums, booleans and integers ``exact``; other numbers ``number``; dates and times
-``date``; lists ``set`` of their items' rule; lists of objects ``objects``; anything else ``exact``.
+Without a rule: texts ``text``; e-mail addresses, URLs and UUIDs ``address``; IP addresses, paths, enums, booleans and
+integers ``exact``; other numbers ``number``; dates and times ``date``; lists ``set`` of their items' rule; lists of objects
+``objects``; anything else ``exact``.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from extractors.grounding.numbers import as_decimal, parse_amount, parse_measure
 Likeness = Callable[[Any, Any], float]
 """Expected, got -> 0 to 1. At or above the comparator's ``least`` they count as equal."""
 
-RULES = ("exact", "text", "alnum", "number", "date", "fuzzy", "set", "objects", "whole", "skip")
+RULES = ("exact", "text", "address", "alnum", "number", "date", "fuzzy", "set", "objects", "whole", "skip")
 _FUZZY = 0.9
 _FLOAT_NOISE = Decimal("1e-12")
 """Relative: two floats that were meant to be equal."""
@@ -62,6 +65,8 @@ _BEFORE_NUMBER = re.compile(
 )
 _RAISED = re.compile(r"(?<=\d)(?=[⁺⁻]?[⁰¹²³⁴-⁹])")
 _FRACTION = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://([^/?#]*@)?([^/?#@]*)(.*)", re.IGNORECASE | re.DOTALL)
 _THOUSANDS = re.compile(r"(?<=\d)['_](?=\d{3}(?!\d))")
 
 
@@ -94,6 +99,8 @@ def comparator(rule: str) -> Comparator:
                 return Comparator(word, _exact)
             case "text" if not option:
                 return Comparator(word, _text)
+            case "address" if not option:
+                return Comparator(word, _address)
             case "alnum" if not option:
                 return Comparator(word, _alnum)
             case "number":
@@ -175,6 +182,24 @@ def _kept_before(match: re.Match[str]) -> str:
 def _kept(sign: str) -> str:
     """A character of private use, which is no punctuation, in the place of a sign."""
     return chr(0xF0000 + ord(sign) % 0xFFFE)
+
+
+def _address(expected: Any, got: Any) -> float:
+    if isinstance(expected, str) and isinstance(got, str):
+        return float(_addressed(expected) == _addressed(got))
+    return _exact(expected, got)
+
+
+def _addressed(text: str) -> str:
+    """What an address compares as: RFC 3986 (6.2.2.1, 6.2.3) for URLs, RFC 5321 (2.4) for e-mail, RFC 9562 (4) for UUIDs."""
+    text = text.strip()
+    if _UUID.fullmatch(text):
+        return text.lower()
+    if url := _URL.fullmatch(text):
+        scheme, user, host, rest = url.groups()
+        return f"{scheme.lower()}://{user or ''}{host.lower()}{rest if rest.startswith('/') else f'/{rest}'}"
+    name, at, domain = text.rpartition("@")
+    return f"{name}@{domain.lower()}" if at else text
 
 
 def _alnum(expected: Any, got: Any) -> float:
@@ -300,9 +325,7 @@ def _moments(value: Any) -> list[date | time]:
 
 def _same_moment(one: date | time, other: date | time, near: timedelta) -> bool:
     if isinstance(one, time) or isinstance(other, time):
-        return (
-            isinstance(one, time) and isinstance(other, time) and one.replace(tzinfo=None) == other.replace(tzinfo=None)
-        )
+        return isinstance(one, time) and isinstance(other, time) and _same_time(one, other)
     if isinstance(one, datetime) and isinstance(other, datetime):
         if one.tzinfo is None or other.tzinfo is None:
             one, other = one.replace(tzinfo=None), other.replace(tzinfo=None)
@@ -310,3 +333,11 @@ def _same_moment(one: date | time, other: date | time, near: timedelta) -> bool:
     first = one.date() if isinstance(one, datetime) else one
     second = other.date() if isinstance(other, datetime) else other
     return abs(first - second) <= near
+
+
+def _same_time(one: time, other: time) -> bool:
+    """Times of day with an offset are the same instant of some day; without one on either side, what the clock shows."""
+    first, second = one.utcoffset(), other.utcoffset()
+    clocks = [datetime.combine(date.min, each.replace(tzinfo=None)) for each in (one, other)]
+    apart = clocks[0] - clocks[1]
+    return not apart if first is None or second is None else not (apart - first + second) % timedelta(days=1)

@@ -17,9 +17,14 @@ from pydantic import BaseModel
 from extractors.errors import JobError
 from extractors.evaluate.comparators import Comparator, comparator
 from schemas.answer_values import answer_keys
-from schemas.compare import Compare
+from schemas.compare import ADDRESSES, Compare
 from schemas.jsonschema import answer_schema
 from schemas.pointers import below
+
+_IP = (f"ip{version}{kind}" for version in ("v4", "v6") for kind in ("", "network", "interface"))
+_ANY_IP = ("ipvanyaddress", "ipvanynetwork", "ipvanyinterface")
+_PLACES = frozenset((*_IP, *_ANY_IP, "path", "file-path", "directory-path"))
+"""Formats of types that spell a value in one way; their punctuation is no spelling either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,14 @@ def compared_fields(model: type[BaseModel], rules: Mapping[str, str] | None = No
     Raises ``JobError`` for a path that the schema does not have, and for a rule that does not fit.
     """
     schema = answer_schema(model)
-    marks = {path: mark.rule for path, mark in _marks(model, "")}
+    marks = list(_marks(model, ""))
     given = dict(rules or {})
     everything = given.pop("*", None)
-    builder = _Builder({**marks, **given}, everything)
+    builder = _Builder(
+        {path: mark.rule for path, mark in marks if not mark.by_type} | given,
+        everything,
+        by_type={path: mark.rule for path, mark in marks if mark.by_type},
+    )
     root = builder.node(schema, "")
     unknown = sorted(given.keys() - builder.seen)
     if unknown:
@@ -66,9 +75,10 @@ def compared_fields(model: type[BaseModel], rules: Mapping[str, str] | None = No
 
 
 class _Builder:
-    def __init__(self, rules: Mapping[str, str], everything: str | None) -> None:
+    def __init__(self, rules: Mapping[str, str], everything: str | None, *, by_type: Mapping[str, str]) -> None:
         self._rules = rules
         self._everything = everything
+        self._by_type = by_type
         self.seen: set[str] = set()
 
     def node(self, schema: Mapping[str, Any], path: str) -> Compared:
@@ -100,7 +110,7 @@ class _Builder:
 
     def _set(self, items: Mapping[str, Any], path: str, rule: str | None) -> Compared:
         self.seen.add(f"{path}/*")
-        inner = self._rules.get(f"{path}/*") or self._everything or _default(items)
+        inner = self._rules.get(f"{path}/*") or self._unmarked(items, f"{path}/*")
         chosen = comparator(rule or f"set:{inner}")
         if chosen.kind in ("objects", "whole"):
             raise JobError(f"{path}: {rule!r} is for lists of objects")
@@ -112,10 +122,13 @@ class _Builder:
         return Compared(path, chosen, is_list=True)
 
     def _value(self, shape: Mapping[str, Any], path: str, rule: str | None) -> Compared:
-        chosen = comparator(rule or self._everything or _default(shape))
+        chosen = comparator(rule or self._unmarked(shape, path))
         if chosen.kind in ("objects", "whole", "set"):
             raise JobError(f"{path}: {chosen.rule!r} is for lists, and {path} is one value")
         return Compared(path, chosen)
+
+    def _unmarked(self, shape: Mapping[str, Any], path: str) -> str:
+        return self._everything or self._by_type.get(path) or _default(shape)
 
 
 def _default(shape: Mapping[str, Any]) -> str:
@@ -127,7 +140,10 @@ def _default(shape: Mapping[str, Any]) -> str:
         temporal = shape.get("format") in ("date", "date-time", "time") or "without a zone" in str(
             shape.get("description")
         )
-        return "date" if temporal else "text"
+        if temporal:
+            return "date"
+        formats = set(_formats(shape))
+        return "address" if formats <= ADDRESSES else "exact" if formats <= _PLACES else "text"
     if kinds == {"integer"}:
         return "exact"
     if kinds and kinds <= {"integer", "number"}:
@@ -144,12 +160,23 @@ def _kinds(shape: Mapping[str, Any]) -> set[str]:
     return found
 
 
+def _formats(shape: Mapping[str, Any]) -> Iterator[str | None]:
+    """The format of a schema, or of each branch of it that is not null; None for one without."""
+    branches = [branch for union in ("anyOf", "oneOf") for branch in shape.get(union, ())]
+    if not branches or "format" in shape:
+        yield shape.get("format")
+        return
+    for branch in branches:
+        if branch.get("type") != "null":
+            yield from _formats(branch)
+
+
 def _without_null(schema: Mapping[str, Any]) -> Mapping[str, Any]:
     """The one branch of a union that is not null, else the schema itself."""
     for key in ("anyOf", "oneOf"):
         branches = [branch for branch in schema.get(key, ()) if branch.get("type") != "null"]
         if len(branches) == 1:
-            note = {"description": schema["description"]} if "description" in schema else {}
+            note = {key: schema[key] for key in ("description", "format") if key in schema}
             return {**branches[0], **note} if note else branches[0]
     return schema
 

@@ -32,7 +32,7 @@ JOB = typer.Option("--job", help="A job file (.toml) whose options hold; given o
 RECORDS = typer.Option("--records", help="Where the records are, for a golden set that holds only ids and labels.")
 RULES = typer.Option(
     "--compare",
-    help="FIELD=RULE, several times: how values are compared (exact, text, alnum, number:0.01, number:1%, date, fuzzy:0.9, "
+    help="FIELD=RULE, several times: how values are compared (exact, text, address, alnum, number:0.01, number:1%, date, fuzzy:0.9, "
     "set:RULE, objects, whole, skip). A field in a list of objects is items/*/price; * is every field without a rule.",
 )
 _GOLDEN = "GOLDEN"

@@ -57,6 +57,19 @@ EXAMPLES = [
     ("text", "<5>", "5", True),
     ("text", "A-1", "a1", True),
     ("text", "10 % (5)", "10% 5", True),
+    ("address", "john.doe@x.com", "johndoe@x.com", False),
+    ("address", "john@x.com", " john@X.Com\n", True),
+    ("address", "John@x.com", "john@x.com", False),
+    ("address", "https://x.com/a-b", "https://x.com/ab", False),
+    ("address", "https://x.com/a-b", "HTTPS://X.com/a-b", True),
+    ("address", "https://x.com/A", "https://x.com/a", False),
+    ("address", "https://Ann:Pw@x.com:80/?a=@B", "https://Ann:Pw@X.COM:80?a=@B", True),
+    ("address", "https://Ann@x.com", "https://ann@x.com", False),
+    ("address", "https://x.com", "https://x.com/", True),
+    ("address", "https://x.com", "http://x.com", False),
+    ("address", "x.com/a@B/C", "x.com/a@B/D", False),
+    ("address", "0B9C1D2E-0000-4000-8000-00000000000A", "0b9c1d2e-0000-4000-8000-00000000000a", True),
+    ("address", "0b9c1d2e-0000-4000-8000-00000000000a", "0b9c1d2e000040008000-00000000000a", False),
     ("alnum", "NO.53 55,57", "no 53 55 57", True),
     ("alnum", "RM 9.00", "rm9.01", False),
     ("number", "RM 1,234.50", 1234.5, True),
@@ -119,6 +132,11 @@ EXAMPLES = [
     ("date", "2024-03-05T00:00:00", "2024-03-05", True),
     ("date", "2024-03-05T10:00:00Z", "2024-03-05T12:00:00+02:00", True),
     ("date", "10:30:00", "10:30", True),
+    ("date", "10:00+02:00", "10:00Z", False),
+    ("date", "10:00+02:00", "08:00Z", True),
+    ("date", "23:30-05:00", "04:30:00Z", True),
+    ("date", "00:30+02:00", "22:30Z", True),
+    ("date", "10:00+02:00", "10:00", True),
     ("date", "perpetual", "Perpetual", True),
     ("date:2", "2024-02-28", "2024-03-01", True),
     ("date:1", "2024-02-28", "2024-03-01", False),
@@ -158,7 +176,9 @@ def test_what_is_no_rule_is_refused(rule: str) -> None:
 VALUES = st.one_of(
     st.text(max_size=30), st.integers(), st.floats(allow_nan=False, allow_infinity=False), st.dates().map(str)
 )
-RULES = st.sampled_from(["exact", "text", "alnum", "number", "number:0.5", "number:2%", "date", "date:1", "fuzzy"])
+RULES = st.sampled_from(
+    ["exact", "text", "address", "alnum", "number", "number:0.5", "number:2%", "date", "date:1", "fuzzy"]
+)
 
 
 @given(RULES, VALUES)
@@ -223,6 +243,6 @@ def test_two_numbers_are_never_the_one_that_their_digits_make(one: int, signs: s
     assert comparator("text").same(joined, f"{one}{other}") == (not signs or thousands)
 
 
-@given(st.text(max_size=30), st.sampled_from(["exact", "text", "number", "number:1%", "date", "fuzzy"]))
+@given(st.text(max_size=30), st.sampled_from(["exact", "text", "address", "number", "number:1%", "date", "fuzzy"]))
 def test_nothing_that_a_model_writes_raises(text: str, rule: str) -> None:
     assert comparator(rule).same("12", text) in (True, False)

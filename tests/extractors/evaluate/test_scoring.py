@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import UUID4, AnyUrl, BaseModel, Field, HttpUrl
 
 from extractors.errors import JobError
 from extractors.evaluate.fields import compared_fields
@@ -44,6 +47,51 @@ def verdicts(expected: dict[str, Any], got: dict[str, Any] | None, *, rules: dic
 def cells(expected: dict[str, Any], got: dict[str, Any] | None, *, rules: dict[str, str] | None = None,
           accept: dict[str, Any] | None = None, model: type[BaseModel] = Bill) -> list[Cell]:  # fmt: skip
     return score_record(compared_fields(model, rules), Labelled("r", expected, accept or {}), got)
+
+
+class Contact(BaseModel):
+    site: AnyUrl | None = None
+    home: HttpUrl | UUID | None = None
+    links: list[AnyUrl] = Field(default_factory=list)
+    key: UUID4 | None = None
+    email: Annotated[str | None, Field(json_schema_extra={"format": "email"})] = None
+    server: IPv4Address | None = None
+    folder: Path | None = None
+    site_or_name: AnyUrl | str | None = None
+    free: Annotated[AnyUrl | None, Compare("text")] = None
+
+
+def test_an_address_keeps_its_punctuation_by_itself() -> None:
+    rules = {one.path: one.comparator.rule for one in compared_fields(Contact).fields()}
+    assert rules == {
+        "site": "address",
+        "home": "address",
+        "links": "set:address",
+        "key": "address",
+        "email": "address",
+        "server": "exact",
+        "folder": "exact",
+        "site_or_name": "text",
+        "free": "text",
+    }
+    assert verdicts({"email": "john.doe@x.com"}, {"email": "johndoe@x.com"}, model=Contact) == [("email", "wrong")]
+
+
+def test_an_address_of_a_json_schema_does_too_where_nothing_else_is_said() -> None:
+    properties = {
+        "email": {"type": "string", "format": "email", "maxLength": 90},
+        "site": {"type": ["string", "null"], "format": "uri"},
+        "links": {"type": "array", "items": {"type": "string", "format": "uri"}},
+        "free": {"type": "string", "format": "email", "x-compare": "alnum"},
+        "name": {"type": "string"},
+    }
+    model = model_of({"type": "object", "properties": properties}, name="Contact")
+
+    def rules(given: dict[str, str] | None = None) -> list[str]:
+        return [one.comparator.rule for one in compared_fields(model, given).fields()]
+
+    assert rules() == ["address", "address", "set:address", "alnum", "text"]
+    assert rules({"*": "fuzzy"}) == ["fuzzy", "fuzzy", "set:fuzzy", "alnum", "fuzzy"]
 
 
 def test_the_rule_of_a_field_comes_from_its_type_or_its_annotation() -> None:
