@@ -40,13 +40,15 @@ class Calibration:
     """A fitted map. ``points`` are (score, probability) in ascending order for ``isotonic``, and one (slope, offset)
     for ``platt``; ``pairs`` is how many labelled values it was fitted on. ``nulls`` is the map for nulls, whose
     scores mean something else than those of values; without it they share this one. ``lowest`` is the lowest score that
-    it was fitted on; None in files from before it was kept."""
+    it was fitted on, ``model`` and ``schema`` name whose scores they were; None in files from before that was kept."""
 
     kind: Kind
     points: tuple[tuple[float, float], ...]
     pairs: int
     nulls: Calibration | None = None
     lowest: float | None = None
+    model: str | None = None
+    schema: str | None = None
 
     def apply(self, score: float, *, null: bool = False) -> float:
         """The calibrated probability of a score. Below the lowest that was seen nothing is known: it falls to 0 with the
@@ -77,8 +79,9 @@ class Calibration:
             "points": [list(point) for point in self.points],
             "pairs": self.pairs,
         }
-        if self.lowest is not None:
-            told["lowest"] = self.lowest
+        for name in ("lowest", "model", "schema"):
+            if (value := getattr(self, name)) is not None:
+                told[name] = value
         return told if self.nulls is None else {**told, "nulls": self.nulls.as_dict()}
 
     @classmethod
@@ -88,7 +91,8 @@ class Calibration:
             points = tuple((float(one), float(other)) for one, other in data["points"])
             nulls = None if data.get("nulls") is None else cls.from_dict(data["nulls"])
             lowest = None if data.get("lowest") is None else float(data["lowest"])
-            made = cls(data["kind"], points, int(data["pairs"]), nulls, lowest)
+            model, schema = (None if data.get(name) is None else str(data[name]) for name in ("model", "schema"))
+            made = cls(data["kind"], points, int(data["pairs"]), nulls, lowest, model, schema)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise JobError(f"this is no calibration ({type(error).__name__}: {error}); fit one anew") from error
         ordered = all(one[0] < other[0] for one, other in pairwise(points))
@@ -115,9 +119,22 @@ class Calibration:
         files.make_folder(path.parent)
         files.write_whole(path, orjson.dumps({**self.as_dict(), "scores": SCORES}, option=orjson.OPT_INDENT_2))
 
+    def _check_made_for(self, model: str | None, schema: str | None) -> None:
+        """Raises ``JobError`` where it was fitted on the scores of another model, or of another schema's values."""
+        if None not in (self.model, model) and _file_name(self.model) != _file_name(model):
+            raise JobError(
+                f"it was fitted on the scores of {self.model} and says nothing of those of {model}, which is "
+                "asked here: fit one of its own (quarry calibrate), or leave --calibration out"
+            )
+        if None not in (self.schema, schema) and self.schema != schema:
+            raise JobError(
+                f"it was fitted on values of the schema {self.schema} and says nothing of those of {schema}: fit "
+                "one of its own (quarry calibrate), or leave --calibration out"
+            )
+
     @classmethod
-    def load(cls, path: Path) -> Calibration:
-        """Read it. Raises ``JobError`` naming the file."""
+    def load(cls, path: Path, *, model: str | None = None, schema: str | None = None) -> Calibration:
+        """Read it, for a model and a schema. Raises ``JobError`` naming the file, also for one of another's scores."""
         try:
             data = orjson.loads(path.read_bytes())
             made = cls.from_dict(data)
@@ -126,11 +143,17 @@ class Calibration:
                     "it was fitted on scores that were counted in another way; fit one anew (quarry calibrate), into a new "
                     "--out: rows keep the confidence that they were given"
                 )
+            made._check_made_for(model, schema)
             return made
         except OSError as error:
             raise JobError(f"the calibration {path} cannot be read: {error.strerror}") from error
         except (orjson.JSONDecodeError, JobError) as error:
             raise JobError(f"{path}: {error}") from error
+
+
+def _file_name(model: str | None) -> str:
+    """Weights are named by their file, wherever that lies."""
+    return (model or "").rpartition("/")[2]
 
 
 def fit(pairs: Sequence[Pair], *, kind: Kind = "isotonic") -> Calibration:

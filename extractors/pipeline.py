@@ -161,7 +161,9 @@ def run(
     if model is not None:
         # The row belongs to the failed record's own recipe; only who answers, and how it is asked, differ.
         answering = resolve_endpoint(job, settings, model=model)
-        stand_in = compile_recipe(job, schema, answering.policy, prompts=recipe.prompter.texts.own)
+        # A calibration says nothing of another model's values, which keep their scores.
+        known = job if answering.model == endpoint.model else job.model_copy(update={"calibration": None})
+        stand_in = compile_recipe(known, schema, answering.policy, prompts=recipe.prompter.texts.own)
         recipe = replace(stand_in, id=recipe.id, document=recipe.document)
     run_id = new_run_id(started)
     with ExitStack() as stack:

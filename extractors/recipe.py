@@ -222,7 +222,8 @@ def compile_recipe(
             f"its fields are {', '.join(fields)}"
         )
     check_evidence([path for path in job.require_evidence if path != ALL], schema)
-    calibration = None if job.calibration is None else Calibration.load(Path(job.calibration))
+    asked_for = {"model": policy.name, "schema": schema_name(model)}
+    calibration = None if job.calibration is None else Calibration.load(Path(job.calibration), **asked_for)
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     held = modes == {Mode.GRAMMAR}

@@ -125,8 +125,8 @@ def confidence_pairs(evaluation: Evaluation) -> ConfidencePairs:
 def reliability_of(
     evaluation: Evaluation, *, kind: Kind | Literal["auto"] = "auto", max_error: float = 0.05
 ) -> Reliability:
-    """Fit a calibration on an evaluation's values; ``auto`` takes the kind that has the lower Brier score by folds. Raises
-    ``JobError`` where there are too few."""
+    """Fit a calibration on an evaluation's values, those of one model (``draft_alone`` of a pair); ``auto`` takes the kind that
+    has the lower Brier score by folds. Raises ``JobError`` where there are too few."""
     values, nulls, records = confidence_pairs(evaluation)
     pairs = [*values, *nulls]
     # What the map makes of the values that it was fitted on would flatter a threshold too.
@@ -140,7 +140,7 @@ def reliability_of(
         after=expected_calibration_error(fresh),
         chance=error_by_chance(fresh),
         bins=reliability(pairs),
-        calibration=calibration,
+        calibration=replace(calibration, model=evaluation.model, schema=evaluation.name),
         max_error=max_error,
         threshold=threshold_for(fresh, max_error=max_error, records=records),
         wrong=sum(not right for _, right in pairs),

@@ -5,6 +5,7 @@ Pure, and lenient: nothing in here raises, whatever a service sends.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -21,7 +22,8 @@ from schemas.usage import Usage
 _KEY_LIKE = re.compile(r"\bsk-[A-Za-z0-9_-]{6,}")
 _BODY_KEPT = 2000
 LEAST_LOGPROB = -30.0
-"""Below it a token counts as impossible; some servers send such as -9999, or -Infinity as null."""
+"""Below it a token counts as impossible; some servers send such as -9999, or -Infinity as null. Above 0, which no probability
+has, it counts as 0."""
 _MESSAGE_KEPT = 400
 
 
@@ -73,7 +75,8 @@ def logprobs_of(tokens: Sequence[Any], text: str) -> Logprobs | None:
         data = token.get("bytes")
         end += len(data) if isinstance(data, list) else len(str(token.get("token") or "").encode())
         ends.append(end)
-        values.append(round(max(told, LEAST_LOGPROB), 4) if isinstance(told, int | float) else LEAST_LOGPROB)
+        known = isinstance(told, int | float) and not math.isnan(told)
+        values.append(round(min(max(told, LEAST_LOGPROB), 0.0), 4) if known else LEAST_LOGPROB)
     return Logprobs(tuple(ends), tuple(values)) if end and end == len(text.encode("utf-8", "replace")) else None
 
 

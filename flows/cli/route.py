@@ -60,7 +60,9 @@ def route_command(
         raise JobError("name the model that is asked behind the draft: --final MODEL, or --high-accuracy")
     alone = made.model_copy(update={"draft": None, "final": None, "high_accuracy": False})
     rules = rules_of(compare)
-    updates = [{"model": pair.model}, {"model": pair.final.model, **_ways_of_pair(made, pair.policy)}]
+    # A calibration is the draft's; how sure the final is decides nothing.
+    last = {"model": pair.final.model, "calibration": None, **_ways_of_pair(made, pair.policy)}
+    updates = [{"model": pair.model}, last]
     found: list[Evaluation] = []
     for update in updates:
         name = update["model"]

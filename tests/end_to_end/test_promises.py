@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from extractors import extract
+from extractors.calibration import Calibration
 from extractors.endpoint import Settings
-from extractors.errors import KeyRejected, OutputBusy, ServerUnreachable
+from extractors.errors import JobError, KeyRejected, OutputBusy, ServerUnreachable
 from extractors.pipeline import Control, run
+from extractors.retrying import retry_jobs
 from extractors.store.catalog import current_rows, open_failures, query
 from extractors.store.journal import Journal
 from tests.end_to_end.things import Thing, job_for, run_things, write_things
@@ -126,8 +128,6 @@ def test_failures_are_in_the_ledger_with_everything_needed(tmp_path: Path) -> No
 
 
 def test_a_failure_is_not_asked_again_by_a_run_and_is_closed_by_a_later_row(tmp_path: Path) -> None:
-    from extractors.retrying import retry_jobs
-
     source = write_things(tmp_path / "things.jsonl", range(3))
     with FakeQwen("nothing") as qwen:
         run_things(source, tmp_path / "out", qwen)
@@ -170,9 +170,27 @@ def test_what_a_killed_retry_paid_for_outlives_a_run_in_between(tmp_path: Path) 
     assert not list(folder.iterdir()), "an answer that was used is not kept"
 
 
-def test_a_retry_with_another_model_writes_into_the_same_recipe(tmp_path: Path) -> None:
-    from extractors.retrying import retry_jobs
+def test_a_calibration_says_nothing_of_the_model_that_answers_a_retry(tmp_path: Path) -> None:
+    made = Calibration("isotonic", ((0.0, 0.25), (1.0, 0.25)), 40, model="qwen-plus", schema="extraction")
+    made.save(tmp_path / "c.json")
+    source = tmp_path / "records.jsonl"
+    source.write_text(json.dumps({"id": "a", "text": "a red pan"}) + "\n")
+    answer = {"qwen-plus": "I cannot do this.", "qwen-max": '{"what": "pan"}'}
+    with FakeQwen(lambda asked: answer[asked["model"]]) as qwen:
+        given = job_for(
+            source, tmp_path / "out", qwen, schema="what", model="qwen-plus", calibration=str(tmp_path / "c.json")
+        )
+        first = run(given, settings=Settings())
+        [one] = retry_jobs(tmp_path / "out")
+        again = run(one.job, settings=Settings(), source=one.source, retry=one.selection, model="qwen-max")
+        with pytest.raises(JobError, match="fitted on the scores of qwen-plus"):
+            run(given.model_copy(update={"model": "qwen-max"}), settings=Settings())
+    assert (first.failures, again.rows, again.recipe) == (1, 1, first.recipe)
+    [row] = query(tmp_path / "out", "select _confidence from extraction").to_pylist()
+    assert dict(row["_confidence"]) == {"what": 0.9}
 
+
+def test_a_retry_with_another_model_writes_into_the_same_recipe(tmp_path: Path) -> None:
     source = write_things(tmp_path / "things.jsonl", range(2))
     with FakeQwen(["no", "no", "no", "no"]) as qwen:
         first = run_things(source, tmp_path / "out", qwen)

@@ -207,6 +207,9 @@ def test_of_a_pair_the_draft_is_calibrated_so_that_its_mistakes_are_routed(tmp_p
         below = found.stdout.split("--route-below ")[1].split()[0]
         ran = runner.invoke(app, ["run", str(source), *pair, "--calibration", save, "--route-below", below])
         assert ran.exit_code == 0, ran.output
+        routed = runner.invoke(app, ["route", str(golden), *pair, "--calibration", save, "--json"])
+        assert routed.exit_code == 0, "the final alone is asked without the draft's calibration"
+    assert (Calibration.load(Path(save)).model, Calibration.load(Path(save)).schema) == ("qwen-flash", "extraction")
     rows = query(tmp_path / "out", "select what, _confidence, _meta.model as model from extraction order by all")
     told = [row for row in rows.to_pylist() if row["model"] == "qwen-flash+qwen-max"]
     assert len(told) == 120 and {row["what"] for row in told} == {"copper kettle"}

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -132,6 +133,15 @@ def test_tokens_of_another_text_are_no_use() -> None:
     assert logprobs_of([{"token": "{}", "logprob": None}], "{}") == Logprobs((2,), (LEAST_LOGPROB,))
 
 
+@pytest.mark.parametrize(
+    ("told", "counted"), [(0.7, 0.0), (1, 0.0), (math.inf, 0.0), (math.nan, LEAST_LOGPROB), (-9999, LEAST_LOGPROB)]
+)
+def test_no_token_is_more_than_certain_whatever_a_server_says(told: float, counted: float) -> None:
+    logprobs = logprobs_of([{"token": '{"a":7}', "logprob": told}], '{"a":7}')
+    assert logprobs == Logprobs((7,), (counted,))
+    assert 0 <= token_scores('{"a":7}', logprobs)["a"].score <= 1
+
+
 def test_a_reply_and_a_stream_tell_the_same_tokens() -> None:
     tokens = [{"token": "{", "logprob": -0.5, "bytes": [123]}, {"token": "}", "logprob": -0.25, "bytes": [125]}]
     body = {"choices": [{"message": {"content": "{}"}, "finish_reason": "stop", "logprobs": {"content": tokens}}]}
@@ -225,6 +235,23 @@ def test_a_calibration_changes_the_numbers_and_the_recipe(tmp_path: Path) -> Non
     assert calibrated.id != recipe().id == recipe(confidence="never", review_below=0.9).id
     assert set(drive(calibrated, reply(*GOOD)).confidence.values()) == {0.25}
     assert calibrated.document["calibration"]["pairs"] == 40
+
+
+def test_a_calibration_of_another_model_or_schema_is_refused(tmp_path: Path) -> None:
+    made = Calibration("isotonic", ((0.0, 0.25), (1.0, 0.25)), 40)
+    path = tmp_path / "c.json"
+    for model, schema in (("fake", "offer"), ("some/where/fake", "offer"), (None, None)):
+        replace(made, model=model, schema=schema).save(path)
+        assert recipe(calibration=str(path)).calibration == replace(made, model=model, schema=schema)
+    replace(made, model="other", schema="offer").save(path)
+    with pytest.raises(
+        JobError,
+        match=r"c.json: it was fitted on the scores of other and says nothing of those of fake, .*quarry calibrate.* leave",
+    ):
+        recipe(calibration=str(path))
+    replace(made, model="fake", schema="product").save(path)
+    with pytest.raises(JobError, match=r"schema product and says nothing of those of offer: fit one"):
+        recipe(calibration=str(path))
 
 
 # Calibration -----------------------------------------------------------------------------------------
