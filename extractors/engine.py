@@ -512,7 +512,7 @@ class Engine:
             if task is not None:
                 self._asking.discard(task)
         if isinstance(result, CallError):
-            await self._judge(result)
+            await self._judge(result, request)
         return result
 
     async def _turn(self) -> None:
@@ -533,14 +533,14 @@ class Engine:
         if self._turns:
             self._loop.call_soon(self._next_turn)
 
-    async def _judge(self, error: CallError) -> None:
+    async def _judge(self, error: CallError, request: ChatRequest) -> None:
         """Is it this call's trouble, or the whole run's? Raises ``Undone`` when the run must end."""
         if error.kind is ErrorKind.CANCELLED:
             raise Undone(error.earlier)
         if error.kind is ErrorKind.KEY:
-            self.fatal = self.fatal or KeyRejected(error.message)
+            self.fatal = self.fatal or KeyRejected(self._about(error, request))
         elif error.kind is ErrorKind.MODEL:
-            self.fatal = self.fatal or ModelMissing(error.message)
+            self.fatal = self.fatal or ModelMissing(self._about(error, request))
         elif error.kind is ErrorKind.CONNECTION:
             trouble = await self._alive()
             if trouble is None:
@@ -550,6 +550,16 @@ class Engine:
             return
         self.stop(str(self.fatal))
         raise Undone((*error.earlier, replace(error, earlier=())))
+
+    def _about(self, error: CallError, request: ChatRequest) -> str:
+        """What went wrong, and with the final model where it was that: its options are others than the draft's."""
+        final = self._recipe.policy.final
+        if final is None or request.model != final.name:
+            return error.message
+        return (
+            f"the final model {final.name}: {error.message.replace('--model', '--final')}; it is named by --final or "
+            "QWEN_FINAL_MODEL. Once it answers, the same command goes on, and the draft is not asked again"
+        )
 
     def _count(self, result: ChatReply | CallError) -> None:
         progress, usage = self.progress, result.usage

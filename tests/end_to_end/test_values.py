@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from extractors.calibration import Calibration
 from extractors.endpoint import Settings
+from extractors.errors import ModelMissing
 from extractors.pipeline import run
 from extractors.report import RunReport
 from extractors.reporting import write_report
@@ -134,6 +135,27 @@ def test_a_final_model_that_never_answers_is_told_of_wherever_people_read(tmp_pa
     assert "less than asking it for all" not in done.output
     models = query(out, "select distinct _meta.model as model from extraction").to_pylist()
     assert [row["model"] for row in models] == ["qwen-flash"]
+
+
+def test_a_final_model_that_does_not_exist_ends_the_run_by_its_name_and_costs_no_draft_twice(tmp_path: Path) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"id": f"r{n}", "text": f"item {n}: a blue kettle"}) + "\n" for n in range(6)))
+    finals: list[Any] = [Fault.status(404)]
+    draft = json.dumps({"what": "kettle", "color": "red"})
+    with FakeQwen(lambda asked: draft if asked["model"] == "qwen-flash" else finals[-1]) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, model="qwen-flash", final="qwen-mxa", schema="what, color")
+        with pytest.raises(
+            ModelMissing, match=r"the final model qwen-mxa: .*HTTP 404.*check --final.*QWEN_FINAL_MODEL"
+        ):
+            run(job, settings=Settings())
+        finals.append('{"color": "blue"}')
+        assert run(job, settings=Settings()).rows == 6
+        drafts = [one for one in qwen.requests if one.body["model"] == "qwen-flash"]
+        assert len(drafts) == 6
+    with FakeQwen(lambda asked: Fault.status(404)) as qwen:
+        job = job_for(source, tmp_path / "other", qwen, model="qwen-flsh", final="qwen-max", schema="what, color")
+        with pytest.raises(ModelMissing, match=r"^the model or the address is unknown .*check --model"):
+            run(job, settings=Settings())
 
 
 def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshold(tmp_path: Path) -> None:
