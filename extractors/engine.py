@@ -76,6 +76,8 @@ class ChunkDone:
     retries: int = 0
     """Tries that followed a failed one of the same call."""
     routed: Routed = field(default_factory=Routed)
+    unfinished: Usage = field(default_factory=Usage)
+    """What was asked now for records that are left undone; it is in no commit."""
 
 
 class Known(Protocol):
@@ -261,6 +263,7 @@ class Engine:
             dict(Counter(call.status for call in asked)),
             sum(call.try_number > 1 for call in asked),
             routed=Routed() if self._recipe.policy.final is None else Routed.of(work.items, work.calls),
+            unfinished=work.unfinished,
         )
 
     async def _commit(self, chunk: Chunk, work: _ChunkWork, undone: int) -> Commit | None:
@@ -311,6 +314,7 @@ class Engine:
             # A full disk, as for a record that is asked alone: what cannot be kept is not used, what is done is.
             self.fatal = self.fatal or error
             self.stop(str(error))
+            work.unfinished += result.usage
             return
         self._count(result)
         work.shares.update(found)
@@ -353,6 +357,7 @@ class Engine:
     ) -> tuple[Outcome, list[CallRecord]]:
         record = group.records[0]
         calls: list[CallRecord] = []
+        asked_now = Usage()
         helped: HelperCalls | None = None
         ranker: Ranker | None = None
         request: ChatRequest | None = None
@@ -385,8 +390,12 @@ class Engine:
                     work.replayed += 1
                 elif isinstance(share := work.shares.get(digest), ChatReply):
                     result = share
+                    asked_now += share.usage
                 else:
+                    if share is not None:
+                        asked_now += share.usage
                     result = await self._ask(request)
+                    asked_now += result.usage
                     if self._recipe.records_per_call > 1:
                         result = self._packer.alone(digest, result, work.shares)
                     journal.append(digest, result_entry(result))
@@ -406,11 +415,13 @@ class Engine:
                 work.calls.extend(
                     call_records(record.record_id, record.fingerprint, digest, request, last, self._dialect_of(request))
                 )
+            work.unfinished += asked_now if helped is None else asked_now + helped.asked
             raise
         except OutputError as error:
             # A full disk: no record's fault, and what cannot be kept must not be paid for.
             self.fatal = self.fatal or error
             self.stop(str(error))
+            work.unfinished += asked_now if helped is None else asked_now + helped.asked
             raise Undone from None
         except Exception as error:
             # A bug or an odd record must cost that record only; its trace goes to the log.
@@ -578,6 +589,7 @@ class _ChunkWork:
     items: list[Item] = field(default_factory=list)
     calls: list[CallRecord] = field(default_factory=list)
     replayed: int = 0
+    unfinished: Usage = field(default_factory=Usage)
     shares: dict[str, ChatReply | CallError] = field(default_factory=dict)
     """What packs brought, by the digest of the question that each record would have been asked alone."""
 

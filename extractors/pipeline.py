@@ -338,6 +338,7 @@ class _Tally:
     tries: int = 0
     replayed: int = 0
     usage: Usage = field(default_factory=Usage)
+    unfinished: Usage = field(default_factory=Usage)
     reasons: dict[str, int] = field(default_factory=dict)
     latencies: list[float] = field(default_factory=list)
     limits: LimitStats | None = None
@@ -363,6 +364,7 @@ class _Tally:
         self.tries += done.tries
         self.replayed += done.replayed
         self.routed += done.routed
+        self.unfinished += done.unfinished
         if len(self.latencies) < 100_000:
             self.latencies.extend(done.latencies)
         for reason, count in done.failures_by_reason.items():
@@ -427,6 +429,9 @@ class _Tally:
             latency_p95=round(quantiles[18], 4) if quantiles else None,
             stopped=stopped,
             saved=saved,
+            unfinished_calls=self.unfinished.calls,
+            unfinished_tokens=self.unfinished.total_tokens,
+            unfinished_cost=self.unfinished.cost,
             routing=None
             if endpoint.final is None
             else self.routed.as_dict(endpoint.final.model, calibrated=recipe.calibration is not None),
@@ -462,7 +467,10 @@ def after(job: ExtractionJob, reports: Iterable[RunReport]) -> ExtractionJob:
     """The job with what these runs have left of its ceilings on money and tokens."""
     taken = Amount()
     for one in reports:
-        taken += Amount(one.cost or Decimal(0), one.input_tokens + one.output_tokens)
+        taken += Amount(
+            (one.cost or Decimal(0)) + (one.unfinished_cost or Decimal(0)),
+            one.input_tokens + one.output_tokens + one.unfinished_tokens,
+        )
     return _less(job, taken)
 
 

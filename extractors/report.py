@@ -27,6 +27,10 @@ class RunReport:
     run, ``skipped`` had been decided before, ``undone`` are left for the next run. ``merged`` counts
     those of rows and failures that were answered by an identical record's call. ``stopped`` says why
     the run ended early, or is None.
+
+    Calls, tokens and ``cost`` are those of rows and failures, answers of an interrupted run's journal among them;
+    ``unfinished_...`` is what this run paid beside it for records that it left undone. Their answers are in the journal,
+    and the run that finishes such a record counts them: so the costs of all runs add up to what was paid.
     """
 
     run_id: str
@@ -64,6 +68,9 @@ class RunReport:
     """What the batch lane cost less than the same answers live; None in the live lane."""
     routing: Mapping[str, Any] | None = None
     """What the final model was asked, what that saved and may have missed; None without one."""
+    unfinished_calls: int = 0
+    unfinished_tokens: int = 0
+    unfinished_cost: Decimal | None = Decimal(0)
 
     def __post_init__(self) -> None:
         """Raises ``InternalError`` when the counts do not add up: a report that lies is worse than none."""
@@ -147,15 +154,30 @@ class RunReport:
             "stopped": self.stopped,
             "saved": None if self.saved is None else format(self.saved, "f"),
             "routing": None if self.routing is None else dict(self.routing),
+            "unfinished_calls": self.unfinished_calls,
+            "unfinished_tokens": self.unfinished_tokens,
+            "unfinished_cost": None if self.unfinished_cost is None else format(self.unfinished_cost, "f"),
         }
 
     @classmethod
     def from_dict(cls, told: Mapping[str, Any]) -> RunReport:
         """The report that ``as_dict`` told of."""
-        cost = told["cost"]
-        saved = told.get("saved")
-        money = {"cost": None if cost is None else Decimal(cost), "saved": None if saved is None else Decimal(saved)}
+        money = {
+            key: None if told[key] is None else Decimal(told[key])
+            for key in ("cost", "saved", "unfinished_cost")
+            if key in told
+        }
         return cls(**{**told, **money})
+
+
+def unfinished(calls: int | None, cost: Decimal | None, currency: str) -> str:
+    """What a run paid for records that it left undone, for people; "" where that is nothing."""
+    if not calls:
+        return ""
+    money = "price unknown" if cost is None else f"{cost:.6f} {currency}"
+    return (
+        f"{calls:,} more calls, {money}, were for records that are left undone: the run that finishes them counts these"
+    )
 
 
 @dataclass(slots=True)

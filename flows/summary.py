@@ -6,7 +6,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from extractors.forecast import LEVEL, Forecast, Interval, duration
-from extractors.report import Progress, RunReport
+from extractors.report import Progress, RunReport, unfinished
 from extractors.routing_report import sentences
 from flows.escaping import escaped
 from flows.tally import EXAMPLES, Tally
@@ -36,11 +36,15 @@ def summary_markdown(report: RunReport, *, report_file: Path | None = None) -> s
         f"- output {escaped(report.out, 500)}",
         _where(report, report_file),
     ]
+    if told := unfinished(report.unfinished_calls, report.unfinished_cost, report.currency):
+        lines.append(f"- {escaped(told)}")
     if report.saved:
         lines.append(f"- the batch lane saved {report.saved:f} {report.currency} against the same answers live")
     if report.routing:
-        told = sentences(report.routing, report.currency)
-        lines += [f"- {'**' * one.warns}{escaped(one.text, 500)}{'**' * one.warns}" for one in told]
+        lines += [
+            f"- {'**' * one.warns}{escaped(one.text, 500)}{'**' * one.warns}"
+            for one in sentences(report.routing, report.currency)
+        ]
     if report.stopped:
         lines.append(f"- stopped: {escaped(report.stopped, 500)}; run it again to go on")
     if report.removed:

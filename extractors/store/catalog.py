@@ -447,6 +447,7 @@ _RUN_COLUMNS: Mapping[str, str] = {
     "cached_tokens": "bigint", "output_tokens": "bigint", "cost": "decimal(20,10)", "currency": "varchar",
     "seconds": "double", "latency_p50": "double", "latency_p95": "double", "rate_limited": "bigint",
     "failures_by_reason": "json", "stopped": "varchar", "routing": "json", "job": "json",
+    "unfinished_calls": "bigint", "unfinished_cost": "decimal(20,10)",
 }  # fmt: skip
 
 

@@ -45,6 +45,8 @@ class HelperCalls:
     ) -> None:
         self.calls: list[CallRecord] = []
         self.usage = Usage()
+        self.asked = Usage()
+        """What of it was asked now, and is in no journal of before."""
         self.replayed = 0
         self._fingerprint = fingerprint
         self._ask = ask
@@ -72,6 +74,7 @@ class HelperCalls:
             # Others of this record may have ended in the meantime: the number is that of the end.
             name = self._name()
             self._embedded += 1
+        self.asked += result.usage
         self._journal(name, result_entry(result))
         return self._take(name, request, result)
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from extractors.errors import JobError, SchemaError
+from extractors.report import unfinished
 from extractors.routing_report import sentences
 from extractors.store.catalog import current_rows, open_failures, outputs, query
 from flows.cli import terminal
@@ -53,6 +54,8 @@ def show_output(out: Path, *, limit: int, as_json: bool) -> None:
             f"{terminal.money(run['cost'], run['currency'])}, {run['seconds']:,.1f} s"
             + (f"; stopped: {run['stopped']}" if run["stopped"] else "")
         )
+        if told := unfinished(run["unfinished_calls"], run["unfinished_cost"], run["currency"]):
+            terminal.say(f"    {told}")
         if run["routing"]:
             for sentence in sentences(orjson.loads(run["routing"]), run["currency"]):
                 terminal.say(f"    {sentence.text}")

@@ -146,6 +146,7 @@ def money(cost: Decimal | None, currency: str = "USD") -> str:
 
 def summary(console: Console, report: RunReport) -> None:
     """The counts that add up, the cost, and what to do next."""
+    from extractors.report import unfinished
     from extractors.routing_report import sentences
 
     console.print(
@@ -158,13 +159,17 @@ def summary(console: Console, report: RunReport) -> None:
         f"{report.input_tokens:,} input + {report.output_tokens:,} output tokens, "
         f"{money(report.cost, report.currency)}, {report.seconds:,.1f} s, model {report.model}, recipe {report.recipe}"
     )
+    if told := unfinished(report.unfinished_calls, report.unfinished_cost, report.currency):
+        console.print(told)
     if report.routing:
         for one in sentences(report.routing, report.currency):
             console.print(one.text, style="yellow" if one.warns else None, markup=False)
     if report.saved:
         console.print(f"the batch lane saved {money(report.saved, report.currency)} against the same answers live")
     if report.replayed:
-        console.print(f"{report.replayed:,} answers came from the journal of an interrupted run: not asked again")
+        console.print(
+            f"{report.replayed:,} answers came from the journal of an interrupted run: not asked again, and counted here"
+        )
     if report.duplicate_ids:
         console.print(
             f"{report.duplicate_ids:,} records share their id with an earlier one; each is kept as its own row"

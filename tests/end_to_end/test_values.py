@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import random
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from typer.testing import CliRunner
 from extractors.calibration import Calibration
 from extractors.endpoint import Settings
 from extractors.errors import ModelMissing
-from extractors.pipeline import run
-from extractors.report import RunReport
+from extractors.pipeline import Silent, run
+from extractors.report import Progress, RunReport
 from extractors.reporting import write_report
 from extractors.store.catalog import query
+from extractors.store.plan import PlanCounts
 from flows.cli.app import app
 from flows.summary import summary_markdown
 from tests.end_to_end.things import job_for
+from tests.fakes.answers import records_of
 from tests.fakes.qwen import FakeQwen, Fault
 
 runner = CliRunner()
@@ -156,6 +159,46 @@ def test_a_final_model_that_does_not_exist_ends_the_run_by_its_name_and_costs_no
         job = job_for(source, tmp_path / "other", qwen, model="qwen-flsh", final="qwen-max", schema="what, color")
         with pytest.raises(ModelMissing, match=r"^the model or the address is unknown .*check --model"):
             run(job, settings=Settings())
+
+
+class _Watching(Silent):
+    def planned(self, counts: PlanCounts, progress: Progress) -> None:
+        self.progress = progress
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_a_run_that_a_ceiling_stops_says_what_it_paid_for_records_that_it_left(tmp_path: Path, together: int) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text(
+        "".join(json.dumps({"id": f"r{n}", "text": f"item {n}: a blue kettle"}) + "\n" for n in range(40))
+    )
+    draft = {"what": "kettle", "color": "red"}
+
+    def models(asked: Any) -> str:
+        if asked["model"] != "qwen-flash":
+            return json.dumps({"color": "blue"})
+        many = len(records_of(asked))
+        # The second of a pack is left out, and asked alone.
+        return json.dumps(draft if many == 1 else {str(n): draft for n in range(1, many + 1) if n != 2})
+
+    with FakeQwen(models) as qwen:
+        job = job_for(source, tmp_path / "out", qwen, model="qwen-flash", final="qwen-max", schema="what, color",
+                      max_cost=Decimal("0.0028"), max_output_tokens=64, concurrency=8, records_per_call=together)  # fmt: skip
+        watching = _Watching()
+        report = run(job, settings=Settings(), watch=watching)
+        assert report.stopped is not None and "budget" in report.stopped and report.undone
+        assert report.unfinished_calls and report.cost is not None and report.unfinished_cost
+        assert report.cost + report.unfinished_cost == watching.progress.cost
+        assert report.calls + report.unfinished_calls <= qwen.count
+        told = f"{report.unfinished_calls:,} more calls, {report.unfinished_cost:.6f} USD, were for records that are left undone"
+        assert told in runner.invoke(app, ["show", str(tmp_path / "out")]).output
+        assert told in summary_markdown(report).replace("\\", "")
+        assert told in html.unescape(write_report(tmp_path / "out").path.read_text())
+        again = run(job.model_copy(update={"max_cost": None}), settings=Settings())
+    assert (again.undone, again.unfinished_calls, again.unfinished_cost) == (0, 0, 0)
+    [paid] = query(tmp_path / "out", "select sum(cost) as cost from extraction_calls").to_pylist()
+    assert report.cost + (again.cost or 0) == paid["cost"], "what the first run left is counted by the second"
+    assert RunReport.from_dict(report.as_dict()).unfinished_cost == report.unfinished_cost
 
 
 def test_calibrating_on_a_golden_set_makes_shares_of_scores_and_tells_a_threshold(tmp_path: Path) -> None:

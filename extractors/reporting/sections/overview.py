@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from extractors.report import unfinished
 from extractors.reporting import plots
 from extractors.reporting.markup import Markup, data, tag
 from extractors.reporting.scope import Run
@@ -77,6 +78,9 @@ def _equation(run: Run) -> Markup:
                 ". The same command goes on from there.",
             )
         )
+    paid = run.get("unfinished_cost")
+    if told := unfinished(run.get("unfinished_calls"), None if paid is None else Decimal(paid), run["currency"]):
+        extra.append(tag("p", {"class": "explain"}, f"{told}."))
     if run.get("removed"):
         extra.append(
             tag(
