@@ -94,10 +94,14 @@ def rendered(row: Mapping[str, Any], text: str | None, columns: Sequence[str]) -
 
 
 def _missing(row: Mapping[str, Any], records: Sequence[str], named: Sequence[str]) -> str:
-    others = [column for column in records if column not in named and isinstance(row.get(column), str)]
+    others = [
+        column
+        for column in records
+        if column not in named and isinstance(row.get(column), str) and not _blank(row[column])
+    ]
     if others:
         return (
-            f"{' and '.join(f'`{column}`' for column in named)} are empty or not there. Say which columns make it with --text, "
+            f"nothing is in {' and '.join(f'`{column}`' for column in named)}. Say which columns make it with --text, "
             f"such as --text {_template(others)}"
         )
     return "it holds only labels. Add its text, or say where the records are with --records"

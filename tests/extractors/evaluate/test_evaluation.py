@@ -69,6 +69,18 @@ def test_scores_follow_from_what_was_answered(tmp_path: Path) -> None:
     assert found.output_tokens > 0 and found.cost is not None and found.seconds[0] is not None
 
 
+def test_costs_in_several_currencies_are_no_sum(tmp_path: Path) -> None:
+    golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(2)])
+    with FakeQwen(thing_answer) as qwen:
+        found = evaluated(golden, qwen)
+        assert found.cost and found.currency and found.price == f"{found.cost * 500:.4f} {found.currency}"
+        [run] = (tmp_path / "out" / "runs").glob("*.json")
+        other = {**orjson.loads(run.read_bytes()), "currency": "XYZ"}
+        run.with_name(f"0{run.name}").write_bytes(orjson.dumps(other))
+        mixed = evaluated(golden, qwen)
+    assert (mixed.currency, mixed.cost, mixed.price) == (None, None, None)
+
+
 def test_evaluating_again_pays_nothing_and_gives_the_same_figures(tmp_path: Path) -> None:
     golden = write_golden(tmp_path / "golden.jsonl", [label(number) for number in range(4)])
     with FakeQwen(thing_answer) as qwen:
