@@ -97,6 +97,7 @@ class Options(TypedDict, total=False):
     compact: bool
     records_per_call: int
     confidence: Literal["auto", "evidence", "never"]
+    agreement: Literal["never", "always"]
     calibration: str
     review_below: float
     ledger_text: Literal["none", "hash", "full"]

@@ -40,7 +40,8 @@ class Calibration:
     """A fitted map. ``points`` are (score, probability) in ascending order for ``isotonic``, and one (slope, offset)
     for ``platt``; ``pairs`` is how many labelled values it was fitted on. ``nulls`` is the map for nulls, whose
     scores mean something else than those of values; without it they share this one. ``lowest`` is the lowest score that
-    it was fitted on, ``model`` and ``schema`` name whose scores they were; None in files from before that was kept."""
+    it was fitted on, ``model`` and ``schema`` name whose scores they were; None in files from before that was kept.
+    ``agreement``: the scores have in them whether two answers agree."""
 
     kind: Kind
     points: tuple[tuple[float, float], ...]
@@ -49,6 +50,7 @@ class Calibration:
     lowest: float | None = None
     model: str | None = None
     schema: str | None = None
+    agreement: bool = False
 
     def apply(self, score: float, *, null: bool = False) -> float:
         """The calibrated probability of a score. Below the lowest that was seen nothing is known: it falls to 0 with the
@@ -82,7 +84,9 @@ class Calibration:
         for name in ("lowest", "model", "schema"):
             if (value := getattr(self, name)) is not None:
                 told[name] = value
-        return told if self.nulls is None else {**told, "nulls": self.nulls.as_dict()}
+        if self.nulls is not None:
+            told["nulls"] = self.nulls.as_dict()
+        return {**told, "agreement": True} if self.agreement else told
 
     @classmethod
     def from_dict(cls, data: Any) -> Calibration:
@@ -92,7 +96,16 @@ class Calibration:
             nulls = None if data.get("nulls") is None else cls.from_dict(data["nulls"])
             lowest = None if data.get("lowest") is None else float(data["lowest"])
             model, schema = (None if data.get(name) is None else str(data[name]) for name in ("model", "schema"))
-            made = cls(data["kind"], points, int(data["pairs"]), nulls, lowest, model, schema)
+            made = cls(
+                data["kind"],
+                points,
+                int(data["pairs"]),
+                nulls,
+                lowest,
+                model,
+                schema,
+                bool(data.get("agreement", False)),
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise JobError(f"this is no calibration ({type(error).__name__}: {error}); fit one anew") from error
         ordered = all(one[0] < other[0] for one, other in pairwise(points))
@@ -133,8 +146,11 @@ class Calibration:
             )
 
     @classmethod
-    def load(cls, path: Path, *, model: str | None = None, schema: str | None = None) -> Calibration:
-        """Read it, for a model and a schema. Raises ``JobError`` naming the file, also for one of another's scores."""
+    def load(
+        cls, path: Path, *, model: str | None = None, schema: str | None = None, agreement: bool = False
+    ) -> Calibration:
+        """Read it, for a model and a schema, and for scores with or without ``agreement`` in them. Raises ``JobError`` naming
+        the file, also for one of another's scores."""
         try:
             data = orjson.loads(path.read_bytes())
             made = cls.from_dict(data)
@@ -144,6 +160,12 @@ class Calibration:
                     "--out: rows keep the confidence that they were given"
                 )
             made._check_made_for(model, schema)
+            if made.agreement is not agreement:
+                raise JobError(
+                    f"it was fitted on scores {'with' if made.agreement else 'without'} agreement, and this job's are "
+                    f"{'with' if agreement else 'without'} it: give the --agreement that it was fitted with, or fit one anew "
+                    "(quarry calibrate)"
+                )
             return made
         except OSError as error:
             raise JobError(f"the calibration {path} cannot be read: {error.strerror}") from error

@@ -4,7 +4,8 @@ A value's token score is the product of the probabilities of its tokens, the one
 probability that the model gave to writing just this value. Where nulls are left out, the tokens that lead to it count
 as well, from the end of the value before: whether there is a value, and of which field, is said by writing its key
 (``docs/values.md``). A value that stands nowhere in its record is worth a part of that. Without token probabilities the
-kind of evidence alone decides.
+kind of evidence alone decides. Where the first question was asked twice (``extractors.agreement``), both ways count whether the
+two answers agree, and every null has a score.
 
 These are scores; a ``Calibration`` fitted on labelled records makes probabilities of them.
 """
@@ -17,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from extractors.agreement import Agreement
 from extractors.calibration import Calibration
 from extractors.positions import leaf_spans
 from extractors.qwen.requests import Logprobs
@@ -38,6 +40,16 @@ _CHOICE = 0.85
 """The same for a boolean or an enum, which is rarely printed."""
 _UNGROUNDED = 0.1
 """What is left of a token score where the value stands nowhere in the record and is no choice."""
+_AGREED_ODDS = 2.0
+"""What agreement makes of a score's odds without token probabilities: surer, and what stands nowhere stays doubtful."""
+_DISAGREED = 1 / 3
+"""What disagreement leaves of such a score: two answers that differ cannot both be right, so it is below any that agrees."""
+_DISAGREED_TOKENS = 0.5
+"""What it leaves of a token score, which may have told of the doubt already; agreement adds nothing to one."""
+_EMPTY_AGREED = 0.8
+"""The score of a null or an empty list, without token probabilities, that both answers have: it has no evidence."""
+_EMPTY_DISAGREED = 0.3
+"""The same where the second answer has a value: the first may have missed it, or the second invented it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +93,13 @@ def confidence_of(
     scores: Mapping[str, TokenScore],
     schema: Mapping[str, Any],
     calibration: Calibration | None = None,
+    agreement: Agreement | None = None,
     *,
     uncalibrated: Sequence[str] = (),
 ) -> dict[str, float]:
-    """A number from 0 to 1 for each value, and for each null that the model wrote with known probability. Values at or below
-    the paths ``uncalibrated`` ("" for all) keep their score: another model wrote them than the one that was calibrated."""
+    """A number from 0 to 1 for each value, and for each null that the model wrote with known probability, or that was
+    compared with a second answer. Values at or below the paths ``uncalibrated`` ("" for all) keep their score: another model
+    wrote them than the one that was calibrated."""
     found: dict[str, float] = {}
     nulls: set[str] = set()
     for one in evidence:
@@ -101,10 +115,14 @@ def confidence_of(
             score = told.score
         else:
             score = _BY_EVIDENCE[one.match] * (one.score if one.match is Match.FUZZY else 1.0)
-        found[one.path] = score
+        found[one.path] = _agreeing(score, one.path, agreement, tokens=told is not None)
     for path, told in scores.items():
         if told.null and path not in found and _is_choice(schema, path) is not None:
-            found[path] = told.score
+            found[path] = _agreeing(told.score, path, agreement, tokens=True)
+            nulls.add(path)
+    for path, same in () if agreement is None else agreement.of_empty:
+        if path not in found and _is_choice(schema, path) is not None:
+            found[path] = _EMPTY_AGREED if same else _EMPTY_DISAGREED
             nulls.add(path)
     if calibration is not None:
         found = {
@@ -136,6 +154,16 @@ def rescored(
 def inside(path: str, fields: Sequence[str]) -> bool:
     """Whether a path is one of ``fields`` or below one."""
     return any(path == field or path.startswith(f"{field}/") for field in fields)
+
+
+def _agreeing(score: float, path: str, agreement: Agreement | None, *, tokens: bool) -> float:
+    """A score with what is known of agreement; ``tokens``: it is one of token probabilities."""
+    same = None if agreement is None else agreement.at(path)
+    if same is None or (same and tokens):
+        return score
+    if same:
+        return _AGREED_ODDS * score / (1 + (_AGREED_ODDS - 1) * score)
+    return score * (_DISAGREED_TOKENS if tokens else _DISAGREED)
 
 
 def _is_choice(schema: Mapping[str, Any], path: str) -> bool | None:

@@ -9,7 +9,7 @@ what came, until there is an ``outcome``::
     extraction.outcome
 
 Where the recipe has look-ups, they come first (``extractors.tools.lookups``). The way of an answer: parse (and ask for the rest of a list that was cut off) -> validate -> correct (only the
-failing paths) -> ground -> look again for what is missing -> route what is doubtful to the final model -> outcome.
+failing paths) -> ground -> look again for what is missing -> ask once more whether it agrees -> route what is doubtful to the final model -> outcome.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from extractors.agreement import Agreement, compared
 from extractors.confidence import TokenScore, confidence_of, inside, token_scores
 from extractors.continuation import Beginning, answered, beginning, continued, extended, joining, unwound
 from extractors.corrections import merge, signature
@@ -43,6 +44,7 @@ from extractors.tools.evidence import Results
 from extractors.tools.lookups import LookUps
 from extractors.tools.requests import ToolRequest, ToolResult
 from extractors.trail import Trail
+from schemas.answer_values import answer_values
 from schemas.evidence import Evidence
 from schemas.outcomes import Extracted, Failed, FieldProblem, Outcome, Reason
 from schemas.records import Record
@@ -79,6 +81,7 @@ class Extraction:
     chooses what is shown of a long one."""
 
     __slots__ = (
+        "_agreement",
         "_corrected",
         "_cut",
         "_data",
@@ -87,6 +90,7 @@ class Extraction:
         "_final",
         "_first",
         "_focus",
+        "_found_later",
         "_from_final",
         "_images",
         "_judge",
@@ -104,6 +108,7 @@ class Extraction:
         "_routed",
         "_scores",
         "_shown_last",
+        "_standing",
         "_trail",
         "outcome",
     )
@@ -137,6 +142,12 @@ class Extraction:
         """The answer whose rest is being asked for."""
         self._first: First | None = None
         """The answer that is being looked over a second time."""
+        self._found_later: list[str] = []
+        """Paths whose values came with the second look."""
+        self._standing: Draft | None = None
+        """The answer that stands while the first question is asked once more."""
+        self._agreement: Agreement | None = None
+        """What a second answer to the first question said alike, where one could be compared."""
         self._draft: Draft | None = None
         """The draft's answer while the final model is asked about it."""
         self._routed: tuple[str, ...] = ()
@@ -195,16 +206,21 @@ class Extraction:
             return
         if isinstance(request, ToolRequest) or isinstance(reply, ToolResult):
             raise RuntimeError("a look-up is not under way")
-        self._last = request
+        # What follows is asked as the answer was, not as its second sample.
+        self._last = (
+            request if self._standing is None or self._last is None else replace(self._last, attempt=request.attempt)
+        )
         self._trail.usage += reply.usage
         if isinstance(reply, CallError):
             self._trail.note(request, reply, raw=reply.body or None, error=f"{reply.kind}: {reply.message}")
-            if reply.kind is ErrorKind.TOO_LONG and self._show_less(request):
+            if reply.kind is ErrorKind.TOO_LONG and self._standing is None and self._show_less(request):
                 return
             self._end_early(CALL_REASONS[reply.kind], reply.message)
         elif reply.finish_reason in ("content_filter", "refusal"):
             self._trail.note(request, reply, raw=reply.text, error="refused by the provider's filter")
             self._end_early(Reason.REFUSED, "the provider's content filter stopped the answer")
+        elif self._standing is not None:
+            self._receive_second(request, reply, self._standing)
         elif self._first is not None:
             self._receive_look(request, reply, self._first)
         elif self._draft is not None:
@@ -331,6 +347,7 @@ class Extraction:
         evidence: Sequence[Evidence] = self._judge.ground(value)
         self._corrected.extend(path for path in changed if path not in self._corrected)
         self._wrote(changed)
+        self._found_later += changed
         found = self._token_scores(reply, pointers=True)
         self._scores = {path: score for path, score in self._scores.items() if not inside(path, changed)}
         self._scores |= {path: score for path, score in found.items() if inside(path, changed)}
@@ -345,6 +362,28 @@ class Extraction:
         if not self._look_elsewhere(request, self._data, value, evidence):
             self._settle(value, evidence, dumps_exact(self._data), self._nulled)
 
+    def _receive_second(self, request: ChatRequest, reply: ChatReply, standing: Draft) -> None:
+        """A second answer to the first question, which the first is compared with; one that is not right tells nothing."""
+        self._standing = None
+        judge = self._judge
+        verdict = judge.reply(reply.text, reply.finish_reason)
+        if isinstance(verdict, Answer):
+            self._trail.note(request, reply, raw=reply.text, error=verdict.problem)
+        else:
+            self._trail.note(request, reply, raw=reply.text, error="invalid" if verdict.invalid else None)
+            # A value that stands nowhere is another one all the same.
+            if verdict.value is not None and verdict.reason in (None, Reason.UNGROUNDED):
+                self._agreement = compared(
+                    answer_values(standing.value),
+                    answer_values(verdict.value),
+                    self._recipe.schema,
+                    lost=(*standing.nulled, *verdict.nulled),
+                    found_later=self._found_later,
+                    # Their strings were longer than the grammar lets a first answer have them.
+                    apart=judge.written_out,
+                )
+        self._settle_again(standing)
+
     def _receive_final(self, request: ChatRequest, reply: ChatReply, draft: Draft) -> None:
         """What the final model says of the doubtful fields; the draft stands where that is no better."""
         self._draft = None
@@ -356,6 +395,8 @@ class Extraction:
             self._succeed(draft.value, draft.evidence, draft.nulled)
             return
         self._data, self._scores = better.data, better.scores
+        if self._agreement is not None:
+            self._agreement = self._agreement.after(better.changed, better.agreed)
         self._repaired = self._repaired or better.repaired
         self._routed = (*self._routed, *(path for path in better.changed if path not in self._routed))
         self._corrected.extend(path for path in better.changed if path not in self._corrected)
@@ -388,13 +429,19 @@ class Extraction:
             self._from_final.extend(paths)
 
     def _settle(self, value: BaseModel, evidence: Sequence[Evidence], text: str, nulled: Sequence[str] = ()) -> None:
-        """The answer is as right as this model gets it: what it is not sure of goes to the final one, if there is."""
+        """The answer is as right as this model gets it: it is asked once more where agreement counts, and what it is not sure
+        of goes to the final one, if there is."""
+        if self._last is not None and self._asks_twice(self._last):
+            self._standing = Draft(loads_exact(text), value, evidence, (), tuple(nulled))
+            self._request = self._questions.again(self._last)
+            return
         last = self._before_the_final
         asked = None
         if last is not None:
             draft = Draft(loads_exact(text), value, evidence, (), tuple(nulled))
             whole = self._exemplified and self._focus is None
-            asked = self._final.about(draft, self._confidence(evidence, nulled), whole=whole)
+            disagreed = () if self._agreement is None else self._agreement.disagreed
+            asked = self._final.about(draft, self._confidence(evidence, nulled), whole=whole, disagreed=disagreed)
         if last is None or asked is None:
             self._succeed(value, evidence, nulled)
             return
@@ -406,6 +453,22 @@ class Extraction:
                 self._focus.about(paths, [one.start for one in evidence if one.start is not None and one.path in paths])
             )
         self._request = self._questions.routed(last, shape)
+
+    def _settle_again(self, standing: Draft) -> None:
+        """What stood while something else was asked."""
+        self._settle(standing.value, standing.evidence, dumps_exact(standing.data), standing.nulled)
+
+    def _asks_twice(self, last: ChatRequest) -> bool:
+        """Whether the first question is asked once more after ``last``: once, of the model that answers first, where attempts
+        and tokens allow it. Of a long record only parts were shown, not the same ones for every field."""
+        return (
+            self._recipe.agreement == "always"
+            and self._focus is None
+            and not self._questions.final
+            and not self._trail.asked_for(Purpose.AGREE)
+            and last.attempt < self._trail.limit
+            and not self._trail.over_tokens
+        )
 
     def _handed_over(self, problems: Sequence[FieldProblem], reason: Reason) -> bool:
         """Give a draft that could not be put right to the final model. False where there is none to take it."""
@@ -671,6 +734,9 @@ class Extraction:
         if self._first is not None:
             first, self._first = self._first, None
             self._settle(first.value, first.evidence, dumps_exact(first.data), self._nulled)
+        elif self._standing is not None:
+            standing, self._standing = self._standing, None
+            self._settle_again(standing)
         elif self._draft is not None:
             self._succeed(self._draft.value, self._draft.evidence, self._draft.nulled)
         else:
@@ -709,7 +775,9 @@ class Extraction:
         if recipe.confidence == "never":
             return {}
         scores = {path: score for path, score in self._scores.items() if path not in nulled}
-        return confidence_of(evidence, scores, recipe.schema, recipe.calibration, uncalibrated=self._from_final)
+        return confidence_of(
+            evidence, scores, recipe.schema, recipe.calibration, self._agreement, uncalibrated=self._from_final
+        )
 
     def _asked(self, request: ChatRequest) -> tuple[str, ...]:
         # The same schema, though its grammar may be this record's own.

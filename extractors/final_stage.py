@@ -73,11 +73,21 @@ class FinalStage:
         self._recipe = recipe
         self._judge = judge
 
-    def about(self, draft: Draft, sure: Mapping[str, float], *, whole: bool) -> tuple[Draft, AnswerShape] | None:
+    def about(
+        self, draft: Draft, sure: Mapping[str, float], *, whole: bool, disagreed: Sequence[str] = ()
+    ) -> tuple[Draft, AnswerShape] | None:
         """A valid answer with what is doubtful of it, and the shape of an answer to that; None where nothing is. ``sure``
-        is its confidence; ``whole``: a short answer may be asked for as a whole."""
+        is its confidence, ``disagreed`` what a second answer has otherwise; ``whole``: a short answer may be asked for as a
+        whole."""
         recipe = self._recipe
-        paths = doubtful_fields(draft.evidence, sure, recipe.schema, below=recipe.route_below, nulled=draft.nulled)
+        paths = doubtful_fields(
+            draft.evidence,
+            sure,
+            recipe.schema,
+            below=recipe.route_below,
+            nulled=draft.nulled,
+            disagreed=disagreed,
+        )
         if not paths:
             return None
         draft = replace(draft, paths=paths)

@@ -40,8 +40,8 @@ _FEW = 3
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One sampled text: its characters, what its first answer took and what all further ones took, with the seconds
-    that their calls lasted."""
+    """One sampled text: its characters, what its first answer took, a second one that every text is asked for included, and
+    what all further ones took, with the seconds that their calls lasted."""
 
     fingerprint: str
     characters: int

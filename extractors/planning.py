@@ -61,6 +61,10 @@ class Context:
     """Tokens of those windows together."""
     only_windows: int = 0
     """Texts of which nothing is asked but the items of their windows."""
+    twice: int = 0
+    """Texts that are asked their first question a second time, to see whether the answers agree."""
+    twice_tokens: int = 0
+    """Tokens of those together."""
 
     @classmethod
     def of(cls, texts: Sequence[Context], scale: float) -> Context:
@@ -197,6 +201,7 @@ class Estimate:
             "currency": self.currency,
             "output_tokens_from": self.output_tokens_from,
             "final": self.final,
+            "asked_twice": self.context.twice,
             "context": self.context.as_dict(),
             "embedding": None if self.embedding is None else self.embedding.as_dict(),
         }
@@ -213,9 +218,15 @@ class Estimate:
             f"(output from {self.output_tokens_from}; corrections{' and the final model' if self.final else ''} "
             f"not counted), {price}",
             *self.context.lines(),
+            *self._agreement(),
             *(() if self.embedding is None else (self.embedding.line(),)),
             f"recipe {self.recipe}",
         ] + ([f"{counts.duplicate_ids:,} records share their id with an earlier one"] if counts.duplicate_ids else [])
+
+    def _agreement(self) -> list[str]:
+        if not self.context.twice:
+            return []
+        return [f"agreement: {self.context.twice:,} are asked a second time, which is counted"]
 
 
 def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimate:
@@ -260,7 +271,7 @@ def estimate(job: ExtractionJob, *, settings: Settings | None = None) -> Estimat
 
 
 def _calls(recipe: Recipe, context: Context, to_ask: int, *, seen: float | None, together: float) -> Iterator[_Calls]:
-    """What is asked about ``to_ask`` texts: first questions, look-ups, windows. ``seen`` are the output tokens of a record
+    """What is asked about ``to_ask`` texts: first questions, the same once more, look-ups, windows. ``seen`` are the output tokens of a record
     on average, those of all its calls; ``together``: about so many records share a call."""
     first = to_ask - context.only_windows
     each = context.shown_tokens / first if first else 0.0
@@ -270,6 +281,10 @@ def _calls(recipe: Recipe, context: Context, to_ask: int, *, seen: float | None,
     # What was seen is of all calls about a record, and is counted with the first.
     said = to_ask * seen / (first or context.windows or 1) if seen is not None else _output_of(recipe)
     yield _Calls(first, prefix / together + each, said)
+    if context.twice:
+        # Each by itself, of a pack too.
+        shown = context.twice_tokens / context.twice
+        yield _Calls(context.twice, prefix + shown, said if seen is None else 0)
     if recipe.tools is not None:
         # Two rounds: one that asks for a look-up, and one that says that it was enough.
         yield _Calls(2 * to_ask, each + _asking_tokens(recipe), _CALLED if seen is None else 0)
@@ -293,6 +308,7 @@ def _sent(recipe: Recipe, text: str) -> Context:
     parts = parts_of(recipe)
     if windows and parts is not None and parts.rest is None:
         return Context(tokens, 0, 0, windows=len(windows), window_tokens=read, only_windows=1)
+    twice = recipe.agreement == "always" and budget is None and not is_in_parts(recipe, text)
     return Context(
         tokens,
         tokens if budget is None else min(tokens, budget),
@@ -300,6 +316,8 @@ def _sent(recipe: Recipe, text: str) -> Context:
         0 if budget is None or chooses_chunks(recipe, text) is None else tokens,
         len(windows),
         read,
+        twice=int(twice),
+        twice_tokens=tokens if twice else 0,
     )
 
 

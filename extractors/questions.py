@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from extractors.agreement import TEMPERATURE
 from extractors.continuation import Beginning, last_items
 from extractors.examples import Example, fewer
 from extractors.qwen.modes import within
@@ -130,6 +131,17 @@ class Questions:
         fields = shape.schema["properties"]
         messages = self._recipe.prompter.look(self._text, fields, code=self._code, images=self._images)
         return self._next(last, Purpose.LOOK, messages, shape)
+
+    def again(self, last: ChatRequest) -> ChatRequest:
+        """The first question once more, the same words, for another answer: sampled, with another seed."""
+        recipe = self._recipe
+        return replace(
+            self._next(last, Purpose.AGREE, self._prompt(), recipe.shape),
+            temperature=max(recipe.temperature, TEMPERATURE),
+            seed=((recipe.seed or 0) + 1) % 2**31,
+            # It is compared, and never what a value's score is told of.
+            logprobs=False,
+        )
 
     def whole_again(self, last: ChatRequest, problem: str | None, *, room: int) -> ChatRequest:
         """For the whole answer again, saying what was wrong with the last one; None: it only ended too early."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel
 
+from extractors.agreement import TEMPERATURE
 from extractors.calibration import Calibration
 from extractors.continuation import Beginning, rest_schema
 from extractors.errors import JobError, SchemaError
@@ -120,6 +121,7 @@ class Recipe:
     verbatim: bool
     """Whether the schema has fields whose values must be spans of the record."""
     confidence: Literal["auto", "evidence", "never"]
+    agreement: Literal["never", "always"]
     calibration: Calibration | None
     examples: ExampleBank | None
     tools: Toolbox | None
@@ -222,8 +224,12 @@ def compile_recipe(
             f"its fields are {', '.join(fields)}"
         )
     check_evidence([path for path in job.require_evidence if path != ALL], schema)
-    asked_for = {"model": policy.name, "schema": schema_name(model)}
-    calibration = None if job.calibration is None else Calibration.load(Path(job.calibration), **asked_for)
+    agrees = job.agreement == "always"
+    calibration = None
+    if job.calibration is not None:
+        calibration = Calibration.load(
+            Path(job.calibration), model=policy.name, schema=schema_name(model), agreement=agrees
+        )
     final = policy.final
     modes = {policy.mode} if final is None else {policy.mode, final.mode}
     held = modes == {Mode.GRAMMAR}
@@ -288,6 +294,8 @@ def compile_recipe(
         document["images"] = policy.images.as_dict()
     if job.second_look == "always" or (job.second_look == "auto" and policy.images is not None):
         document["second_look"] = {"of": job.second_look, "prompt": texts.look}
+    if agrees:
+        document["agreement"] = {"of": job.agreement, "temperature": max(job.temperature, TEMPERATURE)}
     if job.long_text != "auto" or job.context_tokens is not None:
         document["long_text"] = {"how": job.long_text, "context_tokens": job.context_tokens}
     if job.records_per_call > 1:
@@ -370,6 +378,7 @@ def compile_recipe(
         drops_repeats=drops_repeats,
         verbatim=has_verbatim(schema),
         confidence=job.confidence,
+        agreement=job.agreement,
         calibration=calibration,
         examples=examples,
         tools=tools,

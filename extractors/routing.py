@@ -1,8 +1,8 @@
 """Draft -> final: what of a cheap model's answer a stronger one is asked, and what of its answer is taken.
 
 Pure. The draft's answer stands wherever the final has nothing better: each field by itself. Asked are fields whose
-value stands nowhere in the record, and those whose confidence is below a threshold;
-a list is asked as a whole, because what a draft left out of it has no path of its own. Where the model is shown whole
+value stands nowhere in the record, those whose confidence is below a threshold, and those on which two answers of the
+draft disagree; a list is asked as a whole, because what a draft left out of it has no path of its own. Where the model is shown whole
 answers as examples, and the answer is short, the final is asked the record's first question, like them: of its answer
 the doubtful fields are taken, and what the draft left out. A draft that cannot be put right is handed over with its
 problems (``extractors.extraction``).
@@ -79,9 +79,10 @@ def doubtful_fields(
     *,
     below: float,
     nulled: Sequence[str] = (),
+    disagreed: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """What the final should be asked: at most ``MOST_FIELDS`` paths, the least sure first, then in the order of the
-    schema's answer."""
+    schema's answer. ``disagreed`` are paths of which the draft says one thing and another, whatever their confidence."""
     doubts: dict[str, float] = {}
     for one in evidence:
         if one.match is Match.UNGROUNDED and not _is_choice(schema, one.path):
@@ -89,6 +90,8 @@ def doubtful_fields(
     for path, sure in confidence.items():
         if sure < below:
             doubts.setdefault(path, sure)
+    for path in disagreed:
+        doubts.setdefault(path, confidence.get(path, 0.0))
     doubts |= dict.fromkeys(nulled, 0.0)
     fields: dict[str, float] = {}
     for path, sure in doubts.items():

@@ -24,6 +24,7 @@ from extractors.forecast import Forecast, Measured, Pace, forecast
 from extractors.history import run_documents
 from extractors.pipeline import model_of
 from extractors.qwen.prices import Pricing
+from extractors.qwen.requests import Purpose
 from extractors.recipe import Recipe, compile_recipe
 from extractors.sources import Source, open_source
 from extractors.store import files
@@ -155,7 +156,7 @@ def forecast_of(seen: Survey, sample: Sample) -> Forecast:
 
 
 def _measured(fingerprint: str, characters: int, calls: list[dict[str, Any]], priced: Pricing | None) -> Measured:
-    """The first answer, and all else: later answers, and tries that failed."""
+    """The first answer, with the second one that it is compared with, and all else: later answers, and tries that failed."""
     ordered = sorted(calls, key=lambda call: float(call["started_at"]))
     answered = [place for place, call in enumerate(ordered) if call["status"] == "ok"]
     first = answered[0] if answered else len(ordered) - 1
@@ -163,8 +164,12 @@ def _measured(fingerprint: str, characters: int, calls: list[dict[str, Any]], pr
     seconds = [float(call["latency"]) for call in ordered]
     # A try that brought no answer is not a further one, but its time and what it may have cost are.
     others = [replace(one, calls=int(place in answered)) for place, one in enumerate(usages)]
-    further = sum((one for place, one in enumerate(others) if place != first), Usage())
-    return Measured(fingerprint, characters, usages[first], seconds[first], further, sum(seconds) - seconds[first])
+    # Asked of every text, so that it grows with its length as the first answer does.
+    always = {first, *(place for place in answered if ordered[place]["purpose"] == Purpose.AGREE.value)}
+    usual = sum((usages[place] for place in sorted(always)), Usage())
+    further = sum((one for place, one in enumerate(others) if place not in always), Usage())
+    lasted = sum(seconds[place] for place in sorted(always))
+    return Measured(fingerprint, characters, usual, lasted, further, sum(seconds) - lasted)
 
 
 def _usage(call: Mapping[str, Any], priced: Pricing | None) -> Usage:

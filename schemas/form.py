@@ -35,7 +35,7 @@ GROUPS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     ),
     "accuracy": (
         "Examples, confidence and a final model",
-        ("examples", "examples_shown", "examples_choice", "examples_common", "made_up_examples", "final", "high_accuracy", "route_below", "calibration"),
+        ("examples", "examples_shown", "examples_choice", "examples_common", "made_up_examples", "final", "high_accuracy", "route_below", "agreement", "calibration"),
     ),
     "evidence": ("Evidence and corrections", ("require_evidence", "evidence_policy", "repeated_items", "max_attempts", "second_look")),
     "look_ups": ("Look-ups", ("tools", "tool_timeout", "max_tool_steps")),

@@ -300,6 +300,11 @@ class ExtractionJob(BaseModel):
         description="Where `_confidence` comes from: auto takes the model's token probabilities where it tells them, "
         "else evidence.",
     )
+    agreement: Literal["never", "always"] = Field(
+        default="never",
+        description="Whether each record is asked its first question a second time, sampled anew, so that confidence tells "
+        "values that come out the same from those that do not; a call more for each record, part of the recipe.",
+    )
     calibration: str | None = Field(
         default=None,
         description="A calibration file that makes probabilities of confidence scores; part of the recipe.",
@@ -375,6 +380,18 @@ class ExtractionJob(BaseModel):
             raise ValueError("a final model answers in the live lane only: leave `lane` out, or `final`")
         if self.tools and self.lane != "live":
             raise ValueError("look-ups are made in the live lane only, between calls: leave `lane` out, or `tools`")
+        return self
+
+    @model_validator(mode="after")
+    def _agreement_is_told(self) -> ExtractionJob:
+        if self.agreement == "never":
+            return self
+        if self.max_attempts == 1:
+            raise ValueError("`agreement` asks a record a second time, and `max_attempts` is 1: raise that")
+        if self.confidence == "never" and self.final is None and not self.high_accuracy:
+            raise ValueError(
+                "`agreement` is told by confidence, or to a final model: leave `confidence` never out, or it"
+            )
         return self
 
     @model_validator(mode="after")

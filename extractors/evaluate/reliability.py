@@ -123,17 +123,23 @@ def confidence_pairs(evaluation: Evaluation) -> ConfidencePairs:
 
 
 def reliability_of(
-    evaluation: Evaluation, *, kind: Kind | Literal["auto"] = "auto", max_error: float = 0.05
+    evaluation: Evaluation,
+    *,
+    kind: Kind | Literal["auto"] = "auto",
+    max_error: float = 0.05,
+    agreement: bool = False,
 ) -> Reliability:
     """Fit a calibration on an evaluation's values, those of one model (``draft_alone`` of a pair); ``auto`` takes the kind that
-    has the lower Brier score by folds. Raises ``JobError`` where there are too few."""
+    has the lower Brier score by folds. ``agreement``: the evaluation's job asks twice, so that its scores are others. Raises
+    ``JobError`` where there are too few."""
     values, nulls, records = confidence_pairs(evaluation)
     pairs = [*values, *nulls]
     # What the map makes of the values that it was fitted on would flatter a threshold too.
     kinds = KINDS if kind == "auto" else (kind,)
     tried = {one: held_out_both(values, nulls, kind=one, records=records) for one in kinds}
     chosen = min(tried, key=lambda one: brier_score(tried[one]))
-    calibration, fresh = fit_both(values, nulls, kind=chosen, records=records), tried[chosen]
+    calibration = replace(fit_both(values, nulls, kind=chosen, records=records), agreement=agreement)
+    fresh = tried[chosen]
     return Reliability(
         pairs=len(pairs),
         before=expected_calibration_error(pairs),

@@ -89,6 +89,8 @@ def _compiled(recipe: Recipe) -> Parts | None:
     if not lists:
         return None
     model = recipe.model
+    # A window's items have no second answer that would have just the same ones.
+    recipe = replace(recipe, agreement="never")
     by_name = {one.name: one for one in lists}
     bare: dict[str, Any] = {}
     counted: dict[str, Any] = {}

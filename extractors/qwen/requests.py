@@ -29,6 +29,8 @@ class Purpose(StrEnum):
     """The rest of an answer is asked for whose beginning is kept: it was cut off inside of a list."""
     LOOK = "look"
     """What a valid answer left empty is asked a second time."""
+    AGREE = "agree"
+    """The first question is asked once more, to see whether the model says the same."""
     ROUTE = "route"
     """The final model is asked about what the draft is not sure of, or could not put right."""
     LOOKUP = "lookup"

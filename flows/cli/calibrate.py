@@ -62,7 +62,8 @@ def calibrate(
             f"[red]{len(evaluation.unasked):,} labelled records were not asked: the calibration is of the others[/red]"
         )
     say_caution(evaluation)
-    found = reliability_of(evaluation, kind=cast(Any, kind), max_error=max_error)
+    agrees = made.agreement == "always"
+    found = reliability_of(evaluation, kind=cast(Any, kind), max_error=max_error, agreement=agrees)
     if not found.wrong:
         terminal.talk().print(
             f"[red]none of the {found.pairs:,} labelled values is wrong: the set does not show how sure the model is of what it "
@@ -87,6 +88,6 @@ def calibrate(
     else:
         terminal.say(
             f"of values of calibrated confidence {found.route_below:.4f} or more at most {max_error:.0%} are wrong (95 % sure): "
-            f"--calibration {save} --route-below {found.route_below:.4f}"
+            f"{'--agreement always ' if agrees else ''}--calibration {save} --route-below {found.route_below:.4f}"
         )
     terminal.say(f"the calibration is in {save}")

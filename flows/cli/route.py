@@ -60,8 +60,8 @@ def route_command(
         raise JobError("name the model that is asked behind the draft: --final MODEL, or --high-accuracy")
     alone = made.model_copy(update={"draft": None, "final": None, "high_accuracy": False})
     rules = rules_of(compare)
-    # A calibration is the draft's; how sure the final is decides nothing.
-    last = {"model": pair.final.model, "calibration": None, **_ways_of_pair(made, pair.policy)}
+    # A calibration is the draft's; the final is never asked twice, and how sure it is of its answers decides nothing.
+    last = {"model": pair.final.model, "calibration": None, "agreement": "never", **_ways_of_pair(made, pair.policy)}
     updates = [{"model": pair.model}, last]
     found: list[Evaluation] = []
     for update in updates:
