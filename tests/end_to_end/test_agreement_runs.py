@@ -214,3 +214,21 @@ def test_calibrating_with_agreement_makes_a_map_for_jobs_that_have_it(tmp_path: 
         assert refused.exit_code != 0 and "fitted on scores with agreement" in str(refused.output) + str(
             refused.exception
         )
+
+
+def test_finding_out_whether_routing_pays_asks_the_draft_twice_and_the_final_once(tmp_path: Path) -> None:
+    golden = tmp_path / "golden.jsonl"
+    label = {"what": "kettle", "color": "blue"}
+    items = [{"id": f"r{n}", "text": f"item {n}: a red kettle, or blue", "expected": label} for n in range(10)]
+    golden.write_text("".join(json.dumps(item) + "\n" for item in items))
+
+    def models(asked: Any) -> str:
+        return json.dumps(label) if asked["model"] == "qwen-max" else wavering(asked)
+
+    with FakeQwen(models) as qwen:
+        options = ["--schema", SCHEMA, "--out", str(tmp_path / "out"), "--model", "qwen-flash", "--final", "qwen-max",
+                   "--base-url", qwen.base_url, "--agreement", "always"]  # fmt: skip
+        found = CliRunner().invoke(app, ["route", str(golden), *options])
+        assert found.exit_code == 0, found.output
+        asked = [seen.body["model"] for seen in qwen.requests]
+    assert (asked.count("qwen-flash"), asked.count("qwen-max")) == (20, 10)
