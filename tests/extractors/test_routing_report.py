@@ -53,7 +53,7 @@ def test_what_draft_and_final_took_is_all_that_was_paid() -> None:
 def test_the_second_answer_of_a_draft_is_what_the_draft_costs_and_none_of_what_the_final_would() -> None:
     asked = [call("a", "extract", 100), call("a", "agree", 100), call("a", "route", 50)]
     found = Routed.of([], [replace(one, cost=Decimal(1)) for one in asked])
-    assert (found.first_tokens, found.first_cost, found.first_seconds) == (100, 2.0, 2.0)
+    assert (found.first_tokens, found.draft_cost, found.draft_seconds) == (100, 2.0, 2.0)
     assert (found.final_tokens, found.final_cost) == (50, 1.0)
 
 
