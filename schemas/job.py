@@ -281,7 +281,8 @@ class ExtractionJob(BaseModel):
     field_order: Literal["auto", "schema", "text"] = Field(
         default="auto",
         description="Whether the fields that may be left out are written in the schema's order or in that in which the record "
-        "has their values; part of the recipe. auto: the record's where nulls are left out and decoding is held to a grammar.",
+        "has their values; part of the recipe. auto: the record's where nulls are left out, decoding is held to a grammar and "
+        "nine of ten of the examples' values stand in their texts.",
     )
     compact: bool = Field(
         default=False,
