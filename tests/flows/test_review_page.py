@@ -195,6 +195,25 @@ def test_a_failure_is_ignored_with_a_reason_in_the_page(out: Path) -> None:
 
 
 @needs_browser
+def test_a_field_of_low_confidence_says_so_in_the_page(out: Path, tmp_path: Path) -> None:
+    from tests.end_to_end.things import run_things
+
+    with FakeQwen(thing_answer) as qwen:
+        run_things(tmp_path / "things.jsonl", out, qwen, keep=("id:sku",), review_below=0.95)
+    with serving(out) as address, page_of(address) as page:
+        page.wait_for_selector("#title:not(:empty)")
+        for _ in range(9):
+            if page.inner_text("#title") == "r00000":
+                break
+            before = page.inner_text("#title")
+            page.keyboard.press("j")
+            page.wait_for_selector(f"#title:not(:text-is('{before}'))")
+        assert page.inner_text("#title") == "r00000"
+        name = page.inner_text("[data-field=name].doubtful")
+        assert "confidence 0.9: less than the run's --review-below" in name
+
+
+@needs_browser
 def test_script_in_the_data_is_text_on_the_page(tmp_path: Path) -> None:
     from tests.end_to_end.things import run_things
 
