@@ -69,7 +69,7 @@ class Example:
     """A labelled record. ``answer`` is its JSON, compact. ``printed`` are the answer's values that stand in its own text, each
     with its field and as ``copied_form`` has it: what stands in an example and not in a record was copied from the example.
     ``unprinted`` are those that do not; ``quotes`` is what the text says in the place of the former, its letters and
-    digits."""
+    digits. ``spans`` counts the values, of ``leaves``, that stand in it as they are but for case, spaces and punctuation."""
 
     text: str
     answer: str
@@ -77,6 +77,8 @@ class Example:
     printed: frozenset[tuple[str, str]]
     unprinted: frozenset[tuple[str, str]] = frozenset()
     quotes: frozenset[str] = frozenset()
+    spans: int = 0
+    leaves: int = 0
     record_id: str | None = None
 
     @cached_property
@@ -121,9 +123,8 @@ class ExampleBank:
         made_up: bool = False,
     ) -> None:
         self.made_up = made_up
-        printed = sum(len(one.printed) for one in examples)
-        self.share_printed = printed / (printed + sum(len(one.unprinted) for one in examples) or 1)
-        """The share of the labels' values that stand in their texts."""
+        self.share_copied = sum(one.spans for one in examples) / (sum(one.leaves for one in examples) or 1)
+        """The share of the labels' values that are spans of their texts."""
         self._room = math.inf if room is None else room
         self._examples = tuple(examples) if made_up else _without_usual(examples)
         examples = self._examples
@@ -225,6 +226,8 @@ def example_of(
             (_pattern(one.path), copied_form(leaf)) for one, leaf in leaves if one.match is Match.UNGROUNDED
         ),
         quotes=frozenset(squeeze(fold(one.quote)) for one, _ in leaves if one.quote),
+        spans=sum(one.match in (Match.EXACT, Match.NORMALISED) for one, _ in leaves),
+        leaves=len(leaves),
         record_id=record_id,
     )
 

@@ -47,9 +47,9 @@ _PACK = "pack"
 _EXAMPLES_SHARE = 4
 """A record's own examples have this part of what the model reads at most, and those that are common to all as much: half of
 it is for the record."""
-_LEAST_PRINTED = 0.9
-"""Of the examples' values this share stands in their texts, where fields are written in the order of the record by themselves:
-what is concluded or put in other words has no place there. ``docs/values.md`` has what was measured."""
+_LEAST_COPIED = 0.5
+"""Of the examples' values this share are spans of their texts, where fields are written in the order of the record by themselves:
+what is concluded, converted or put in other words has no place there. ``docs/values.md`` has what was measured."""
 _COMMON = 12
 """Common examples of a job that does not say how many (docs/values.md has the measurements)."""
 FORMAT = 1
@@ -237,7 +237,7 @@ def compile_recipe(
     text_order = _text_order(job, policy, omits=omits, modes=modes) and has_an_order(schema)
     examples = _examples(job, model, policy, omit_nulls=omits, text_order=text_order, held=held)
     if text_order and examples is not None and job.field_order == "auto" and _tuned(policy) is None:
-        text_order = examples.made_up or examples.share_printed >= _LEAST_PRINTED
+        text_order = examples.made_up or examples.share_copied >= _LEAST_COPIED
         if not text_order:
             examples = _examples(job, model, policy, omit_nulls=omits, text_order=False, held=held)
     tools = load_tools(job.tools, timeout=job.tool_timeout, most_steps=job.max_tool_steps) if job.tools else None

@@ -282,7 +282,7 @@ class ExtractionJob(BaseModel):
         default="auto",
         description="Whether the fields that may be left out are written in the schema's order or in that in which the record "
         "has their values; part of the recipe. auto: the record's where nulls are left out, decoding is held to a grammar and "
-        "nine of ten of the examples' values stand in their texts.",
+        "most of the examples' values are spans of their texts.",
     )
     compact: bool = Field(
         default=False,
