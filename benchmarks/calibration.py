@@ -89,7 +89,9 @@ def main() -> int:
     cells = [one.cells for each in found for one in each.records]
     print(f"  {arguments.model}: F1 {f1(cells)}, {len(values)} values and {len(nulls)} nulls with a confidence")
     tokens = sum(one.output_tokens for one in found)
-    print(f"  area under ROC {area_under_roc([*values, *nulls]):.3f}, {tokens / len(cells):.0f} output tokens a record")
+    both = f"{area_under_roc(values):.3f} of values, {area_under_roc([*values, *nulls]):.3f} of values and nulls"
+    print(f"  area under ROC {both}; {tokens / len(cells):.0f} output tokens a record")
+    print(f"  the values alone, as they are: {expected_calibration_error(values):.3f}")
     print(f"  {'as it is':>8}: {expected_calibration_error([*values, *nulls]):.3f}")
     for kind in KINDS:
         made = [held_out_both(values, nulls, kind=kind, records=shuffled(records, way)) for way in range(WAYS)]
