@@ -16,6 +16,7 @@ from extractors.evaluate.line_texts import named_columns, text_of
 from extractors.examples import Choice, Example, ExampleBank, example_of
 from extractors.parsing import dumps_exact
 from extractors.sources.text_template import listed
+from extractors.validating import validate_model
 from schemas.jsonschema import answer_schema
 
 
@@ -60,7 +61,7 @@ def read_examples(
     for label in written_labels(path, model):
         answer = _in_json(label.expected)
         try:
-            value = model.model_validate_json(dumps_exact(answer))
+            value = validate_model(model, dumps_exact(answer))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             field = "/".join(map(str, first["loc"])) or "the whole"

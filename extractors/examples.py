@@ -1,14 +1,14 @@
 """Few-shot examples: labelled records that are shown with their answers before the record itself.
 
-They come from a golden set: JSONL or Parquet with ``text`` and ``expected``, the answer as an object. ``fixed`` shows
-the same first ones to every record, which keeps the prefix the same; ``similar`` shows each record those that share
-its rare words, by Okapi BM25 (Robertson and Zaragoza 2009, k1 = 1.5, b = 0.75): of the forty most similar ones those that
-cover its words best together, since the three most similar ones may all share the same word (Gupta, Gardner and Singh 2023,
-"Coverage-based Example Selection for In-Context Learning", with BM25's weights), the most similar one last. Before
-them may come some that are common to all records, those that best stand for all answers (``representatives``): they show
-what the answers of the set are like, and a prompt cache has them read already. A record is never its own example: neither
-the same text nor nearly the same (95 of 100 by rapidfuzz). A record's own and the common ones each take no more tokens
-together than there is room for: one that does not fit beside those before it gives way to the next.
+They come from a golden set (``extractors.example_files``). ``fixed`` shows the same first ones to every record, which keeps
+the prefix the same; ``similar`` shows each record those that share its rare words, by Okapi BM25 (Robertson and Zaragoza
+2009, k1 = 1.5, b = 0.75): of the forty most similar ones those that cover its words best together, since the three most
+similar ones may all share the same word (Gupta, Gardner and Singh 2023, "Coverage-based Example Selection for In-Context
+Learning", with BM25's weights), the most similar one last. Before them may come some that are common to all records, those
+that best stand for all answers (``representatives``): they show what the answers of the set are like, and a prompt cache has
+them read already. A record is never its own example: neither its own label, by id, nor the same text, nor nearly the same
+(95 of 100 by rapidfuzz) that says the same values. A record's own and the common ones each take no more tokens together than
+there is room for: one that does not fit beside those before it gives way to the next.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ _NEAR_LENGTH = 0.9
 _INSIDE = 0.85
 """Of two texts one of which holds the other, they are nearly the same if so much of it is the other."""
 _LEAST_LENGTH = 0.7
+"""Texts whose lengths differ by more than this ratio are not looked at: signs and spaces are less than that."""
 _USUAL = 0.1
 """A value that at least two labels have, and this share of those that have the field, is a usual one of the field."""
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d{1,3})?")
@@ -267,9 +268,9 @@ def _without_usual(examples: Sequence[Example]) -> tuple[Example, ...]:
         having.update({field for field, _ in one.printed | one.unprinted})
         unprinted |= {form for _, form in one.unprinted}
     usual = {form for (field, form), count in held.items() if count > 1 and count >= _USUAL * having[field]}
-    kept = usual | unprinted
+    no_copies = usual | unprinted
     return tuple(
-        replace(one, printed=frozenset(each for each in one.printed if each[1] not in kept)) for one in examples
+        replace(one, printed=frozenset(each for each in one.printed if each[1] not in no_copies)) for one in examples
     )
 
 
@@ -368,18 +369,18 @@ class _Own:
     def _nearly(self, example: Example) -> bool:
         if example.folded == self._folded:
             return True
-        if not within_ratio(len(example.folded), len(self._folded), _LEAST_LENGTH):
+        if not _within_ratio(len(example.folded), len(self._folded), _LEAST_LENGTH):
             return False
-        if within_ratio(len(example.folded), len(self._folded), _NEAR_LENGTH) and (
+        if _within_ratio(len(example.folded), len(self._folded), _NEAR_LENGTH) and (
             fuzz.ratio(example.folded, self._folded, score_cutoff=_TOO_CLOSE) > 0
         ):
             return True
-        # The same words with others signs between them, or a little before or behind them.
+        # The same words with other signs between them, or a little before or behind them.
         mine, others = sorted((self._squeezed, example.squeezed), key=len)
-        return within_ratio(len(mine), len(others), _INSIDE) and mine in others
+        return _within_ratio(len(mine), len(others), _INSIDE) and mine in others
 
 
-def within_ratio(one: int, other: int, least: float) -> bool:
+def _within_ratio(one: int, other: int, least: float) -> bool:
     """Whether the shorter of two lengths is at least so much of the longer."""
     return min(one, other) >= least * max(one, other)
 
